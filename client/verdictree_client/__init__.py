@@ -1,0 +1,38 @@
+"""The client of a Verdictree server: a conversation in, a typed `Verdict` out, over gRPC, sync or asyncio.
+
+    from verdictree_client import GuardClient, GuardError
+
+    with GuardClient("guard.internal:8001", deadline=2.0) as guard:
+        verdict = guard.classify("How do I pick a lock?")
+        print(verdict.p_unsafe, verdict.ranked[0].code, verdict.ranked[0].marginal)
+
+Every failure raises a `GuardError`: an error is never a verdict, and what to do without one is the caller's decision.
+"""
+
+from verdictree_client.aio import AsyncGuardClient
+from verdictree_client.client import GuardClient
+from verdictree_client.connection import TLS
+from verdictree_client.deadline import Retries
+from verdictree_client.errors import (
+    DeadlineExceeded,
+    GuardError,
+    InvalidRequest,
+    Overloaded,
+    ServerFailure,
+    ServerUnavailable,
+)
+from verdictree_client.protocol import Health
+
+__all__ = [
+    "TLS",
+    "AsyncGuardClient",
+    "DeadlineExceeded",
+    "GuardClient",
+    "GuardError",
+    "Health",
+    "InvalidRequest",
+    "Overloaded",
+    "Retries",
+    "ServerFailure",
+    "ServerUnavailable",
+]

@@ -1,0 +1,150 @@
+"""The client for asyncio: the same calls, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from functools import cached_property
+from typing import Literal, Self, Unpack, overload
+
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from verdictree.verdict import Verdict
+from verdictree_client.deadline import Countdown, seconds
+from verdictree_client.errors import GuardError
+from verdictree_client.protocol import (
+    MODEL,
+    POLL_INTERVAL,
+    Caller,
+    CallOptions,
+    Health,
+    Messages,
+    check_bulk,
+    read_verdict,
+)
+
+
+class AsyncGuardClient(Caller):
+    """Asks a Verdictree server for verdicts from one event loop: the one of its first call.
+
+    `deadline`: seconds that a call may take, retries included; finite (ValueError). `tls=None` sends plain text.
+    """
+
+    @cached_property
+    def _triton(self) -> InferenceServerClient:
+        # gRPC binds a channel to the loop that runs when it is made: a client made at import time has none yet.
+        return InferenceServerClient(**self._connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        await self._triton.close()
+
+    async def classify(
+        self,
+        messages: Messages,
+        *,
+        policy: str | None = None,
+        truncate: Literal["head"] | None = None,
+        deadline: float | None = None,
+    ) -> Verdict:
+        """The verdict on the last message; see `GuardClient.classify`."""
+        call = self._call(messages, policy, truncate, deadline)
+        while True:
+            try:
+                return read_verdict(await self._triton.infer(**call.arguments()))
+            except InferenceServerException as exc:
+                pause = call.pause(exc)
+            await asyncio.sleep(pause)
+
+    @overload
+    def classify_many(
+        self,
+        items: Iterable[Messages] | AsyncIterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> AsyncIterator[Verdict]: ...
+    @overload
+    def classify_many(
+        self,
+        items: Iterable[Messages] | AsyncIterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> AsyncIterator[Verdict | GuardError]: ...
+    def classify_many(
+        self,
+        items: Iterable[Messages] | AsyncIterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: bool = False,
+        policy: str | None = None,
+        truncate: Literal["head"] | None = None,
+        deadline: float | None = None,
+    ) -> AsyncIterator[Verdict | GuardError]:
+        """The verdicts on many conversations, in their order, lazily; see `GuardClient.classify_many`.
+
+        `items` may be an asynchronous iterable. Stopping early (`contextlib.aclosing` makes it prompt) cancels the
+        requests in flight.
+        """
+        check_bulk(items, concurrency)
+
+        async def outcome(messages: Messages) -> Verdict | GuardError:
+            try:
+                return await self.classify(messages, policy=policy, truncate=truncate, deadline=deadline)
+            except GuardError as error:
+                if return_errors:
+                    return error
+                raise
+
+        async def outcomes() -> AsyncIterator[Verdict | GuardError]:
+            in_flight: deque[asyncio.Task[Verdict | GuardError]] = deque()
+            try:
+                async for messages in _asynchronous(items):
+                    in_flight.append(asyncio.create_task(outcome(messages)))
+                    while in_flight and (len(in_flight) == concurrency or in_flight[0].done()):
+                        yield await in_flight.popleft()
+                while in_flight:
+                    yield await in_flight.popleft()
+            finally:
+                for task in in_flight:
+                    task.cancel()
+                await asyncio.gather(*in_flight, return_exceptions=True)
+
+        return outcomes()
+
+    async def health(self, *, deadline: float | None = None) -> Health:
+        """Whether the server lives and the guard is ready; a server that is away is an answer, not an error."""
+        countdown = self._countdown(deadline)
+        live = False
+        try:
+            live = await self._triton.is_server_live(client_timeout=countdown.remaining)
+            ready = live and await self._triton.is_model_ready(MODEL, client_timeout=countdown.remaining)
+            return Health(live, ready)
+        except InferenceServerException as exc:
+            return Health(live, False, str(exc))
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Return once the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
+        countdown = Countdown(seconds(timeout, "timeout"))
+        while not (health := await self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
+            await asyncio.sleep(self._poll_pause(health, countdown))
+
+
+async def _asynchronous(items: Iterable[Messages] | AsyncIterable[Messages]) -> AsyncIterator[Messages]:
+    if isinstance(items, AsyncIterable):
+        async for messages in items:
+            yield messages
+    else:
+        for messages in items:
+            yield messages

@@ -1,0 +1,152 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, Self, Unpack, overload
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from verdictree.verdict import Verdict
+from verdictree_client.connection import TLS
+from verdictree_client.deadline import Countdown, Retries, seconds
+from verdictree_client.errors import GuardError
+from verdictree_client.protocol import (
+    DEFAULT_RETRIES,
+    MODEL,
+    POLL_INTERVAL,
+    Caller,
+    CallOptions,
+    Health,
+    Messages,
+    check_bulk,
+    read_verdict,
+)
+
+
+class GuardClient(Caller):
+    """Asks a Verdictree server for verdicts; one client serves all threads of a process.
+
+    `deadline`: seconds that a call may take, retries included; finite (ValueError). `tls=None` sends plain text.
+    """
+
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        deadline: float = 10.0,
+        tls: TLS | None = None,
+        retries: Retries = DEFAULT_RETRIES,
+    ) -> None:
+        super().__init__(url, deadline=deadline, tls=tls, retries=retries)
+        self._triton = InferenceServerClient(**self._connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        self._triton.close()
+
+    def classify(
+        self,
+        messages: Messages,
+        *,
+        policy: str | None = None,
+        truncate: Literal["head"] | None = None,
+        deadline: float | None = None,
+    ) -> Verdict:
+        """The verdict on the last message: a str is one user message, a sequence the whole conversation.
+
+        `policy` and `truncate` as in `Conversation`; `deadline` in seconds in place of the client's. Raises GuardError.
+        """
+        call = self._call(messages, policy, truncate, deadline)
+        while True:
+            try:
+                return read_verdict(self._triton.infer(**call.arguments()))
+            except InferenceServerException as exc:
+                pause = call.pause(exc)
+            time.sleep(pause)
+
+    @overload
+    def classify_many(
+        self,
+        items: Iterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> Iterator[Verdict]: ...
+    @overload
+    def classify_many(
+        self,
+        items: Iterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> Iterator[Verdict | GuardError]: ...
+    def classify_many(
+        self,
+        items: Iterable[Messages],
+        *,
+        concurrency: int = 8,
+        return_errors: bool = False,
+        policy: str | None = None,
+        truncate: Literal["head"] | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[Verdict | GuardError]:
+        """The verdicts on many conversations, in their order, lazily: `items` may be endless.
+
+        At most `concurrency` items are read ahead of the verdicts, and as many requests are in flight. An item that
+        fails raises its GuardError in its place, which ends the iteration; with `return_errors=True` the error is
+        yielded there instead and nothing else is lost. `deadline` holds for each item. Stopping early sends nothing
+        more; requests in flight then end by their deadline, or with `close`.
+        """
+        check_bulk(items, concurrency)
+
+        def outcome(messages: Messages) -> Verdict | GuardError:
+            try:
+                return self.classify(messages, policy=policy, truncate=truncate, deadline=deadline)
+            except GuardError as error:
+                if return_errors:
+                    return error
+                raise
+
+        def outcomes() -> Iterator[Verdict | GuardError]:
+            in_flight: deque[Future[Verdict | GuardError]] = deque()
+            pool = ThreadPoolExecutor(concurrency, thread_name_prefix="verdictree-client")
+            try:
+                for messages in items:
+                    in_flight.append(pool.submit(outcome, messages))
+                    while in_flight and (len(in_flight) == concurrency or in_flight[0].done()):
+                        yield in_flight.popleft().result()
+                while in_flight:
+                    yield in_flight.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        return outcomes()
+
+    def health(self, *, deadline: float | None = None) -> Health:
+        """Whether the server lives and the guard is ready; a server that is away is an answer, not an error."""
+        countdown = self._countdown(deadline)
+        live = False
+        try:
+            live = self._triton.is_server_live(client_timeout=countdown.remaining)
+            return Health(live, live and self._triton.is_model_ready(MODEL, client_timeout=countdown.remaining))
+        except InferenceServerException as exc:
+            return Health(live, False, str(exc))
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Return once the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
+        countdown = Countdown(seconds(timeout, "timeout"))
+        while not (health := self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
+            time.sleep(self._poll_pause(health, countdown))

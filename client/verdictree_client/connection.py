@@ -1,0 +1,56 @@
+"""How the channel to the server is opened: TLS and gRPC's channel options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Pathname = str | os.PathLike[str]
+
+CHANNEL_OPTIONS = [
+    # A request is at most conversation.MAX_BYTES, a verdict a few kB; a longer answer is not from a guard.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # A retry is futile while the channel itself still waits to reconnect: by default gRPC does so for a second and more.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Finds a peer that vanished without closing. Only while calls are in flight: servers cut off idle clients that ping.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+]
+
+
+@dataclass(frozen=True)
+class TLS:
+    """PEM files of an encrypted connection; with a client key and its certificate chain, a mutual one.
+
+    `root_certificates=None` trusts the roots that gRPC ships. Raises ValueError for a key without its chain or
+    the reverse, FileNotFoundError for a file that is not there.
+    """
+
+    root_certificates: Pathname | None = None
+    client_key: Pathname | None = None
+    client_certificate_chain: Pathname | None = None
+
+    def __post_init__(self) -> None:
+        if (self.client_key is None) != (self.client_certificate_chain is None):
+            raise ValueError("expected client_key and client_certificate_chain together, got one of them; give both")
+        for path in (self.root_certificates, self.client_key, self.client_certificate_chain):
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"expected a PEM file at {path}, got none; check the path")
+
+
+def triton_arguments(url: str, tls: TLS | None) -> dict[str, Any]:
+    """The keyword arguments of tritonclient's `InferenceServerClient`, sync and asyncio alike."""
+    arguments: dict[str, Any] = {"url": url, "channel_args": CHANNEL_OPTIONS}
+    if tls is not None:
+        arguments |= {
+            "ssl": True,
+            "root_certificates": tls.root_certificates,
+            "private_key": tls.client_key,
+            "certificate_chain": tls.client_certificate_chain,
+        }
+    return arguments

@@ -1,0 +1,58 @@
+"""The errors of the client, and the one place where Triton's and gRPC's errors become them.
+
+GuardError
+├── InvalidRequest      the request cannot be classified as it stands; sending it again cannot help
+├── ServerUnavailable   nobody answered, or the guard is not loaded; safe to retry
+├── DeadlineExceeded    no verdict within the deadline
+├── Overloaded          the server's queue is full or the request waited in it too long; back off
+└── ServerFailure       the server failed, or its answer is no verdict
+
+None of them says anything about the conversation: a caller that lets content pass on a GuardError decides to.
+"""
+
+from __future__ import annotations
+
+from tritonclient.utils import InferenceServerException
+
+
+class GuardError(Exception):
+    """Any reason why there is no verdict."""
+
+
+class InvalidRequest(GuardError):
+    """The request cannot be classified as it stands."""
+
+
+class ServerUnavailable(GuardError):
+    """The server is away, or the guard is not ready to answer."""
+
+
+class DeadlineExceeded(GuardError):
+    """There was no verdict within the deadline."""
+
+
+class Overloaded(GuardError):
+    """The server turned the request away because its queue is full or slow."""
+
+
+class ServerFailure(GuardError):
+    """The server failed, or its answer is no verdict."""
+
+
+_BY_STATUS: dict[str, type[GuardError]] = {
+    "StatusCode.INVALID_ARGUMENT": InvalidRequest,
+    "StatusCode.UNAVAILABLE": ServerUnavailable,
+    "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
+    "StatusCode.RESOURCE_EXHAUSTED": Overloaded,
+}
+# Triton's words for a rejected and for an expired request, both of which it sends as UNAVAILABLE.
+_QUEUE_FULL = ("exceeds maximum queue size", "timeout expired")
+
+
+def from_triton(exc: InferenceServerException) -> GuardError:
+    """The error that a gRPC status means; ServerFailure for every status that is not named above."""
+    status, message = exc.status(), exc.message() or "no message"
+    kind = _BY_STATUS.get(status, ServerFailure)
+    if kind is ServerUnavailable and any(words in message.lower() for words in _QUEUE_FULL):
+        kind = Overloaded
+    return kind(f"{message} ({status})")

@@ -1,0 +1,149 @@
+"""What a guard call says on the wire and what its answer means: all that the sync and the asyncio client share."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import msgspec
+import numpy as np
+from tritonclient.grpc import InferInput, InferResult
+from tritonclient.utils import InferenceServerException
+
+from verdictree import verdict
+from verdictree.conversation import Conversation, Message, parse
+from verdictree.errors import InvalidConversation
+from verdictree.verdict import Verdict
+from verdictree_client.connection import TLS, triton_arguments
+from verdictree_client.deadline import Countdown, Retries, seconds
+from verdictree_client.errors import InvalidRequest, ServerFailure, ServerUnavailable, from_triton
+
+MODEL = "guard"
+POLL_INTERVAL = 0.1
+DEFAULT_RETRIES = Retries()
+
+Messages = str | Sequence[Mapping[str, str]] | Sequence[Message] | Conversation
+
+
+class CallOptions(TypedDict, total=False):
+    """The options of one call, as `classify` and `classify_many` take them."""
+
+    policy: str | None
+    truncate: Literal["head"] | None
+    deadline: float | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the server says of itself.
+
+    live: the server answers. ready: the guard is loaded and takes requests. reason: why not, where an error told.
+    """
+
+    live: bool
+    ready: bool
+    reason: str = ""
+
+
+class Call:
+    """One classification: what to send, how long it may take, what an answer or a failure means."""
+
+    def __init__(self, body: bytes, countdown: Countdown, retries: Retries) -> None:
+        self._tensor = InferInput("request", [1, 1], "BYTES")
+        self._tensor.set_data_from_numpy(np.array([[body]], dtype=np.object_))
+        self._countdown = countdown
+        self._retries = retries
+        self._num_retries = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of tritonclient's `infer` for the next attempt."""
+        return {"model_name": MODEL, "inputs": [self._tensor], "client_timeout": self._countdown.remaining}
+
+    def pause(self, exc: InferenceServerException) -> float:
+        """Seconds to wait before the next attempt; raises the GuardError that `exc` means where there is none."""
+        error = from_triton(exc)
+        pause = self._retries.pause(self._num_retries)
+        if not self._retries.allow(error, self._num_retries) or pause >= self._countdown.remaining:
+            raise error from exc
+        self._num_retries += 1
+        return pause
+
+
+class Caller:
+    """A client's settings, checked once, and the calls made from them."""
+
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        deadline: float = 10.0,
+        tls: TLS | None = None,
+        retries: Retries = DEFAULT_RETRIES,
+    ) -> None:
+        self._url = url
+        self._deadline = seconds(deadline, "deadline")
+        self._retries = retries
+        self._connection = triton_arguments(url, tls)
+
+    def _countdown(self, deadline: float | None) -> Countdown:
+        return Countdown(self._deadline if deadline is None else seconds(deadline, "deadline"))
+
+    def _call(
+        self, messages: Messages, policy: str | None, truncate: Literal["head"] | None, deadline: float | None
+    ) -> Call:
+        return Call(request_body(messages, policy, truncate), self._countdown(deadline), self._retries)
+
+    def _poll_pause(self, health: Health, countdown: Countdown) -> float:
+        if not countdown.remaining:
+            raise ServerUnavailable(
+                f"expected model {MODEL!r} ready at {self._url} in time, got {health}; check that the server runs there"
+            )
+        return min(POLL_INTERVAL, countdown.remaining)
+
+
+def request_body(messages: Messages, policy: str | None = None, truncate: Literal["head"] | None = None) -> bytes:
+    """The request's JSON; InvalidRequest for what the server would refuse. `policy` and `truncate` override."""
+    if isinstance(messages, Conversation):
+        policy, truncate = policy or messages.policy, truncate or messages.truncate
+        messages = messages.messages
+    elif isinstance(messages, str):
+        messages = [Message("user", messages)]
+    turns = [_fields(message) for message in messages] if isinstance(messages, Iterable) else messages
+    try:
+        fields = {"messages": turns, "policy": policy, "truncate": truncate}
+        body = msgspec.convert(fields, Conversation).to_json()
+        parse(body)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"{exc}; give a str or messages such as {_EXAMPLE}") from exc
+    except InvalidConversation as exc:
+        raise InvalidRequest(str(exc)) from exc
+    return body
+
+
+def read_verdict(result: InferResult) -> Verdict:
+    """The verdict in the server's answer; ServerFailure where it holds none."""
+    try:
+        return verdict.parse(result.as_numpy("verdict").item())
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError, struct.error) as exc:
+        raise ServerFailure(
+            f"expected a verdict's JSON in tensor 'verdict', got something else ({exc}); "
+            f"check that {MODEL!r} is a Verdictree guard of this client's version"
+        ) from exc
+
+
+def check_bulk(items: object, concurrency: int) -> None:
+    """Refuse at once, not at the first verdict, what `classify_many` cannot mean."""
+    if isinstance(items, str):
+        raise InvalidRequest("expected an iterable of conversations, got one str; pass it to classify, or in a list")
+    if concurrency < 1:
+        raise ValueError(f"expected a concurrency of 1 or more, got {concurrency}; 1 sends one request at a time")
+
+
+def _fields(message: Mapping[str, str] | Message) -> object:
+    # Unfolded, since convert trusts a Message that was built with the wrong types.
+    return msgspec.structs.asdict(message) if isinstance(message, Message) else message
+
+
+_EXAMPLE = '[{"role": "user", "content": "…"}], roles user and assistant'

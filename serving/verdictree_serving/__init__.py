@@ -1,0 +1,24 @@
+"""Serves a model repository from an embedded Triton: no Docker, no GPU."""
+
+from verdictree_serving.errors import (
+    InferenceFailed,
+    InvalidModelConfig,
+    NotReadyInTime,
+    PortInUse,
+    ServerFailed,
+    ServingError,
+    TritonNotFound,
+)
+from verdictree_serving.launcher import GrpcTls, TritonServer
+
+__all__ = [
+    "GrpcTls",
+    "InferenceFailed",
+    "InvalidModelConfig",
+    "NotReadyInTime",
+    "PortInUse",
+    "ServerFailed",
+    "ServingError",
+    "TritonNotFound",
+    "TritonServer",
+]

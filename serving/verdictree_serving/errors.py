@@ -1,0 +1,41 @@
+"""The errors of serving; every message is one line that says what was expected, what was got, and the fix.
+
+VerdictreeError
+└── ServingError
+    ├── TritonNotFound       no usable Triton installation on this machine
+    ├── PortInUse            a port that was asked for is taken
+    ├── ServerFailed         the server ended before, or while, it was needed
+    ├── NotReadyInTime       the server runs but its models are not ready
+    ├── InvalidModelConfig   a config.pbtxt that the onnxruntime stand-in cannot honour
+    └── InferenceFailed      one request that the ONNX graph cannot answer
+"""
+
+from verdictree.errors import VerdictreeError
+
+
+class ServingError(VerdictreeError):
+    """Any error that serving raises on purpose."""
+
+
+class TritonNotFound(ServingError):
+    """No usable Triton installation on this machine."""
+
+
+class PortInUse(ServingError):
+    """A port that was asked for is taken."""
+
+
+class ServerFailed(ServingError):
+    """The server ended before, or while, it was needed."""
+
+
+class NotReadyInTime(ServingError):
+    """The server runs, but it or its models did not become ready in time."""
+
+
+class InvalidModelConfig(ServingError):
+    """A ``config.pbtxt`` that the onnxruntime stand-in cannot honour, or that its graph contradicts."""
+
+
+class InferenceFailed(ServingError):
+    """A request that the ONNX graph cannot answer."""

@@ -1,0 +1,99 @@
+"""The request: a conversation as JSON, validated and bounded before anything is computed."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from verdictree.errors import InvalidConversation
+
+MAX_MESSAGES = 256
+MAX_BYTES = 512 * 1024
+
+Role = Literal["user", "assistant"]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The messages to judge; the guard's verdict is about the last one.
+
+    `policy` names one of the release's policies (None: the release's default).
+    `truncate="head"` drops the oldest tokens of a conversation that is longer than the release's limit,
+    which is refused otherwise.
+    """
+
+    messages: tuple[Message, ...]
+    policy: str | None = None
+    truncate: Literal["head"] | None = None
+
+    @property
+    def judged_role(self) -> Role:
+        """The role of the last message: the one that the verdict is about."""
+        return self.messages[-1].role
+
+    def to_json(self) -> bytes:
+        """The request body as UTF-8 JSON, bytes that `parse` reads back."""
+        try:
+            return msgspec.json.encode(self)
+        except UnicodeEncodeError as exc:
+            raise InvalidConversation(
+                "expected text that UTF-8 can hold, got a lone surrogate; decode the text with errors='replace'"
+            ) from exc
+
+
+_decoder = msgspec.json.Decoder(Conversation)
+
+
+def parse(body: bytes) -> Conversation:
+    """Read a request body.
+
+    Raises InvalidConversation for anything but UTF-8 JSON of a `Conversation` with at least one message,
+    no empty content, at most MAX_MESSAGES messages and MAX_BYTES bytes.
+    """
+    if len(body) > MAX_BYTES:
+        raise InvalidConversation(
+            f"expected at most {MAX_BYTES} bytes of JSON, got {len(body)}; send fewer or shorter messages"
+        )
+    try:
+        conversation = _decoder.decode(body)
+    except UnicodeDecodeError as exc:
+        raise InvalidConversation("expected UTF-8, got other bytes; encode the request as UTF-8") from exc
+    except msgspec.ValidationError as exc:
+        raise InvalidConversation(f"{_lower_first(str(exc))}; {_EXAMPLE}") from exc
+    except msgspec.DecodeError as exc:
+        raise InvalidConversation(f"expected one JSON object, got invalid JSON ({exc}); {_EXAMPLE}") from exc
+    return validated(conversation)
+
+
+def validated(conversation: Conversation) -> Conversation:
+    """The same conversation, or InvalidConversation where the types hold and the content does not."""
+    count = len(conversation.messages)
+    if not 1 <= count <= MAX_MESSAGES:
+        raise InvalidConversation(f"expected 1 to {MAX_MESSAGES} messages, got {count}; {_EXAMPLE}")
+    for index, message in enumerate(conversation.messages):
+        if not message.content.strip():
+            raise InvalidConversation(
+                f"expected text in messages[{index}].content, got an empty string; leave the message out"
+            )
+        if _SURROGATE.search(message.content):
+            raise InvalidConversation(
+                f"expected Unicode text in messages[{index}].content, got a lone surrogate; "
+                "decode the text with errors='replace'"
+            )
+    return conversation
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+_EXAMPLE = 'send {"messages": [{"role": "user", "content": "…"}]}, roles user and assistant'
+_SURROGATE = re.compile(r"[\ud800-\udfff]")

@@ -1,0 +1,33 @@
+"""The errors of the core; every message says what was expected, what was got, and the fix.
+
+VerdictreeError
+├── InvalidConversation   a request that cannot be classified as it stands
+├── InvalidPolicy         a policy file that does not describe a taxonomy
+├── AmbiguousGrammar      a tokenizer that cannot tell two verdicts apart
+├── UnsupportedGuard      a checkpoint, template or family that cannot be exported
+└── InvalidRelease        a release that is missing, damaged or inconsistent
+"""
+
+
+class VerdictreeError(Exception):
+    """Any error that Verdictree raises on purpose."""
+
+
+class InvalidConversation(VerdictreeError):
+    """A request that cannot be classified as it stands."""
+
+
+class InvalidPolicy(VerdictreeError):
+    """A policy that does not describe a usable taxonomy."""
+
+
+class AmbiguousGrammar(VerdictreeError):
+    """A grammar whose verdicts a tokenizer cannot tell apart."""
+
+
+class UnsupportedGuard(VerdictreeError):
+    """A checkpoint, chat template or family that cannot become a release."""
+
+
+class InvalidRelease(VerdictreeError):
+    """A release that is missing, damaged or inconsistent."""

@@ -1,0 +1,105 @@
+"""How far a release explores the verdict tree, and what its graph hands over of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from verdictree.tree import VerdictTree
+
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Path = tuple[int, ...]
+
+
+class Exploration(msgspec.Struct, frozen=True):
+    """The limits of the breadth-first search that the graph runs (arXiv 2511.22312, section 3, searches depth-first).
+
+    After the head, which is always evaluated, a path of labels is expanded only while its probability is at least
+    `epsilon`, it names at most `max_labels` labels, and it is among the request's `width` most probable of its
+    length. What is cut off is reported as `unexplored`.
+    """
+
+    max_labels: int = 3
+    epsilon: float = 0.01
+    width: int = 16
+
+    def slots(self, num_labels: int) -> tuple[int, ...]:
+        """How many paths of 1, 2, … labels a request can have expanded."""
+        slots: list[int] = []
+        for _ in range(self.max_labels):
+            slots.append(min(self.width, (slots[-1] if slots else 1) * num_labels))
+        return tuple(slots)
+
+
+@dataclass(frozen=True)
+class NodeLogits:
+    """The next-token distributions at the nodes of one trie, over the label vocabulary.
+
+    label_logits    (nodes, vocabulary)
+    log_normalizer  (nodes,) log Σ exp over the model's full vocabulary
+    top_logit       (nodes,) the largest logit over the full vocabulary: where no label token has it, greedy decoding
+                    leaves the grammar
+    """
+
+    label_logits: Floats
+    log_normalizer: Floats
+    top_logit: Floats
+
+    @cached_property
+    def log_probs(self) -> npt.NDArray[np.float64]:
+        """log p(token | node), shape (nodes, vocabulary)."""
+        return np.asarray(self.label_logits, np.float64) - np.asarray(self.log_normalizer, np.float64)[:, None]
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What was evaluated of one request's verdict tree.
+
+    `blocks[path]` holds the nodes of the tail trie after the labels `path` (indices). A path of the greatest length
+    has node 0 only: whether the verdict ends there.
+    """
+
+    head: NodeLogits
+    blocks: dict[Path, NodeLogits]
+
+
+def unpack(
+    tree: VerdictTree,
+    exploration: Exploration,
+    label_logits: Floats,
+    log_normalizer: Floats,
+    top_logit: Floats,
+    expansions: npt.NDArray[np.int32],
+) -> list[Explored]:
+    """Take the graph's dense outputs apart, request by request.
+
+    label_logits    (batch, nodes, vocabulary)
+    log_normalizer  (batch, nodes)
+    top_logit       (batch, nodes)
+    expansions      (batch, slots, max_labels) label indices of each expanded path, filled up with len(tree.labels);
+                    a slot of nothing else was not used
+
+    `nodes` lists the head's, then for each slot the tail's (node 0 alone for paths of `max_labels` labels).
+    """
+    num_labels = len(tree.labels)
+    slots = exploration.slots(num_labels)
+    sizes = [len(tree.tail)] * sum(slots[:-1]) + [1] * slots[-1]
+    starts = np.cumsum([len(tree.head), *sizes])
+
+    def nodes(row: int, start: int, size: int) -> NodeLogits:
+        part = slice(start, start + size)
+        return NodeLogits(label_logits[row, part], log_normalizer[row, part], top_logit[row, part])
+
+    results = []
+    for row in range(len(label_logits)):
+        used = np.flatnonzero(expansions[row, :, 0] < num_labels)
+        blocks = {
+            tuple(int(i) for i in expansions[row, slot] if i < num_labels): nodes(row, starts[slot], sizes[slot])
+            for slot in used
+        }
+        results.append(Explored(nodes(row, 0, len(tree.head)), blocks))
+    return results

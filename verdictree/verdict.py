@@ -1,0 +1,77 @@
+"""The answer: every category's probability for one conversation, and how much of it is certain."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CategoryScore(msgspec.Struct, frozen=True):
+    """The three estimates of one category's probability (arXiv 2511.22312), each in [0, 1].
+
+    marginal     probability that the verdict names the category, at whatever place
+    joint        product of the label tokens of the greedy verdict up to this category; 0 if it is not named there
+    conditional  probability of the category's last token where the greedy verdict names it; 0 if it is not
+    """
+
+    code: str
+    name: str
+    marginal: float
+    joint: float
+    conditional: float
+
+
+class GreedyVerdict(msgspec.Struct, frozen=True):
+    """The text that greedy decoding answers.
+
+    `complete` is False where the text could be followed only so far: the guard's most likely next token left the
+    grammar, or the verdict went past the labels or the probability that the release explores.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+    complete: bool
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the guard says of one conversation, as probabilities over its own answers.
+
+    The true marginal of a category lies in [marginal, marginal + unexplored]. `p_safe` and `p_unsafe` are the
+    probabilities that the answer begins with the safe or the unsafe word; `off_grammar` is the probability of
+    answers that are no verdict at all. All are normalized over the model's full vocabulary.
+    """
+
+    release: int
+    policy: str
+    role: str
+    p_unsafe: float
+    p_safe: float
+    categories: tuple[CategoryScore, ...]
+    unexplored: float
+    off_grammar: float
+    greedy: GreedyVerdict
+    num_tokens: int
+    num_truncated_tokens: int
+
+    def __getitem__(self, code: str) -> CategoryScore:
+        """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""
+        for score in self.categories:
+            if score.code == code:
+                return score
+        raise KeyError(f"{code!r} is not a category of policy {self.policy!r}: {[s.code for s in self.categories]}")
+
+    @property
+    def ranked(self) -> tuple[CategoryScore, ...]:
+        """The categories, most probable first (by marginal)."""
+        return tuple(sorted(self.categories, key=lambda score: -score.marginal))
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON that `parse` reads back without loss."""
+        return msgspec.json.encode(self)
+
+
+_decoder = msgspec.json.Decoder(Verdict)
+
+
+def parse(body: bytes) -> Verdict:
+    """Read a verdict's JSON; msgspec.DecodeError where it is none. Unknown fields are a newer server's: ignored."""
+    return _decoder.decode(body)
