@@ -105,10 +105,11 @@ class GuardClient(Caller):
     ) -> Iterator[Verdict | GuardError]:
         """The verdicts on many conversations, in their order, lazily: `items` may be endless.
 
-        At most `concurrency` items are read ahead of the verdicts, and as many requests are in flight. An item that
-        fails raises its GuardError in its place, which ends the iteration; with `return_errors=True` the error is
-        yielded there instead and nothing else is lost. `deadline` holds for each item. Stopping early sends nothing
-        more; requests in flight then end by their deadline, or with `close`.
+        At most `concurrency` items are read ahead of the verdicts, and as many requests are in flight; a verdict that
+        is there waits while `items` is slow to yield the next. An item that fails raises its GuardError in its place,
+        which ends the iteration; with `return_errors=True` the error is yielded there instead and nothing else is
+        lost. `deadline` holds for each item. Stopping early sends nothing more; requests in flight then end by their
+        deadline, or with `close`.
         """
         check_bulk(items, concurrency)
 

@@ -12,11 +12,10 @@ Pathname = str | os.PathLike[str]
 CHANNEL_OPTIONS = [
     # A request is at most conversation.MAX_BYTES, a verdict a few kB; a longer answer is not from a guard.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # A retry is futile while the channel itself still waits to reconnect: by default gRPC does so for a second and more.
+    # A retry is futile while the channel itself waits to reconnect, which by default it does for a second and more.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Finds a peer that vanished without closing. Only while calls are in flight: servers cut off idle clients that ping.
+    # Finds a peer that vanished without closing; only with calls in flight, since servers cut off idle clients' pings.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),

@@ -42,6 +42,7 @@ class ServerFailure(GuardError):
 _BY_STATUS: dict[str, type[GuardError]] = {
     "StatusCode.INVALID_ARGUMENT": InvalidRequest,
     "StatusCode.UNAVAILABLE": ServerUnavailable,
+    "StatusCode.NOT_FOUND": ServerUnavailable,  # Triton without the model: not loaded yet, or not a guard's server
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
     "StatusCode.RESOURCE_EXHAUSTED": Overloaded,
 }

@@ -9,7 +9,8 @@ from verdictree_serving.errors import (
     ServingError,
     TritonNotFound,
 )
-from verdictree_serving.launcher import GrpcTls, TritonServer
+from verdictree_serving.launcher import TritonServer
+from verdictree_serving.tls import GrpcTls
 
 __all__ = [
     "GrpcTls",

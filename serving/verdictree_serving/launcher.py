@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,27 +11,12 @@ from typing import Self
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError
 from verdictree_serving.ports import Ports
 from verdictree_serving.process import TritonProcess
+from verdictree_serving.tls import GrpcTls
 from verdictree_serving.triton_log import first_error
 
 _POLL_SECONDS = 0.05
-_PROBE_SECONDS = 5.0
+_PROBE_SECONDS = 2.0
 _MAX_PORT_RACES = 3  # between our choice of a free port and Triton's use of it, another process can take it
-
-
-@dataclass(frozen=True)
-class GrpcTls:
-    """PEM files that encrypt gRPC; with ``client_root``, clients must present a certificate that it signed."""
-
-    certificate: Path
-    key: Path
-    client_root: Path | None = None
-
-    def arguments(self) -> list[str]:
-        """Return Triton's command-line options."""
-        options = ["--grpc-use-ssl=true", f"--grpc-server-cert={self.certificate}", f"--grpc-server-key={self.key}"]
-        if self.client_root is not None:
-            options += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.client_root}"]
-        return options
 
 
 class TritonServer:
@@ -92,10 +76,10 @@ class TritonServer:
         while not self.is_ready():
             status = self._started().exit_status()
             if status is not None:
-                reason = first_error(self._started().log())
+                log = self._started().log()
                 port_races += 1
-                if not self._lost_port_race(reason) or port_races > _MAX_PORT_RACES:
-                    raise ServerFailed(f"tritonserver ended with status {status}: {reason}")
+                if not self._lost_port_race(log) or port_races > _MAX_PORT_RACES:
+                    raise ServerFailed(f"tritonserver ended with status {status}: {first_error(log)}")
                 self.stop()
                 self.start()
             if time.monotonic() > deadline:
@@ -184,5 +168,5 @@ class TritonServer:
             except (OSError, http.client.HTTPException):
                 return False
 
-    def _lost_port_race(self, reason: str) -> bool:
-        return "already in use" in reason and 0 in vars(self._wanted_ports).values()
+    def _lost_port_race(self, log: str) -> bool:
+        return "already in use" in log and 0 in vars(self._wanted_ports).values()

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,17 @@ class TritonInstallation:
         return directory
 
     def environment(self) -> dict[str, str]:
-        """Return this process's environment, with which the server finds its libraries and Python's packages."""
-        inherited = os.environ.get("LD_LIBRARY_PATH", "")
+        """Return this process's environment, changed so that the server finds its libraries and this Python."""
         return {
             **os.environ,
-            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [*map(str, self.libraries), inherited])),
-            # The model processes read no .pth files, so they get this process's path as those files made it.
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if os.path.isdir(entry)),
+            "LD_LIBRARY_PATH": _prepend(self.libraries, os.environ.get("LD_LIBRARY_PATH", "")),
+            # The model processes ignore PYTHONPATH; they use the environment of the first `python3` on PATH.
+            "PATH": _prepend([Path(sys.executable).parent], os.environ.get("PATH", os.defpath)),
         }
+
+
+def _prepend(folders: Sequence[Path], search_path: str) -> str:
+    return os.pathsep.join([*map(str, folders), *filter(None, [search_path])])
 
 
 def find_installation() -> TritonInstallation:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from verdictree_serving import exec_with_parent
 from verdictree_serving.locate import find_installation
 
 _SHARED_MEMORY = Path("/dev/shm")
+_KILL_SECONDS = 2.0  # bounded, because where process 1 reaps nothing a dead process stays in its group
 
 
 class TritonProcess:
@@ -46,6 +48,7 @@ class TritonProcess:
                 env=installation.environment(),
                 start_new_session=True,
             )
+            self._group_killed = False
             self._resources = undo.pop_all()
 
     @property
@@ -55,7 +58,10 @@ class TritonProcess:
 
     def exit_status(self) -> int | None:
         """Return None while it runs, then its exit code, or minus the signal that killed it."""
-        return self._process.poll()
+        status = self._process.poll()
+        if status is not None:
+            self._kill_group()
+        return status
 
     def log(self) -> str:
         """Return what it has logged so far."""
@@ -68,9 +74,19 @@ class TritonProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self._kill_group()
             for region in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
                 region.unlink(missing_ok=True)
             self._resources.close()
+
+    def _kill_group(self) -> None:
+        # Once only, when the server is known to have ended or must end: later, its id may be another process's.
+        if self._group_killed:
+            return
+        self._group_killed = True
+        deadline = time.monotonic() + _KILL_SECONDS
+        with contextlib.suppress(ProcessLookupError):  # raised once the group is empty
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+                self._process.poll()  # a process that nobody waited for stays in its group
+                time.sleep(0.01)

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 
-_ERROR_LINE = re.compile(r'^E\d{4} \S+ \d+ [\w.]+:\d+\] "(?P<message>.*)"\s*$')
-_SUMMARY_LINE = re.compile(r"^(?:\[libprotobuf ERROR [^\]]*\]|error:) (?P<message>.*)$")
-_HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
+_ERROR_LINE = re.compile(r'^(?:E\d{4} \S+ \d+ [\w.]+:\d+\]|\[libprotobuf ERROR [^\]]*\]) "?(?P<message>.*?)"?\s*$')
+_LOG_LINE = re.compile(r"^[IWEF]\d{4} ")
+_SUMMARY_LINE = re.compile(r"^error: (?P<message>.*)$")
+_HARMLESS = re.compile("CudaDriverHelper|CUDA driver version")  # logged as errors on every machine without a GPU
 # Around a Python error the backend puts its own words before and a traceback, its newlines escaped, behind.
 _AROUND_PYTHON_ERROR = re.compile(r"^ERROR: Failed to create instance: |\\n.*$")
 
@@ -16,9 +17,13 @@ def first_error(log: str) -> str:
     for pattern in (_ERROR_LINE, _SUMMARY_LINE):
         for message in _messages(pattern, lines):
             return message
-    return next((line.strip() for line in lines if line.strip()), "it logged nothing")
+    if lines and not _LOG_LINE.match(lines[0]):
+        return lines[0].strip()  # a complaint about the command line, before anything is logged
+    return "its log holds no error"
 
 
 def _messages(pattern: re.Pattern[str], lines: list[str]) -> Iterator[str]:
-    matches = (pattern.match(line) for line in lines)
-    return (_AROUND_PYTHON_ERROR.sub("", m["message"]).strip() for m in matches if m and _HARMLESS not in m["message"])
+    for line in lines:
+        match = pattern.match(line)
+        if match and not _HARMLESS.search(line):
+            yield _AROUND_PYTHON_ERROR.sub("", match["message"]).strip()

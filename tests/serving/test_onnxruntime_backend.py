@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
 from verdictree_serving.onnxruntime_backend import OnnxModel, pack, unpack
 from verdictree_serving.onnxruntime_config import BatchInput, OnnxModelConfig, TensorConfig
@@ -133,8 +134,16 @@ def test_output_with_wrong_rows_is_an_error() -> None:
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        (("parameters", "intra_op_threads"), {"string_value": "1"}, "intra_op_threads; known are intra_op_thread_count"),
-        (("parameters", "intra_op_thread_count"), {"string_value": "many"}, "intra_op_thread_count has the value 'many'"),
+        (
+            ("parameters", "intra_op_threads"),
+            {"string_value": "1"},
+            "intra_op_threads; known are intra_op_thread_count",
+        ),
+        (
+            ("parameters", "intra_op_thread_count"),
+            {"string_value": "many"},
+            "intra_op_thread_count has the value 'many'",
+        ),
         (("parameters", "execution_mode"), {"string_value": "2"}, "execution_mode has the value '2'"),
         (("optimization",), {"graph": {"level": 3}}, "level is 3"),
         (("optimization",), {"execution_accelerators": {"gpu_execution_accelerator": [{}]}}, "execution_accelerators"),

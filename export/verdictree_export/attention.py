@@ -1,0 +1,109 @@
+"""Attention for many requests packed into one sequence, put in the place of the architecture's own.
+
+The model's own code runs on all tokens of a batch as one packed row, so that its linear layers multiply no padding.
+Only attention needs to know which token belongs to which request: the pass that is under way says so.
+No shape here is left to be inferred: with no path to expand there are no elements to infer it from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from verdictree.errors import UnsupportedGuard
+
+_NAME = "verdictree"
+_UNSUPPORTED = ("sliding_window", "softcap", "s_aux")
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of one layer, each (rows, key-value heads, tokens, head size)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def take(self, rows: Tensor) -> KeyValues:
+        """Those of the given rows, which may repeat."""
+        return KeyValues(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
+    def append(self, more: KeyValues) -> KeyValues:
+        """These, then `more` tokens of the same rows."""
+        return KeyValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
+
+
+@dataclass
+class PackedPass:
+    """One run of the model over packed tokens.
+
+    past     for each layer what the rows attend to besides this pass's own tokens
+    visible  (rows, queries, past + queries) which keys each query attends to
+    unpack   (rows * queries,) the packed token in each cell of the (rows, queries) grid
+    pack     (tokens,) the cell of the grid that holds each packed token
+    layers   filled by the run: for each layer the past and this pass's own keys and values
+    """
+
+    past: list[KeyValues]
+    visible: Tensor
+    unpack: Tensor
+    pack: Tensor
+    layers: list[KeyValues] = field(default_factory=list)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Scaled dot-product attention, each row on its own; (1, heads, tokens, size) in, tokens second out."""
+        heads, key_heads, size = int(query.shape[1]), int(key.shape[1]), int(query.shape[3])
+        seen = self.past[layer].append(KeyValues(self._rows(key), self._rows(value)))
+        self.layers.append(seen)
+        rows, length, width = self.visible.shape
+        # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
+        stacked = (rows, key_heads, heads // key_heads * length)
+        queries = self._rows(query).reshape(*stacked, size) * scaling
+        scores = torch.matmul(queries, seen.keys.transpose(2, 3)).reshape(rows, heads, length, width)
+        # A finite minimum: the cells of padding see nothing, and a softmax over nothing would be NaN.
+        scores = scores.masked_fill(~self.visible.unsqueeze(1), -1e9)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(queries.dtype)
+        mixed = torch.matmul(weights.reshape(*stacked, width), seen.values).reshape(rows, heads, length, size)
+        cells = mixed.transpose(1, 2).reshape(rows * length, heads, size)
+        return cells.index_select(0, self.pack).unsqueeze(0)
+
+    def _rows(self, packed: Tensor) -> Tensor:
+        heads, size = int(packed.shape[1]), int(packed.shape[3])
+        grid = packed[0].index_select(1, self.unpack)
+        return grid.reshape(heads, self.visible.shape[0], self.visible.shape[1], size).transpose(0, 1)
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: None,
+    *,
+    scaling: float,
+    packed: PackedPass,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    for name in _UNSUPPORTED:
+        if rest.get(name) is not None:
+            raise UnsupportedGuard(f"{type(module).__name__} attends with {name}, which the packed attention lacks")
+    return packed.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(_NAME, _attention)
+
+
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    """Let the model's layers attend by the `packed` argument of the call, a PackedPass."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

@@ -1,0 +1,159 @@
+"""Write a guard's graph as an ONNX file, through optimum's exporter."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from optimum.exporters.onnx import OnnxConfig, export
+from optimum.utils import DummyInputGenerator, NormalizedConfig
+
+from verdictree_export.graph import GuardGraph
+
+OPSET = 18
+INPUTS = ("input_ids", "row_ends", "prefix_id")
+
+
+class _RaggedBatch(DummyInputGenerator):  # type: ignore[misc]
+    """Three conversations of different lengths, as the exporter traces them."""
+
+    SUPPORTED_INPUT_NAMES = INPUTS
+
+    def __init__(self, task: str, normalized_config: Any, **_: Any) -> None:
+        self._values = {
+            "input_ids": np.arange(3, 12, dtype=np.int64),
+            "row_ends": np.array([2, 6, 9], dtype=np.int32),
+            "prefix_id": np.array([[0], [0], [0]], dtype=np.int32),
+        }
+
+    def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "", float_dtype: str = "") -> Any:
+        import torch
+
+        values = self._values[input_name]
+        return torch.from_numpy(values) if framework == "pt" else values
+
+
+class GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
+    """Names and dynamic axes of the graph's inputs and outputs."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedConfig
+    DUMMY_INPUT_GENERATOR_CLASSES = (_RaggedBatch,)
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        """Ragged conversations, where each ends, and which prompt each is asked with."""
+        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch"}}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        """One row a request. The other dimensions are constants of the release, but the served configuration holds
+        for every release, so they are declared open."""
+        return {
+            "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
+            "log_normalizer": {0: "batch", 1: "nodes"},
+            "top_logit": {0: "batch", 1: "nodes"},
+            "expansions": {0: "batch", 1: "slots", 2: "max_labels"},
+        }
+
+
+def write(graph: GuardGraph, path: Path) -> None:
+    """Export `graph` to the ONNX file `path`, in standard operators of opset 18."""
+    log_epsilon = graph.log_epsilon.item()
+    graph.log_epsilon.fill_(-math.inf)  # tracing needs a live path on every level
+    try:
+        with warnings.catch_warnings():
+            # Tracing warns of every shape it reads; parity is measured on other shapes afterwards.
+            warnings.simplefilter("ignore")
+            export(graph, GuardOnnxConfig(graph.config), path, opset=OPSET, disable_dynamic_axes_fix=True)
+    finally:
+        graph.log_epsilon.fill_(log_epsilon)
+    model = onnx.load(path, load_external_data=False)
+    _set_log_epsilon(model, log_epsilon)
+    use_shared_weights_directly(model)
+    make_projection_shapes_explicit(model)
+    onnx.save(model, path)
+
+
+def _set_log_epsilon(model: onnx.ModelProto, value: float) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "log_epsilon")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))
+
+
+def use_shared_weights_directly(model: onnx.ModelProto) -> int:
+    """Let every node read its weights from the initializer itself; return how many aliases were removed.
+
+    The exporter hands a weight that several passes share to all but the first of them through an Identity node.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    aliases = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Identity" and node.input[0] in initializers
+    }
+    kept = [node for node in model.graph.node if node.output[0] not in aliases]
+    for node in kept:
+        for index, name in enumerate(node.input):
+            node.input[index] = aliases.get(name, name)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return len(aliases)
+
+
+def make_projection_shapes_explicit(model: onnx.ModelProto) -> int:
+    """Write out the one dimension that reshapes beside a projection leave to be inferred; return how many were.
+
+    Modelling code splits projected states with `view(…, -1, head_size)` and joins them with `reshape(…, -1)`. A
+    runtime infers -1 from the number of elements, which fails for zero tokens: a level at which no path is live.
+    The weights that feed or follow the reshape say the number. Nothing else about the graph changes.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    consumers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
+    constants = _integer_constants(model)
+    count = 0
+    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
+        shape = producers.get(node.input[1])
+        width = _projection_width(node, tensors, producers, consumers)
+        if shape is None or shape.op_type != "Concat" or width is None:
+            continue
+        inferred = [i for i, name in enumerate(shape.input) if constants.get(name) == [-1]]
+        if not inferred:
+            continue
+        known = [constants[name] for name in shape.input if name in constants]
+        size = -width // math.prod(value for values in known for value in values)
+        name = f"{node.name}/explicit"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([size], dtype=np.int64), name))
+        shape.input[inferred[0]] = name
+        count += 1
+    return count
+
+
+def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
+    values = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    values |= {tensor.name: tensor for tensor in model.graph.initializer}
+    return {
+        name: onnx.numpy_helper.to_array(tensor).tolist()
+        for name, tensor in values.items()
+        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1
+    }
+
+
+def _projection_width(
+    node: onnx.NodeProto,
+    tensors: dict[str, onnx.TensorProto],
+    producers: dict[str, onnx.NodeProto],
+    consumers: dict[str, onnx.NodeProto],
+) -> int | None:
+    """The number of features on the last axis of what the reshape takes from, or hands to, a projection."""
+    source, target = producers.get(node.input[0]), consumers.get(node.output[0])
+    if source is not None and source.op_type == "Add":  # the projection's bias
+        source = next((producers[name] for name in source.input if name in producers), None)
+    if source is not None and source.op_type == "MatMul" and source.input[1] in tensors:
+        return int(tensors[source.input[1]].dims[1])
+    if target is not None and target.op_type == "MatMul" and target.input[1] in tensors:
+        return int(tensors[target.input[1]].dims[0])
+    return None

@@ -1,0 +1,113 @@
+"""Is the exported graph the checkpoint? Every export answers this before it is written as a release."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from verdictree.errors import UnsupportedGuard
+from verdictree.exploration import Exploration, unpack
+from verdictree.exploration import Path as LabelPath
+from verdictree.release import Parity
+from verdictree.tree import Tokens, Trie, VerdictTree
+from verdictree_export.graph import ConstantPrompt
+
+TOLERANCE = 1e-3
+
+
+def measure(
+    graph: Path,
+    model: Any,
+    prompts: Sequence[ConstantPrompt],
+    tree: VerdictTree,
+    exploration: Exploration,
+    conversations: Sequence[tuple[int, Tokens]],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Parity:
+    """Compare the ONNX graph with the checkpoint's own model on a batch of (prefix id, conversation ids).
+
+    The graph runs once for the whole batch and expands every path it has slots for, likely or not; the checkpoint
+    runs the prompt once and then each path by itself. `advance` is called with the number of paths compared.
+    Raises UnsupportedGuard where any log-probability at any node differs by more than TOLERANCE.
+    """
+    worst, num_nodes = 0.0, 0
+    for (prefix_id, ids), explored in zip(
+        conversations, unpack(tree, exploration, *_run_fully_expanded(graph, conversations)), strict=True
+    ):
+        prompt = prompts[prefix_id]
+        question = _Question(model, tree, (*prompt.prefix, *ids, *prompt.suffix))
+        for path, nodes in [((), explored.head), *explored.blocks.items()]:
+            expected = question.log_probs(path, len(nodes.log_probs))
+            worst = max(worst, float(np.abs(nodes.log_probs - expected).max()))
+            num_nodes += len(expected)
+            advance(1)
+    if not worst <= TOLERANCE:
+        raise UnsupportedGuard(
+            f"expected the graph within {TOLERANCE} of the checkpoint's log-probabilities, got {worst:.2g} at one of "
+            f"{num_nodes} nodes; this architecture is not exported faithfully"
+        )
+    return Parity(worst, TOLERANCE, len(conversations), num_nodes)
+
+
+def num_paths(tree: VerdictTree, exploration: Exploration, num_conversations: int) -> int:
+    """How many paths `measure` compares."""
+    return num_conversations * (1 + sum(exploration.slots(len(tree.labels))))
+
+
+def _run_fully_expanded(graph: Path, conversations: Sequence[tuple[int, Tokens]]) -> list[npt.NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    everything = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(-np.inf, dtype=np.float32))
+    options.add_initializer("log_epsilon", everything)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    outputs: list[npt.NDArray[Any]] = session.run(
+        ["label_logits", "log_normalizer", "top_logit", "expansions"],
+        {
+            "input_ids": np.concatenate([np.array(ids, dtype=np.int64) for _, ids in conversations]),
+            "row_ends": np.cumsum([len(ids) for _, ids in conversations]).astype(np.int32),
+            "prefix_id": np.array([[prefix_id] for prefix_id, _ in conversations], dtype=np.int32),
+        },
+    )
+    return outputs
+
+
+class _Question:
+    """One prompt as the checkpoint itself reads it; its KV cache is shared by all answers."""
+
+    def __init__(self, model: Any, tree: VerdictTree, ids: Tokens) -> None:
+        self._model, self._tree, self._last = model, tree, ids[-1]
+        with torch.inference_mode():
+            self._cache = model(input_ids=torch.tensor([ids[:-1]]), use_cache=True, logits_to_keep=1).past_key_values
+
+    def log_probs(self, path: LabelPath, size: int) -> npt.NDArray[np.float64]:
+        """log p(token | node) at the first `size` nodes of the trie after `path`, shape (size, label vocabulary)."""
+        trie = self._tree.tail if path else self._tree.head
+        answer = self._tree.verdict_tokens(path) if path else ()
+        rows: dict[int, npt.NDArray[np.float64]] = {}
+        for chain in _chains(trie, size):
+            ids = torch.tensor([[self._last, *answer, *(trie.tokens[node] for node in chain[1:])]])
+            with torch.inference_mode():
+                output = self._model(
+                    input_ids=ids, past_key_values=copy.deepcopy(self._cache), logits_to_keep=len(chain)
+                )
+            log_probs = torch.log_softmax(output.logits[0].double(), dim=-1)[:, list(self._tree.vocabulary)]
+            rows.update(zip(chain, log_probs.numpy(), strict=True))
+        return np.stack([rows[node] for node in range(size)])
+
+
+def _chains(trie: Trie, size: int) -> list[list[int]]:
+    """From the entry to each of the first `size` nodes that has no child among them."""
+    leaves = set(range(size)) - set(trie.parents[1:size])
+    chains = []
+    for leaf in sorted(leaves | ({0} if size == 1 else set())):
+        chain = [leaf]
+        while chain[0]:
+            chain.insert(0, trie.parents[chain[0]])
+        chains.append(chain)
+    return chains

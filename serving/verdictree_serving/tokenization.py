@@ -1,0 +1,62 @@
+"""From a request's JSON to the token ids that the graph takes: the first step of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from verdictree.conversation import Conversation
+from verdictree.errors import InvalidConversation
+from verdictree.release import Release
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class TokenizedConversation:
+    """The conversation's ids (tokens,), the prefix-bank entry that asks about it, and how many ids were cut off."""
+
+    input_ids: npt.NDArray[np.int64]
+    prefix_id: int
+    num_truncated: int
+
+
+class ConversationTokenizer:
+    """Renders and encodes conversations for one release.
+
+    Text that spells a control token is encoded as plain text, so no message can close its turn.
+    """
+
+    def __init__(self, release: Release, directory: Path) -> None:
+        self._release = release
+        self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+        # Not part of tokenizer.json: set on every load.
+        self._tokenizer.encode_special_tokens = True
+
+    def __call__(self, conversation: Conversation) -> TokenizedConversation:
+        """Encode a validated conversation.
+
+        Raises InvalidConversation for a policy that the release lacks, and for a conversation of more than the
+        release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones.
+        """
+        release = self._release
+        if conversation.policy not in (None, release.policy.name):
+            raise InvalidConversation(
+                f"expected policy {release.policy.name!r} or none, got {conversation.policy!r}; "
+                f"release {release.number} has no other"
+            )
+        prefix_id = release.prefix_id(conversation.judged_role)
+        prompt = release.prompts[prefix_id]
+        text = prompt.lead + release.conversation.render(conversation.messages) + prompt.tail
+        ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        excess = max(0, len(ids) - release.max_tokens)
+        if excess and conversation.truncate is None:
+            raise InvalidConversation(
+                f"expected at most {release.max_tokens} tokens, got {len(ids)}; "
+                'shorten the conversation, or send "truncate": "head" to judge its last tokens only'
+            )
+        return TokenizedConversation(ids[excess:], prefix_id, excess)

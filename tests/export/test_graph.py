@@ -1,0 +1,87 @@
+"""The exported graph against the model run token by token."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from verdictree.exploration import Exploration, unpack
+from verdictree.grammar import VerdictGrammar
+from verdictree.tree import compile_tree
+from verdictree_export.graph import ConstantPrompt, GuardGraph
+
+GRAMMAR = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+LABELS = ("S1", "S2", "S10")
+WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0", ","]
+END = 20
+PROMPTS = [ConstantPrompt(tuple(range(30, 45)), (50, 51, 52)), ConstantPrompt(tuple(range(45, 57)), (60, 61))]
+
+
+def encode(text: str) -> list[int]:
+    ids = []
+    while text:
+        index = next(i for i, word in enumerate(WORDS) if text.startswith(word))
+        ids.append(index + 1)
+        text = text[len(WORDS[index]) :]
+    return ids
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.6,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return compile_tree(GRAMMAR, LABELS, encode, [END])
+
+
+def run(graph, conversations, prefixes):
+    ids = torch.tensor(list(itertools.chain(*conversations)))
+    ends = torch.tensor(np.cumsum([len(c) for c in conversations]), dtype=torch.int32)
+    with torch.inference_mode():
+        outputs = graph(ids, ends, torch.tensor(prefixes, dtype=torch.int32)[:, None])
+    return [output.numpy() for output in outputs]
+
+
+def reference(model, tree, prompt, conversation, path):
+    """log p(· | node) of the trie after `path`, each node by a run of its own over the whole sequence."""
+    before = [*prompt.prefix, *conversation, *prompt.suffix, *(tree.verdict_tokens(path) if path else ())]
+    trie = tree.tail if path else tree.head
+    rows = []
+    for node in range(len(trie)):
+        own, at = [], node
+        while at:
+            own.insert(0, trie.tokens[at])
+            at = trie.parents[at]
+        with torch.inference_mode():
+            logits = model(torch.tensor([before + own])).logits[0, -1]
+        rows.append(torch.log_softmax(logits, -1)[list(tree.vocabulary)].numpy())
+    return np.array(rows)
+
+
+def test_every_explored_node_equals_a_run_of_its_own(model, tree):
+    """A wrong position, mask or parent in tree attention would change some node's distribution."""
+    exploration = Exploration(max_labels=3, epsilon=0.0, width=64)
+    graph = GuardGraph(model, PROMPTS, tree, exploration)
+    conversations, prefixes = [[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [0, 1, 0]
+    for row, explored in enumerate(unpack(tree, exploration, *run(graph, conversations, prefixes))):
+        assert len(explored.blocks) == 3 + 9 + 27
+        for path, block in [((), explored.head), *explored.blocks.items()]:
+            expected = reference(model, tree, PROMPTS[prefixes[row]], conversations[row], path)
+            np.testing.assert_allclose(block.log_probs, expected[: len(block.log_probs)], atol=1e-4)

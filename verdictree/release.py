@@ -1,0 +1,109 @@
+"""The release manifest: what a release is made of, and proof that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from verdictree.conversation import Role
+from verdictree.errors import InvalidRelease
+from verdictree.exploration import Exploration
+from verdictree.families import ConversationFormat
+from verdictree.policy import Policy
+from verdictree.tree import VerdictTree
+
+MANIFEST = "release.json"
+TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
+COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One entry of the graph's prefix bank, and the constant text that is encoded with each conversation."""
+
+    role: Role
+    lead: str
+    tail: str
+    num_prefix_tokens: int
+    num_suffix_tokens: int
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """How far the graph is from the checkpoint: the largest |Δ log p| over the compared nodes of the verdict tree."""
+
+    max_abs_log_prob_difference: float
+    tolerance: float
+    num_conversations: int
+    num_nodes: int
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """One exported guard. The same manifest lies in the release's directory of each composing model.
+
+    `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files` maps the release's
+    other files, relative to the model repository, to their SHA-256.
+    """
+
+    number: int
+    created: str
+    checkpoint: str
+    adapter: str | None
+    family: str
+    precision: str
+    policy: Policy
+    conversation: ConversationFormat
+    prompts: tuple[Prompt, ...]
+    max_tokens: int
+    tree: VerdictTree
+    exploration: Exploration
+    parity: Parity
+    files: dict[str, str]
+
+    def prefix_id(self, role: Role) -> int:
+        """The index of the prompt that asks about messages of this role."""
+        return next(i for i, prompt in enumerate(self.prompts) if prompt.role == role)
+
+    def to_json(self) -> bytes:
+        """The manifest's file content."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def load(directory: Path) -> Release:
+    """Read the manifest in a release's directory; InvalidRelease where it is missing or damaged."""
+    path = directory / MANIFEST
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Release)
+    except FileNotFoundError as exc:
+        raise InvalidRelease(f"expected a release manifest at '{path}', got none; run `verdictree export`") from exc
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise InvalidRelease(f"the release manifest '{path}' is damaged ({exc}); export the release again") from exc
+
+
+def load_verified(repository: Path, number: int) -> Release:
+    """Read release `number` of a model repository and check every file against its hash.
+
+    Raises InvalidRelease, naming the file, where one is missing or changed, or the composing models' manifests differ.
+    """
+    directories = [repository / model / str(number) for model in COMPOSING_MODELS]
+    releases = [load(directory) for directory in directories]
+    for directory, release in zip(directories, releases, strict=True):
+        if release != releases[0] or release.number != number:
+            raise InvalidRelease(f"'{directory / MANIFEST}' belongs to another release; export the release again")
+    for name, expected in releases[0].files.items():
+        path = repository / name
+        if not path.is_file():
+            raise InvalidRelease(f"release {number} lacks its file '{path}'; export the release again")
+        found = sha256(path)
+        if found != expected:
+            raise InvalidRelease(
+                f"'{path}' is not the file that was exported (expected SHA-256 {expected[:12]}…, got {found[:12]}…); "
+                "export the release again"
+            )
+    return releases[0]
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
