@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from tritonclient.utils import InferenceServerException
 
+from verdictree.errors import VerdictreeError
 
-class GuardError(Exception):
+
+class GuardError(VerdictreeError):
     """Any reason why there is no verdict."""
 
 

@@ -177,8 +177,8 @@ class GuardGraph(nn.Module):
             labels = nn.functional.pad(level.labels, (0, len(self.slots) - length), value=num_labels)
             expansions.append(_scatter(labels, level.cell, cells, num_labels).reshape(batch, width, -1))
             before, width_before = self.tail, width
-        logits, normalizers, tops = (torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True))
-        return logits, normalizers, tops, torch.cat(expansions, dim=1).int()
+        logits, normalizers, tops = (_with_open_sizes(torch.cat(parts, dim=1)) for parts in zip(*nodes, strict=True))
+        return logits, normalizers, tops, _with_open_sizes(torch.cat(expansions, dim=1)).int()
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request, packed: all conversations, then all tails."""
@@ -311,6 +311,16 @@ class GuardGraph(nn.Module):
             log_normalizer=torch.logsumexp(logits, dim=-1),
             top_logit=logits.amax(dim=-1),
         )
+
+
+def _with_open_sizes(output: Tensor) -> Tensor:
+    """The same tensor, in a shape that a runtime cannot infer from the release's constants.
+
+    Triton wants a model's configuration and its graph to agree on every dimension, and one configuration serves all
+    releases: it leaves sizes open, so the graph must leave them open too.
+    """
+    nothing = output.shape[0] * 0
+    return output.reshape(output.shape[0], *(size + nothing for size in output.shape[1:]))
 
 
 class _Chosen(NamedTuple):

@@ -63,6 +63,7 @@ def num_paths(tree: VerdictTree, exploration: Exploration, num_conversations: in
 
 def _run_fully_expanded(graph: Path, conversations: Sequence[tuple[int, Tokens]]) -> list[npt.NDArray[Any]]:
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file is optimized
     everything = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(-np.inf, dtype=np.float32))
     options.add_initializer("log_epsilon", everything)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
