@@ -20,11 +20,16 @@ COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One entry of the graph's prefix bank, and the constant text that is encoded with each conversation."""
+    """One entry of the graph's prefix bank: the whole prompt is `prefix + lead + conversation + tail + suffix`.
+
+    Prefix and suffix are compiled into the graph; lead and tail are encoded with each conversation.
+    """
 
     role: Role
+    prefix: str
     lead: str
     tail: str
+    suffix: str
     num_prefix_tokens: int
     num_suffix_tokens: int
 

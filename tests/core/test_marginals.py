@@ -1,0 +1,163 @@
+"""The estimates against brute-force enumeration of every answer."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from core.fake_lm import END, GRAMMAR, NOISE, TOKENIZERS, FakeLM, explore
+
+from verdictree.marginals import Marginalizer
+from verdictree.tree import compile_tree
+
+MAX_LABELS = 3
+
+
+@dataclass
+class Enumerated:
+    """Masses of all answers, by plain recursion over tokens."""
+
+    marginal: dict[str, float] = field(default_factory=dict)
+    safe: float = 0.0
+    unsafe: float = 0.0
+    off_grammar: float = 0.0
+    unexplored: float = 0.0
+
+
+def enumerate_answers(lm, tokenizer, labels, max_labels):
+    """Follow every token sequence until it ends, leaves the grammar, or begins label `max_labels + 1`."""
+    verdicts = {
+        tuple(tokenizer(GRAMMAR.unsafe_answer(named))): named
+        for count in range(1, max_labels + 2)
+        for named in itertools.product(labels, repeat=count)
+    }
+    # Each beginning of a verdict, with the labels that were ended by what follows them.
+    begun = {}
+    for tokens, named in verdicts.items():
+        ended = len(tokenizer(GRAMMAR.unsafe_answer(named[:-1]))) if len(named) > 1 else 0
+        for length in range(1, len(tokens) + 1):
+            begun.setdefault(tokens[:length], set()).add(named[:-1] if length > ended else None)
+    safe, unsafe = tuple(tokenizer("safe")), tuple(tokenizer("unsafe"))
+    result = Enumerated(dict.fromkeys(labels, 0.0))
+
+    def account(named, mass):
+        for label in set(named):
+            result.marginal[label] += mass
+
+    def follow(sequence, mass, named):
+        if sequence == safe:
+            result.safe += mass
+            return
+        if sequence == unsafe:
+            result.unsafe += mass
+        if len(named) == max_labels:
+            result.unexplored += mass
+            account(named, mass)
+            return
+        for token, p in enumerate(lm.probs(sequence)):
+            longer = (*sequence, token)
+            if token == END and sequence in verdicts:
+                account(verdicts[sequence], mass * p)
+            elif longer in begun or safe[: len(longer)] == longer:
+                known = {n for n in begun.get(longer, ()) if n is not None}
+                follow(longer, mass * p, max(known, key=len) if known else named)
+            else:
+                result.off_grammar += mass * p
+                account(named, mass * p)
+
+    follow((), 1.0, ())
+    return result
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("seed", range(2))
+def test_estimates_equal_enumeration(name, seed):
+    """Counting S1 on the way to S10, a repeated label twice, or a merged separator wrongly changes a sum."""
+    tokenizer, labels = TOKENIZERS[name]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    lm = FakeLM(tokenizer.size, seed)
+    estimates = Marginalizer(tree)(explore(lm, tree, MAX_LABELS))
+    expected = enumerate_answers(lm, tokenizer, labels, MAX_LABELS)
+    np.testing.assert_allclose(estimates.marginal, list(expected.marginal.values()), atol=1e-9)
+    assert estimates.p_safe == pytest.approx(expected.safe, abs=1e-9)
+    assert estimates.p_unsafe == pytest.approx(expected.unsafe, abs=1e-9)
+    assert estimates.off_grammar == pytest.approx(expected.off_grammar, abs=1e-9)
+    assert estimates.unexplored == pytest.approx(expected.unexplored, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("epsilon", [0.003, 0.03, 0.3, 1.1])
+def test_pruned_marginal_is_a_lower_bound_with_a_stated_gap(name, epsilon):
+    """A pruned search that reports its sum as the truth is silently low (the reference does)."""
+    tokenizer, labels = TOKENIZERS[name]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    for seed in range(3):
+        lm = FakeLM(tokenizer.size, seed, favour={NOISE: -3.0})
+        pruned = Marginalizer(tree)(explore(lm, tree, 2, epsilon))
+        deep = enumerate_answers(lm, tokenizer, labels, 3)
+        truth_low = np.array(list(deep.marginal.values()))
+        assert (pruned.marginal <= truth_low + 1e-9).all()
+        assert (truth_low <= pruned.marginal + pruned.unexplored + 1e-9).all()
+
+
+def test_masses_never_exceed_one():
+    """Overlapping events counted twice would make the parts sum to more than everything."""
+    tokenizer, labels = TOKENIZERS["digits split"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    for seed in range(20):
+        estimates = Marginalizer(tree)(explore(FakeLM(tokenizer.size, seed), tree, 2, 0.01))
+        assert estimates.p_safe + estimates.p_unsafe <= 1 + 1e-12
+        assert (estimates.marginal <= estimates.p_unsafe + 1e-12).all()
+        assert 0 <= estimates.off_grammar <= 1
+        assert estimates.p_safe + estimates.off_grammar + estimates.unexplored <= 1 + 1e-9
+
+
+def greedy_decode(lm):
+    """Plain greedy decoding: the tokens before the end of the turn, and the probability of each."""
+    sequence, probabilities = [], []
+    while (token := int(lm.probs(sequence).argmax())) != END:
+        probabilities.append(float(lm.probs(sequence)[token]))
+        sequence.append(token)
+    return sequence, probabilities
+
+
+@pytest.mark.parametrize("named", [("S1",), ("S10", "S2"), ("S2", "S2", "S1"), ("S1", "S10", "S1")])
+@pytest.mark.parametrize("name", ["digits split", "whole labels", "merged separator"])
+def test_greedy_estimates_equal_plain_decoding(name, named):
+    """A constrained argmax, or a product over separators, would differ from what the guard itself answers."""
+    tokenizer, labels = TOKENIZERS[name]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    lm = FakeLM(tokenizer.size, 7)
+    lm.script([*tokenizer(GRAMMAR.unsafe_answer(named)), END])
+    sequence, probabilities = greedy_decode(lm)
+    words = {i: word for word, i in tokenizer.ids.items()}
+    text = "".join(words[token] for token in sequence)
+    estimates = Marginalizer(tree)(explore(lm, tree, MAX_LABELS))
+    assert estimates.greedy.text(tree) == text == GRAMMAR.unsafe_answer(named)
+    assert estimates.greedy.complete
+    joint, conditional, running, spelled = {}, {}, 1.0, ""
+    remaining = list(named)
+    for token, p in zip(sequence, probabilities, strict=True):
+        word = words[token]
+        running *= p if word not in (",", "\n") else 1.0
+        spelled += word.strip(",\n")
+        if spelled == "unsafe":
+            spelled = ""
+        elif remaining and spelled == remaining[0]:
+            joint.setdefault(remaining[0], running)
+            conditional.setdefault(remaining.pop(0), p)
+            spelled = ""
+    assert not remaining
+    np.testing.assert_allclose(estimates.joint, [joint.get(label, 0.0) for label in labels], atol=1e-9)
+    np.testing.assert_allclose(estimates.conditional, [conditional.get(label, 0.0) for label in labels], atol=1e-9)
+
+
+def test_greedy_says_where_it_could_not_follow():
+    """An answer outside the grammar must not be passed off as a complete verdict."""
+    tokenizer, labels = TOKENIZERS["whole labels"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    estimates = Marginalizer(tree)(explore(FakeLM(tokenizer.size, 0, {NOISE: 50.0}), tree, 1))
+    assert estimates.greedy.unsafe is None and not estimates.greedy.complete
+    assert estimates.off_grammar == pytest.approx(1.0)

@@ -1,0 +1,86 @@
+"""Compiling grammars, and refusing those that a tokenizer makes ambiguous."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from core.fake_lm import END, GRAMMAR, TOKENIZERS, WordTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verdictree.errors import AmbiguousGrammar
+from verdictree.grammar import VerdictGrammar
+from verdictree.tree import compile_tree
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_every_verdict_is_a_path(name):
+    """A path that is not the canonical encoding of its verdict would get another verdict's probability."""
+    tokenizer, labels = TOKENIZERS[name]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    for count in (1, 2, 3):
+        for named in itertools.product(range(len(labels)), repeat=count):
+            text = GRAMMAR.unsafe_answer([labels[i] for i in named])
+            assert list(tree.verdict_tokens(named)) == tokenizer(text)
+
+
+def test_golden_tree_of_split_digits():
+    """The node count is the cost of every request: a node too many is paid by all."""
+    tokenizer, labels = TOKENIZERS["digits split"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    word = {i: w for w, i in tokenizer.ids.items()}
+    assert [word.get(token) for token in tree.head.tokens[1:]] == ["uns", "afe", "\n", "S", "1"]
+    assert [word.get(token) for token in tree.tail.tokens[1:]] == [",", "S", "1"]
+    assert tree.head.depths == (0, 1, 2, 3, 4, 5)
+
+
+def test_visibility_is_ancestry():
+    """A node that saw its sibling would be conditioned on a token that was never said."""
+    tokenizer, labels = TOKENIZERS["long names"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    for trie in (tree.head, tree.tail):
+        for node in range(len(trie)):
+            ancestors, at = {node}, node
+            while at:
+                at = trie.parents[at]
+                ancestors.add(at)
+            assert set(np.flatnonzero(trie.visibility()[node])) == ancestors
+
+
+@pytest.mark.parametrize(
+    ("words", "labels", "grammar", "said"),
+    [
+        (["safe", "un", "\n", "S", "1", "1,", ",", "2"], ("S1", "S2"), GRAMMAR, "merges a label's end"),
+        (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the unsafe word"),
+        (["safe", "un", "\n", "A", "B", ","], ("A", "A,B"), GRAMMAR, "also ends a label"),
+        (["safe", "\n", "A", ","], ("A",), VerdictGrammar("safe", "safe", "\n", ","), "cannot be told from"),
+    ],
+)
+def test_ambiguous_grammar_is_refused(words, labels, grammar, said):
+    """A verdict that could be read two ways would silently share its probability between them."""
+    with pytest.raises(AmbiguousGrammar, match=said) as error:
+        compile_tree(grammar, labels, WordTokenizer(words), [END])
+    assert "'" in str(error.value) and "[" in str(error.value), "the message shows strings and tokens"
+
+
+def test_label_spelled_differently_beside_another_is_refused():
+    """If `A` is one token first and two tokens after `B`, one path cannot stand for both."""
+
+    def encode(text: str) -> list[int]:
+        return WordTokenizer(["safe", "un", "\n", "A", "B", ","])(text) + ([99] if "B,A" in text else [])
+
+    with pytest.raises(AmbiguousGrammar, match="differently beside others"):
+        compile_tree(GRAMMAR, ("A", "B"), encode, [END])
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=5, unique=True))
+def test_any_set_of_codes_compiles_to_its_own_strings(labels):
+    """Random prefix relations between labels must not drop or merge one."""
+    tokenizer = TOKENIZERS["long names"][0]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    assert [list(path) for path in tree.first] == [tokenizer(f"unsafe\n{label}") for label in labels]
+    assert len({*tree.further}) == len(labels)
+    matrix = tree.head.path_matrix(tree.first, tree.vocabulary)
+    assert matrix.sum(axis=0).tolist() == [len(path) for path in tree.first]

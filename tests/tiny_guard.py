@@ -1,0 +1,71 @@
+"""A guard small enough to export in seconds: random Llama weights, its own tokenizer, a moderation chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from verdictree.policy import Category, Policy
+
+POLICY = Policy(
+    name="tiny",
+    version="1",
+    categories=tuple(Category(code, name) for code, name in [("S1", "One"), ("S2", "Two"), ("S10", "Ten")]),
+)
+_SPECIAL = ["<|begin|>", "<|header|>", "<|/header|>", "<|eot|>"]
+# Numbers of up to three digits and runs of line breaks are words of their own, as in Llama 3.
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Shaped like a Llama Guard 3 template: the whole moderation prompt, and an answer that begins with an empty line.
+_TEMPLATE = (
+    "{%- set speaker = 'User' if messages[-1].role == 'user' else 'Agent' -%}"
+    "<|begin|><|header|>user<|/header|>\n\nCheck the {{ speaker }} messages below.\n\n<BEGIN CATEGORIES>\n"
+    "{% for code in categories %}{{ code }}: {{ categories[code] }}\n{% endfor %}<END CATEGORIES>\n\n"
+    "<BEGIN CONVERSATION>\n\n{% for message in messages %}"
+    "{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content | trim }}\n\n{% endfor %}"
+    "<END CONVERSATION>\n\nAssess the last {{ speaker }} message.<|eot|><|header|>assistant<|/header|>"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=_SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    text = "safe unsafe\nS1,S2,S10\n\nUser: hello Agent: Check the messages below. categories conversation assess last"
+    bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|eot|>", bos_token="<|begin|>")
+    fast.chat_template = _TEMPLATE
+    return fast
+
+
+def write_checkpoint(directory: Path) -> Path:
+    """Write the guard as a Hugging Face checkpoint folder."""
+    fast = tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=fast.bos_token_id,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    fast.save_pretrained(directory)
+    return directory
