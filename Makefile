@@ -42,9 +42,11 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	$(BIN)/verdictree export embedded --family instruct --policy policies/embedded.yaml \
 		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) --repository $(REPOSITORY) --release 1
 
-# An older tritonclient wheel carries the perf_analyzer binary. It needs libb64, which no wheel carries: the one system
-# package that this project asks for, and only for load tests.
+# An older tritonclient wheel carries the perf_analyzer binary; the libraries that it wants lie in Triton's own wheel,
+# under names of the wheel's making.
 .perf/bin/perf_analyzer: .venv/.installed
 	$(BIN)/pip install --quiet --no-deps --target .perf tritonclient==2.50.0
-	ldconfig -p | grep -q libb64.so || { echo "installing Debian's libb64-0d"; apt-get update -qq && apt-get install -y -qq libb64-0d; }
+	mkdir -p .perf/lib
+	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d .perf/lib/libb64.so.0d
+	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* .perf/lib/libcudart.so.12
 	touch $@

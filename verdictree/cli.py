@@ -16,6 +16,8 @@ import click
 
 from verdictree.errors import VerdictreeError
 
+_PATIENCE = 10.0  # seconds that a running server may be silent before it counts as failed
+
 _REPOSITORY = click.option(
     "--repository",
     type=click.Path(path_type=Path),
@@ -131,14 +133,14 @@ def serve(
         raise click.UsageError("--tls-certificate and --tls-key go together, --tls-client-root only with both")
     from verdictree import release as releases
     from verdictree_export import repository as repositories
-    from verdictree_serving import GrpcTls, ServingError, TritonServer
+    from verdictree_serving import GrpcTls, TritonServer
 
     number = number or repositories.pinned(repository)
     releases.load_verified(repository, number)
     repositories.pin(repository, number)
     stopped = threading.Event()
-    for number_of_signal in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number_of_signal, lambda *_: stopped.set())
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
     tls = GrpcTls(tls_certificate, tls_key, tls_client_root) if tls_certificate and tls_key else None
     server = TritonServer(
         repository, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, address=address, tls=tls
@@ -151,7 +153,7 @@ def serve(
             click.echo(f"release {number} is ready: " + ", ".join(f"{k} {v}" for k, v in endpoints.items()))
         while not stopped.wait(timeout=1.0):
             if not server.is_ready():
-                raise ServingError("the server ended or stopped answering; see its log above, then start it again")
+                server.wait_ready(timeout=_PATIENCE)  # raises, with the reason, where it does not come back
 
 
 @main.command()

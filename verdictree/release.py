@@ -12,7 +12,7 @@ from verdictree.errors import InvalidRelease
 from verdictree.exploration import Exploration
 from verdictree.families import ConversationFormat
 from verdictree.policy import Policy
-from verdictree.tree import VerdictTree
+from verdictree.tree import Tokens, VerdictTree
 
 MANIFEST = "release.json"
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
@@ -22,7 +22,9 @@ COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 class Prompt(msgspec.Struct, frozen=True):
     """One entry of the graph's prefix bank: the whole prompt is `prefix + lead + conversation + tail + suffix`.
 
-    Prefix and suffix are compiled into the graph; lead and tail are encoded with each conversation.
+    Prefix and suffix are compiled into the graph. Lead and tail are constant text too, mostly empty: the words that
+    stand between the conversation and the nearest border at which the tokenizer never merges tokens. They are encoded
+    with each conversation.
     """
 
     role: Role
@@ -30,8 +32,8 @@ class Prompt(msgspec.Struct, frozen=True):
     lead: str
     tail: str
     suffix: str
-    num_prefix_tokens: int
-    num_suffix_tokens: int
+    prefix_ids: Tokens
+    suffix_ids: Tokens
 
 
 class Parity(msgspec.Struct, frozen=True):

@@ -16,8 +16,7 @@ from verdictree.tree import Tokens, VerdictTree, compile_tree
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import onnx_model, parity, prompt, repository
 from verdictree_export.checkpoint import Checkpoint
-from verdictree_export.graph import ConstantPrompt, GuardGraph
-from verdictree_export.prompt import PromptSplit
+from verdictree_export.graph import GuardGraph
 
 PRECISIONS = ("fp32",)
 DEFAULT_MAX_TOKENS = 1024
@@ -64,9 +63,8 @@ def export_release(
     load_done = progress("load the checkpoint", 1)
     guard = checkpoints.load(source, adapter)
     load_done(1)
-    splits = prompt.split(guard, family, policy)
+    prompts = prompt.split(guard, family, policy)
     tree = compile_tree(family.grammar, policy.codes, guard.encode, prompt.end_tokens(guard))
-    prompts = [ConstantPrompt(split.prefix_ids, split.suffix_ids) for split in splits]
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
     staging = repository.Staging(model_repository, number)
@@ -75,7 +73,7 @@ def export_release(
         graph_done = progress("write the ONNX graph", 1)
         onnx_model.write(GuardGraph(guard.model, prompts, tree, exploration), staging.graph)
         graph_done(1)
-        figures = _parity(guard, family, splits, tree, exploration, staging.graph, progress)
+        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, progress)
         release = staging.commit(
             Release(
                 number=number,
@@ -86,8 +84,8 @@ def export_release(
                 precision=precision,
                 policy=policy,
                 conversation=family.conversation,
-                prompts=tuple(_binding(split) for split in splits),
-                max_tokens=min(max_tokens, _room(guard, splits, tree, exploration)),
+                prompts=prompts,
+                max_tokens=min(max_tokens, _room(guard, prompts, tree, exploration)),
                 tree=tree,
                 exploration=exploration,
                 parity=figures,
@@ -101,21 +99,9 @@ def export_release(
     return release
 
 
-def _binding(split: PromptSplit) -> Prompt:
-    return Prompt(
-        role=split.role,
-        prefix=split.prefix,
-        lead=split.lead,
-        tail=split.tail,
-        suffix=split.suffix,
-        num_prefix_tokens=len(split.prefix_ids),
-        num_suffix_tokens=len(split.suffix_ids),
-    )
-
-
-def _room(guard: Checkpoint, splits: tuple[PromptSplit, ...], tree: VerdictTree, exploration: Exploration) -> int:
+def _room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
     """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
-    constant = max(len(split.prefix_ids) + len(split.suffix_ids) for split in splits)
+    constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
     verdict = max(map(len, tree.first)) + (exploration.max_labels - 1) * max(map(len, tree.further))
     room = guard.max_positions - constant - verdict
     if room < 1:
@@ -129,7 +115,7 @@ def _room(guard: Checkpoint, splits: tuple[PromptSplit, ...], tree: VerdictTree,
 def _parity(
     guard: Checkpoint,
     family: families.GuardFamily,
-    splits: tuple[PromptSplit, ...],
+    prompts: tuple[Prompt, ...],
     tree: VerdictTree,
     exploration: Exploration,
     graph: Path,
@@ -139,8 +125,7 @@ def _parity(
     conversations: list[tuple[int, Tokens]] = []
     for messages in _PARITY_CONVERSATIONS:
         prefix_id = prompt.ROLES.index(messages[-1].role)
-        text = splits[prefix_id].lead + family.conversation.render(messages) + splits[prefix_id].tail
+        text = prompts[prefix_id].lead + family.conversation.render(messages) + prompts[prefix_id].tail
         conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids)))
     done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, len(conversations)))
-    prompts = [ConstantPrompt(split.prefix_ids, split.suffix_ids) for split in splits]
     return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)

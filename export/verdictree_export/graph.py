@@ -17,18 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from verdictree.exploration import Exploration
+from verdictree.release import Prompt
 from verdictree.tree import Tokens, Trie, VerdictTree
 from verdictree_export.attention import KeyValues, PackedPass, packed_attention
 
 _IMPOSSIBLE = -1e9  # log-probability of a path that was not followed; finite, so that sums of it stay ordered
-
-
-@dataclass(frozen=True)
-class ConstantPrompt:
-    """The token ids before and after the conversation: one entry of the prefix bank."""
-
-    prefix: Tokens
-    suffix: Tokens
 
 
 class Nodes(NamedTuple):
@@ -101,9 +94,9 @@ class PromptBank(nn.Module):
     tail_offset: Tensor
     suffix_length: Tensor
 
-    def __init__(self, model: Any, prompts: Sequence[ConstantPrompt], head: TriePaths) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Prompt], head: TriePaths) -> None:
         super().__init__()
-        prefixes, suffixes = [p.prefix for p in prompts], [p.suffix for p in prompts]
+        prefixes, suffixes = [p.prefix_ids for p in prompts], [p.suffix_ids for p in prompts]
         self.num_layers = int(model.config.num_hidden_layers)
         self.suffix_width = max(len(suffix) for suffix in suffixes)
         self.register_buffer("prefix_length", torch.tensor([len(prefix) for prefix in prefixes]))
@@ -149,9 +142,7 @@ class GuardGraph(nn.Module):
     vocabulary: Tensor
     log_epsilon: Tensor
 
-    def __init__(
-        self, model: Any, prompts: Sequence[ConstantPrompt], tree: VerdictTree, exploration: Exploration
-    ) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Prompt], tree: VerdictTree, exploration: Exploration) -> None:
         super().__init__()
         self.model = model
         self.config = model.config

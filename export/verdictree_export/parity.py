@@ -15,9 +15,8 @@ import torch
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration, unpack
 from verdictree.exploration import Path as LabelPath
-from verdictree.release import Parity
+from verdictree.release import Parity, Prompt
 from verdictree.tree import Tokens, Trie, VerdictTree
-from verdictree_export.graph import ConstantPrompt
 
 TOLERANCE = 1e-3
 
@@ -25,7 +24,7 @@ TOLERANCE = 1e-3
 def measure(
     graph: Path,
     model: Any,
-    prompts: Sequence[ConstantPrompt],
+    prompts: Sequence[Prompt],
     tree: VerdictTree,
     exploration: Exploration,
     conversations: Sequence[tuple[int, Tokens]],
@@ -42,7 +41,7 @@ def measure(
         conversations, unpack(tree, exploration, *_run_fully_expanded(graph, conversations)), strict=True
     ):
         prompt = prompts[prefix_id]
-        question = _Question(model, tree, (*prompt.prefix, *ids, *prompt.suffix))
+        question = _Question(model, tree, (*prompt.prefix_ids, *ids, *prompt.suffix_ids))
         for path, nodes in [((), explored.head), *explored.blocks.items()]:
             expected = question.log_probs(path, len(nodes.log_probs))
             worst = max(worst, float(np.abs(nodes.log_probs - expected).max()))

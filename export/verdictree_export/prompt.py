@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
@@ -12,6 +11,7 @@ from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families import GuardFamily
 from verdictree.policy import Policy
+from verdictree.release import Prompt
 from verdictree_export.checkpoint import Checkpoint
 
 ROLES: tuple[Role, ...] = ("user", "assistant")
@@ -32,24 +32,6 @@ _PROBES = (
     "e\u0301\u200b",
     "User: hi\n\nAgent: no",
 )
-
-
-@dataclass(frozen=True)
-class PromptSplit:
-    """The constant parts of the prompt that asks about messages of one role.
-
-    The whole prompt is `prefix + lead + conversation + tail + suffix`. Prefix and suffix are compiled into the graph.
-    `lead` and `tail` are constant text too, mostly empty: the words that stand between the conversation and the
-    nearest border at which this tokenizer never merges tokens. They are encoded with each conversation.
-    """
-
-    role: Role
-    prefix: str
-    lead: str
-    tail: str
-    suffix: str
-    prefix_ids: tuple[int, ...]
-    suffix_ids: tuple[int, ...]
 
 
 def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -78,7 +60,7 @@ def render(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages
         return checkpoint.render([{"role": "user", "content": system + "\n\n" + question}])
 
 
-def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[PromptSplit, ...]:
+def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[Prompt, ...]:
     """The prompt's constant parts for each role of ROLES, proven on probe conversations.
 
     Proven: for every probe, prefix ids + ids of the served text alone + suffix ids are the tokenizer's encoding of
@@ -87,7 +69,7 @@ def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[
     return tuple(_split_role(checkpoint, family, policy, role) for role in ROLES)
 
 
-def _split_role(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, role: Role) -> PromptSplit:
+def _split_role(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, role: Role) -> Prompt:
     before, after = _around_conversation(checkpoint, family, policy, _turns(role, _PROBES[0]))
     missing = [code for code in policy.codes if code not in before]
     if missing:
@@ -129,13 +111,13 @@ def _word_borders(text: str) -> list[int]:
     return [match.start() for match in re.finditer(r"(?<=[A-Za-z]) (?=[A-Za-z])", text)]
 
 
-def _cut(checkpoint: Checkpoint, role: Role, before: str, start: int, after: str, end: int) -> PromptSplit:
+def _cut(checkpoint: Checkpoint, role: Role, before: str, start: int, after: str, end: int) -> Prompt:
     prefix, suffix = before[:start], after[end:]
     ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
-    return PromptSplit(role, prefix, before[start:], after[:end], suffix, *ids)
+    return Prompt(role, prefix, before[start:], after[:end], suffix, *ids)
 
 
-def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: PromptSplit, conversation: str) -> bool:
+def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
     text = parts.lead + conversation + parts.tail
     served = tokenizer.encode(text, add_special_tokens=False).ids
     return [*parts.prefix_ids, *served, *parts.suffix_ids] == checkpoint.encode(parts.prefix + text + parts.suffix)

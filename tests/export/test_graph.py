@@ -11,14 +11,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from verdictree.exploration import Exploration, unpack
 from verdictree.grammar import VerdictGrammar
+from verdictree.release import Prompt
 from verdictree.tree import compile_tree
-from verdictree_export.graph import ConstantPrompt, GuardGraph
+from verdictree_export.graph import GuardGraph
 
 GRAMMAR = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
 LABELS = ("S1", "S2", "S10")
 WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0", ","]
 END = 20
-PROMPTS = [ConstantPrompt(tuple(range(30, 45)), (50, 51, 52)), ConstantPrompt(tuple(range(45, 57)), (60, 61))]
+PROMPTS = [
+    Prompt("user", "", "", "", "", prefix_ids=tuple(range(30, 45)), suffix_ids=(50, 51, 52)),
+    Prompt("assistant", "", "", "", "", prefix_ids=tuple(range(45, 57)), suffix_ids=(60, 61)),
+]
 
 
 def encode(text: str) -> list[int]:
@@ -61,7 +65,7 @@ def run(graph, conversations, prefixes):
 
 def reference(model, tree, prompt, conversation, path):
     """log p(· | node) of the trie after `path`, each node by a run of its own over the whole sequence."""
-    before = [*prompt.prefix, *conversation, *prompt.suffix, *(tree.verdict_tokens(path) if path else ())]
+    before = [*prompt.prefix_ids, *conversation, *prompt.suffix_ids, *(tree.verdict_tokens(path) if path else ())]
     trie = tree.tail if path else tree.head
     rows = []
     for node in range(len(trie)):
