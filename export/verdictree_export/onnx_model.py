@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from optimum.exporters.onnx import OnnxConfig, export
 from optimum.utils import DummyInputGenerator, NormalizedConfig
 
 from verdictree_export.graph import GuardGraph
+from verdictree_export.graph_passes import make_projection_shapes_explicit, optimize, use_shared_weights_directly
 
 OPSET = 18
 INPUTS = ("input_ids", "row_ends", "prefix_id")
@@ -81,97 +81,6 @@ def write(graph: GuardGraph, path: Path) -> None:
     optimize(path)
 
 
-def optimize(path: Path) -> None:
-    """Rewrite the ONNX file in place with constants folded and normalizations fused by ONNX Runtime.
-
-    What is left are standard operators and ONNX Runtime's own. Done once here, since a server would do it at every
-    start: it is most of the time that loading takes.
-    """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    optimized = path.with_suffix(".optimized")
-    options.optimized_model_filepath = str(optimized)
-    options.log_severity_level = 3  # it warns of every constant that it folds away
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    optimized.replace(path)
-
-
 def _set_log_epsilon(model: onnx.ModelProto, value: float) -> None:
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "log_epsilon")
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))
-
-
-def use_shared_weights_directly(model: onnx.ModelProto) -> int:
-    """Let every node read its weights from the initializer itself; return how many aliases were removed.
-
-    The exporter hands a weight that several passes share to all but the first of them through an Identity node.
-    """
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    aliases = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Identity" and node.input[0] in initializers
-    }
-    kept = [node for node in model.graph.node if node.output[0] not in aliases]
-    for node in kept:
-        for index, name in enumerate(node.input):
-            node.input[index] = aliases.get(name, name)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    return len(aliases)
-
-
-def make_projection_shapes_explicit(model: onnx.ModelProto) -> int:
-    """Write out the one dimension that reshapes beside a projection leave to be inferred; return how many were.
-
-    Modelling code splits projected states with `view(…, -1, head_size)` and joins them with `reshape(…, -1)`. A
-    runtime infers -1 from the number of elements, which fails for zero tokens: a level at which no path is live.
-    The weights that feed or follow the reshape say the number. Nothing else about the graph changes.
-    """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    consumers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
-    constants = _integer_constants(model)
-    count = 0
-    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
-        shape = producers.get(node.input[1])
-        width = _projection_width(node, tensors, producers, consumers)
-        if shape is None or shape.op_type != "Concat" or width is None:
-            continue
-        inferred = [i for i, name in enumerate(shape.input) if constants.get(name) == [-1]]
-        if not inferred:
-            continue
-        known = [constants[name] for name in shape.input if name in constants]
-        size = -width // math.prod(value for values in known for value in values)
-        name = f"{node.name}/explicit"
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([size], dtype=np.int64), name))
-        shape.input[inferred[0]] = name
-        count += 1
-    return count
-
-
-def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
-    values = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
-    values |= {tensor.name: tensor for tensor in model.graph.initializer}
-    return {
-        name: onnx.numpy_helper.to_array(tensor).tolist()
-        for name, tensor in values.items()
-        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1
-    }
-
-
-def _projection_width(
-    node: onnx.NodeProto,
-    tensors: dict[str, onnx.TensorProto],
-    producers: dict[str, onnx.NodeProto],
-    consumers: dict[str, onnx.NodeProto],
-) -> int | None:
-    """The number of features on the last axis of what the reshape takes from, or hands to, a projection."""
-    source, target = producers.get(node.input[0]), consumers.get(node.output[0])
-    if source is not None and source.op_type == "Add":  # the projection's bias
-        source = next((producers[name] for name in source.input if name in producers), None)
-    if source is not None and source.op_type == "MatMul" and source.input[1] in tensors:
-        return int(tensors[source.input[1]].dims[1])
-    if target is not None and target.op_type == "MatMul" and target.input[1] in tensors:
-        return int(tensors[target.input[1]].dims[0])
-    return None

@@ -1,0 +1,83 @@
+"""Each pass: the same numbers before and after, and the change that it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from verdictree_export.graph_passes import make_projection_shapes_explicit, optimize, use_shared_weights_directly
+
+HEADS, SIZE, WIDTH = 3, 4, 12
+
+
+@pytest.fixture
+def model():
+    """Two passes of one projection over tokens, split into heads and joined again as modelling code does it."""
+    rng = np.random.default_rng(0)
+    constants = {"weight": rng.standard_normal((WIDTH, WIDTH)).astype(np.float32)}
+    constants |= {name: np.array([value], dtype=np.int64) for name, value in [("infer", -1), ("size", SIZE), ("at", 0)]}
+    nodes = [helper.make_node("Identity", ["weight"], ["shared"]), helper.make_node("Shape", ["x"], ["shape"])]
+    nodes += [helper.make_node("Gather", ["shape", "at"], ["tokens"])]
+    source = "x"
+    for index, weight in enumerate(["weight", "shared"]):
+        nodes += [
+            helper.make_node("MatMul", [source, weight], [f"projected{index}"]),
+            helper.make_node("Concat", ["tokens", "infer", "size"], [f"split{index}"], axis=0),
+            helper.make_node("Reshape", [f"projected{index}", f"split{index}"], [f"heads{index}"], name=f"s{index}"),
+            helper.make_node("Concat", ["tokens", "infer"], [f"join{index}"], axis=0),
+            helper.make_node("Reshape", [f"heads{index}", f"join{index}"], [f"joined{index}"], name=f"j{index}"),
+        ]
+        source = f"joined{index}"
+    nodes += [helper.make_node("MatMul", [source, "weight"], ["y"])]
+    floats = (TensorProto.FLOAT, ["tokens", WIDTH])
+    graph = helper.make_graph(
+        nodes,
+        "projections",
+        [helper.make_tensor_value_info("x", *floats)],
+        [helper.make_tensor_value_info("y", *floats)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def run(model, tokens):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    x = np.random.default_rng(1).standard_normal((tokens, WIDTH)).astype(np.float32)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+
+
+def test_aliases_of_weights_go(model):
+    """A weight that is read through an Identity is not seen as a weight by what looks for one."""
+    before, count = run(model, 5), len(model.graph.node)
+    assert use_shared_weights_directly(model) == 1
+    assert len(model.graph.node) == count - 1
+    np.testing.assert_array_equal(run(model, 5), before)
+
+
+def test_reshapes_work_on_zero_tokens(model):
+    """With no path live a level runs on nothing, and a runtime cannot infer -1 from zero elements."""
+    with pytest.raises(Exception, match="Reshape|reshape"):
+        run(model, 0)
+    before, count = run(model, 5), len(model.graph.node)
+    use_shared_weights_directly(model)
+    assert make_projection_shapes_explicit(model) == 4
+    assert len(model.graph.node) == count - 1
+    np.testing.assert_array_equal(run(model, 5), before)
+    assert run(model, 0).shape == (0, WIDTH)
+
+
+def test_optimizing_keeps_the_numbers(model, tmp_path):
+    """The file that is shipped is the optimized one; it must be the same function, in fewer nodes."""
+    use_shared_weights_directly(model)
+    make_projection_shapes_explicit(model)
+    before, path = run(model, 5), tmp_path / "model.onnx"
+    onnx.save(model, path)
+    optimize(path)
+    optimized = onnx.load(path)
+    assert len(optimized.graph.node) <= len(model.graph.node)
+    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_allclose(run(optimized, 5), before, rtol=1e-6)
