@@ -23,6 +23,8 @@ from verdictree_export import checkpoint, parity, prompt, repository
 from verdictree_export.exporter import export_release
 from verdictree_serving.offline import OfflineGuard
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = Exploration(max_labels=3, epsilon=0.0, width=64)
 
 
