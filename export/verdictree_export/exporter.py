@@ -64,7 +64,8 @@ def export_release(
     guard = checkpoints.load(source, adapter)
     load_done(1)
     prompts = prompt.split(guard, family, policy)
-    tree = compile_tree(family.grammar, policy.codes, guard.encode, prompt.end_tokens(guard))
+    grammar = prompt.grammar_after(prompts, family.grammar)
+    tree = compile_tree(grammar, policy.codes, guard.encode, prompt.end_tokens(guard))
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
     staging = repository.Staging(model_repository, number)

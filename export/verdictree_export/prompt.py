@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+from collections.abc import Sequence
 
+import jinja2
+import msgspec
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families import GuardFamily
+from verdictree.grammar import VerdictGrammar
 from verdictree.policy import Policy
 from verdictree.release import Prompt
 from verdictree_export.checkpoint import Checkpoint
@@ -46,18 +51,36 @@ def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def render(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]) -> str:
     """The whole prompt of a conversation, as the guard reads it."""
     if family.prompt is None:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        categories = {c.code: f"{c.name}." + (f"\n{c.description}" if c.description else "") for c in policy.categories}
-        return checkpoint.render(turns, categories=categories)
+        return _render_template(checkpoint, family, policy, messages)
     speaker = family.conversation.speaker(messages[-1].role)
     question = family.conversation.render(messages) + family.prompt.ask(policy, speaker)
     system = family.prompt.system(policy)
     try:
         return checkpoint.render([{"role": "system", "content": system}, {"role": "user", "content": question}])
-    except Exception as exc:  # a template's own refusal: Jinja raises whatever the template's author chose
+    except jinja2.TemplateError as exc:  # the template's own refusal, for instance of system messages
         if "system" not in str(exc).lower():
             raise UnsupportedGuard(f"the checkpoint's chat template fails on the moderation prompt: {exc}") from exc
         return checkpoint.render([{"role": "user", "content": system + "\n\n" + question}])
+
+
+def _render_template(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]) -> str:
+    """The prompt by the checkpoint's own moderation template.
+
+    Some templates take a message's content as text, some as a list of parts (Llama Guard 3-1B), and the latter drop
+    plain text without a word: the form is right if the conversation comes out.
+    """
+    categories = {c.code: f"{c.name}." + (f"\n{c.description}" if c.description else "") for c in policy.categories}
+    as_text = [{"role": m.role, "content": m.content} for m in messages]
+    as_parts = [{"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages]
+    for turns in (as_text, as_parts):
+        with contextlib.suppress(jinja2.TemplateError, TypeError):  # what a template does with the form it is not for
+            whole = checkpoint.render(turns, categories=categories)
+            if family.conversation.render(messages) in whole:
+                return whole
+    raise UnsupportedGuard(
+        f"expected the chat template to hold the conversation as {family.conversation.render(messages)!r}, as family "
+        f"{family.name} does; it does not: choose the family that the checkpoint was made for"
+    )
 
 
 def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[Prompt, ...]:
@@ -99,10 +122,7 @@ def _around_conversation(
     whole, conversation = render(checkpoint, family, policy, messages), family.conversation.render(messages)
     before, found, after = whole.rpartition(conversation)
     if not found:
-        raise UnsupportedGuard(
-            f"expected the chat template to hold the conversation as {conversation!r}, as family {family.name} does; "
-            "it does not: choose the family that the checkpoint was made for"
-        )
+        raise UnsupportedGuard(f"the chat template rewrites what it is given: {conversation!r} is not in its prompt")
     return before, after
 
 
@@ -126,6 +146,13 @@ def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conve
 def _turns(role: Role, content: str) -> list[Message]:
     opening = [] if role == "user" else [Message("user", "hi")]
     return [*opening, Message(role, content)]
+
+
+def grammar_after(prompts: Sequence[Prompt], grammar: VerdictGrammar) -> VerdictGrammar:
+    """The grammar of what follows these prompts: without the lead where the chat template has written it already."""
+    if grammar.lead and all(prompt.suffix.endswith(grammar.lead) for prompt in prompts):
+        return msgspec.structs.replace(grammar, lead="")
+    return grammar
 
 
 def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:

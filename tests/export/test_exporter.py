@@ -221,16 +221,49 @@ def test_what_cannot_be_exported_is_named(folder, tmp_path, monkeypatch, source,
         export_release(source or str(folder), policy=tiny_guard.POLICY, model_repository=tmp_path, **arguments)
 
 
-def test_policy_that_the_template_does_not_name_is_refused(guard):
+@pytest.fixture
+def retemplated(guard):
+    """Lets a test change the guard's chat template for its own time."""
+    before = guard.tokenizer.chat_template
+    yield guard
+    guard.tokenizer.chat_template = before
+
+
+def test_template_that_takes_content_as_parts(retemplated, guard):
+    """Llama Guard 3-1B's template drops plain text silently: an empty conversation would be judged."""
+    plain = prompt.split(guard, families.family("llama-guard-3"), tiny_guard.POLICY)
+    parts = guard.tokenizer.chat_template.replace(
+        "{{ message.content | trim }}",
+        "{{ (message.content | selectattr('type', 'equalto', 'text') | first).text | trim }}",
+    )
+    assert parts != guard.tokenizer.chat_template
+    retemplated.tokenizer.chat_template = parts
+    assert prompt.split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY) == plain
+
+
+def test_lead_that_the_template_writes_is_not_expected_again(retemplated):
+    """A template that ends with the empty line leaves the guard to answer without it."""
+    family = families.family("llama-guard-3")
+    prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
+    assert prompt.grammar_after(prompts, family.grammar).lead == "\n\n"
+    retemplated.tokenizer.chat_template += "{{ '\\n\\n' }}"
+    prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
+    assert prompt.grammar_after(prompts, family.grammar).lead == ""
+
+
+def test_template_of_another_family_is_refused(retemplated):
+    """A guard asked in a form that it never saw answers, but its answer means nothing."""
+    retemplated.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}> {{ m.content }}{% endfor %}"
+    with pytest.raises(UnsupportedGuard, match="choose the family that the checkpoint was made for"):
+        prompt.split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY)
+
+
+def test_policy_that_the_template_does_not_name_is_refused(retemplated):
     """A checkpoint with fixed categories would score codes that it was never told about."""
     fixed = tiny_guard.POLICY.categories
     other = msgspec.structs.replace(tiny_guard.POLICY, categories=(*fixed, Category("X7", "Extra")))
-    guard.tokenizer.chat_template, template = (
-        guard.tokenizer.chat_template.replace("for code in categories", "for code in ['S1', 'S2', 'S10']"),
-        guard.tokenizer.chat_template,
+    retemplated.tokenizer.chat_template = retemplated.tokenizer.chat_template.replace(
+        "for code in categories", "for code in ['S1', 'S2', 'S10']"
     )
-    try:
-        with pytest.raises(UnsupportedGuard, match="never names X7"):
-            prompt.split(guard, families.family("llama-guard-3"), other)
-    finally:
-        guard.tokenizer.chat_template = template
+    with pytest.raises(UnsupportedGuard, match="never names X7"):
+        prompt.split(retemplated, families.family("llama-guard-3"), other)
