@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from verdictree.conversation import parse
+from verdictree.repository import pinned
 from verdictree_client import GuardClient
-from verdictree_export.repository import pinned
 from verdictree_serving import TritonServer
 from verdictree_serving.offline import OfflineGuard
 

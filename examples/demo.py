@@ -10,8 +10,8 @@ from rich.console import Console
 
 from verdictree import release
 from verdictree.display import table
+from verdictree.repository import pinned
 from verdictree_client import GuardClient
-from verdictree_export.repository import pinned
 from verdictree_serving import TritonServer
 
 CONVERSATIONS = (

@@ -14,7 +14,7 @@ from verdictree.families import ConversationFormat
 from verdictree.policy import Policy
 from verdictree.tree import Tokens, VerdictTree
 
-MANIFEST = "release.json"
+MANIFEST, GRAPH_FILE, TOKENIZER_FILE = "release.json", "model.onnx", "tokenizer.json"
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from verdictree import families
+from verdictree import families, repository
 from verdictree.conversation import Message
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
@@ -14,9 +14,10 @@ from verdictree.policy import Policy
 from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree, compile_tree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import onnx_model, parity, prompt, repository
+from verdictree_export import onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.graph import GuardGraph
+from verdictree_export.staging import Staging
 
 PRECISIONS = ("fp32",)
 DEFAULT_MAX_TOKENS = 1024
@@ -68,7 +69,7 @@ def export_release(
     tree = compile_tree(grammar, policy.codes, guard.encode, prompt.end_tokens(guard))
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
-    staging = repository.Staging(model_repository, number)
+    staging = Staging(model_repository, number)
     try:
         staging.add_tokenizer(prompt.plain_text_tokenizer(guard))
         graph_done = progress("write the ONNX graph", 1)

@@ -11,9 +11,7 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
-from verdictree.release import Release
-
-TOKENIZER_FILE = "tokenizer.json"
+from verdictree.release import TOKENIZER_FILE, Release
 
 
 @dataclass(frozen=True)

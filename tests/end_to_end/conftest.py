@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from verdictree.repository import pinned
 from verdictree_client import GuardClient
-from verdictree_export.repository import pinned
 from verdictree_serving import TritonServer
 from verdictree_serving.offline import OfflineGuard
 

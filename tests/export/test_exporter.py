@@ -14,12 +14,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from verdictree import families, release
+from verdictree import families, release, repository
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.policy import Category
-from verdictree_export import checkpoint, parity, prompt, repository
+from verdictree_export import checkpoint, parity, prompt
 from verdictree_export.exporter import export_release
 from verdictree_serving.offline import OfflineGuard
 

@@ -1,0 +1,32 @@
+"""The command line. A command imports the room that it belongs to when it is called, so `--help` needs none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from verdictree.cli.classify import classify
+from verdictree.cli.export import export
+from verdictree.cli.serve import serve
+from verdictree.errors import VerdictreeError
+
+
+class _Commands(click.Group):
+    """Says every error that Verdictree raises on purpose in one line, with exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VerdictreeError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"this command needs the package {error.name!r}; install verdictree[client,export,serve]"
+            ) from error
+
+
+@click.group(cls=_Commands, commands=[export, serve, classify])
+@click.version_option(package_name="verdictree")
+def main() -> None:
+    """Turn a guard LLM into a calibrated multi-label classifier and serve it."""

@@ -1,0 +1,83 @@
+"""`verdictree export`: a checkpoint becomes a release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from verdictree.cli.repository_option import repository_option
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--family", "family_name", required=True, help="The guard family: llama-guard-3 or instruct.")
+@click.option("--policy", type=click.Path(path_type=Path), required=True, help="The policy YAML.")
+@repository_option
+@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")
+@click.option("--precision", default="fp32", show_default=True, help="The graph's precision.")
+@click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
+@click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
+@click.option(
+    "--epsilon", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Least path probability followed."
+)
+@click.option(
+    "--width", type=click.IntRange(1, 256), default=16, show_default=True, help="Most paths followed a length."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest conversation.")
+def export(
+    checkpoint: str,
+    family_name: str,
+    policy: Path,
+    repository: Path,
+    adapter: Path | None,
+    precision: str,
+    number: int | None,
+    max_labels: int,
+    epsilon: float,
+    width: int,
+    max_tokens: int,
+) -> None:
+    """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
+    from verdictree import policy as policies
+    from verdictree.exploration import Exploration
+
+    taxonomy = policies.load(policy)
+    from verdictree.repository import pinned
+    from verdictree_export.exporter import export_release
+
+    with _progress_bars() as progress:
+        release = export_release(
+            checkpoint,
+            family_name,
+            taxonomy,
+            repository,
+            number=number,
+            adapter=adapter,
+            precision=precision,
+            exploration=Exploration(max_labels, epsilon, width),
+            max_tokens=max_tokens,
+            progress=progress,
+        )
+    parity = release.parity
+    click.echo(
+        f"release {release.number}: {release.checkpoint}, {len(release.policy.categories)} categories, "
+        f"{release.precision}; largest |Δ log p| to the checkpoint {parity.max_abs_log_prob_difference:.1e} "
+        f"over {parity.num_nodes} nodes; the ensemble serves release {pinned(repository)}"
+    )
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+
+        def begin(step: str, parts: int) -> Callable[[int], None]:
+            task = bars.add_task(step, total=parts)
+            return lambda done: bars.advance(task, done)
+
+        yield begin
