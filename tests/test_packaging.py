@@ -9,7 +9,13 @@ import zipfile
 import verdictree
 import verdictree_client
 
-PACKAGES = {"verdictree", "verdictree_export", "verdictree_client", "verdictree_serving"}
+PACKAGES = {
+    "verdictree",
+    "verdictree_export",
+    "verdictree_client",
+    "verdictree_serving",
+    "verdictree_evaluation",
+}
 
 
 def test_wheel_holds_exactly_our_packages(tmp_path):

@@ -11,20 +11,21 @@ from rich.text import Text
 from verdictree.verdict import Verdict
 
 _SHOWN_CATEGORIES = 3
+_SHOWN_CHARACTERS = 64
 
 
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     """A table of (text, verdict, milliseconds): the most probable categories with their three estimates."""
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    result.add_column("conversation", ratio=1)
+    result.add_column("conversation", min_width=16, ratio=1)
     result.add_column("P(unsafe)", justify="right")
-    result.add_column("category", max_width=22, no_wrap=True)
-    for estimate in ("marginal", "joint", "conditional", "unexplored", "ms"):
-        result.add_column(estimate, justify="right")
+    result.add_column("category", min_width=16, max_width=26, no_wrap=True)
+    for figure in ("marginal", "joint", "cond.", "unexplored", "ms"):
+        result.add_column(figure, justify="right", no_wrap=True)
     for text, verdict, milliseconds in rows:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
-            Text(" ".join(text.split())),  # not markup: the text is a stranger's
+            Text(_shortened(text)),  # not markup: the text is a stranger's
             f"{verdict.p_unsafe:.3f}",
             "\n".join(f"{score.code} {score.name}" for score in top),
             "\n".join(f"{score.marginal:.3f}" for score in top),
@@ -32,6 +33,10 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
             "\n".join(f"{score.conditional:.3f}" for score in top),
             f"{verdict.unexplored:.4f}",
             f"{milliseconds:.0f}",
-            end_section=True,
         )
     return result
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"

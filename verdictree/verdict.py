@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 
 
-class CategoryScore(msgspec.Struct, frozen=True):
+class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     """The three estimates of one category's probability (arXiv 2511.22312), each in [0, 1].
 
     marginal     probability that the verdict names the category, at whatever place
     joint        product of the label tokens of the greedy verdict up to this category; 0 if it is not named there
     conditional  probability of the category's last token where the greedy verdict names it; 0 if it is not
+    calibrated   the marginal after calibration on labelled data; None where the release is not calibrated
+    flagged      whether `calibrated` reaches the category's threshold; None where the release is not calibrated
     """
 
     code: str
@@ -18,6 +20,8 @@ class CategoryScore(msgspec.Struct, frozen=True):
     marginal: float
     joint: float
     conditional: float
+    calibrated: float | None = None
+    flagged: bool | None = None
 
 
 class GreedyVerdict(msgspec.Struct, frozen=True):
@@ -32,12 +36,14 @@ class GreedyVerdict(msgspec.Struct, frozen=True):
     complete: bool
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the guard says of one conversation, as probabilities over its own answers.
 
     The true marginal of a category lies in [marginal, marginal + unexplored]. `p_safe` and `p_unsafe` are the
     probabilities that the answer begins with the safe or the unsafe word; `off_grammar` is the probability of
-    answers that are no verdict at all. All are normalized over the model's full vocabulary.
+    answers that are no verdict at all. All are normalized over the model's full vocabulary. Where the release is
+    calibrated, `calibration` names the calibration's version and `flagged` says whether `p_unsafe_calibrated` reaches
+    its threshold; each is None otherwise.
     """
 
     release: int
@@ -51,6 +57,9 @@ class Verdict(msgspec.Struct, frozen=True):
     greedy: GreedyVerdict
     num_tokens: int
     num_truncated_tokens: int
+    p_unsafe_calibrated: float | None = None
+    flagged: bool | None = None
+    calibration: str | None = None
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""

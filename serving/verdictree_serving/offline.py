@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree.conversation import Conversation
 from verdictree.scorer import Scorer
 from verdictree.verdict import Verdict
 from verdictree_serving.tokenization import ConversationTokenizer, TokenizedConversation
-
-GRAPH_FILE = "model.onnx"
 
 
 class OfflineGuard:
@@ -24,11 +24,14 @@ class OfflineGuard:
         """Load release `number`; `threads` 0 means one for each core. InvalidRelease where it is damaged."""
         self.release = releases.load_verified(repository, number)
         self.tokenize = ConversationTokenizer(self.release, repository / releases.TOKENIZER_MODEL / str(number))
-        self.score = Scorer(self.release)
+        self.calibration = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
+        self.score = Scorer(self.release, self.calibration)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(
-            repository / releases.GRAPH_MODEL / str(number) / GRAPH_FILE, options, providers=["CPUExecutionProvider"]
+            repository / releases.GRAPH_MODEL / str(number) / releases.GRAPH_FILE,
+            options,
+            providers=["CPUExecutionProvider"],
         )
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:
@@ -37,14 +40,29 @@ class OfflineGuard:
 
     def classify_tokenized(self, batch: Sequence[TokenizedConversation]) -> list[Verdict]:
         """The verdicts of a batch that is encoded already."""
-        prefix_ids = np.array([[one.prefix_id] for one in batch], dtype=np.int32)
-        outputs = self.session.run(
-            ["label_logits", "log_normalizer", "top_logit", "expansions"],
-            {
-                "input_ids": np.concatenate([one.input_ids for one in batch]),
-                "row_ends": np.cumsum([len(one.input_ids) for one in batch]).astype(np.int32),
-                "prefix_id": prefix_ids,
-            },
+        return self.verdicts(batch, self.infer(batch))
+
+    def infer(self, batch: Sequence[TokenizedConversation]) -> list[Any]:
+        """What the graph computes for a batch: label_logits, log_normalizer, top_logit, expansions; see `unpack`."""
+        return list(
+            self.session.run(
+                ["label_logits", "log_normalizer", "top_logit", "expansions"],
+                {
+                    "input_ids": np.concatenate([one.input_ids for one in batch]),
+                    "row_ends": np.cumsum([len(one.input_ids) for one in batch]).astype(np.int32),
+                    "prefix_id": np.array([[one.prefix_id] for one in batch], dtype=np.int32),
+                },
+            )
         )
-        counts = [(len(one.input_ids), one.num_truncated) for one in batch]
-        return self.score(*outputs, prefix_ids=prefix_ids[:, 0].tolist(), token_counts=counts)
+
+    def verdicts(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
+        """The verdicts of a batch from what `infer` computed for it."""
+        label_logits, log_normalizer, top_logit, expansions = outputs
+        return self.score(
+            label_logits,
+            log_normalizer,
+            top_logit,
+            expansions,
+            prefix_ids=[one.prefix_id for one in batch],
+            token_counts=[(len(one.input_ids), one.num_truncated) for one in batch],
+        )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from verdictree import release
+from verdictree import calibration, release
 from verdictree.scorer import Scorer
 
 _INPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions", "prefix_id", "token_counts")
@@ -16,8 +16,10 @@ class TritonPythonModel:
     """One instance; Triton calls the methods by name."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compile this release's marginals."""
-        self._score = Scorer(release.load(Path(args["model_repository"]) / args["model_version"]))
+        """Compile this release's marginals and read its calibration, if it has one."""
+        directory = Path(args["model_repository"]) / args["model_version"]
+        manifest = release.load(directory)
+        self._score = Scorer(manifest, calibration.load(directory, manifest))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Score the whole batch at once; each request holds one conversation."""

@@ -1,0 +1,1 @@
+"""Measures a guard on labelled data, calibrates its probabilities and chooses thresholds."""

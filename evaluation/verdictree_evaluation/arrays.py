@@ -1,0 +1,132 @@
+"""Scored rows as arrays, and which of their entries are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from verdictree_evaluation.formats import Row
+from verdictree_evaluation.predictions import Prediction
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
+
+ESTIMATORS = ("conditional", "joint", "marginal")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """n rows with their verdicts over c categories.
+
+    truth, known   (n, c) the row holds the category; the row says whether it does
+    unsafe         (n,) the row holds any category; always known
+    p_unsafe       (n,) and p_safe (n,) raw
+    estimates      the paper's three estimates by name, each (n, c)
+    greedy         (n, c) the greedy verdict names the category
+    label_logits   (n, c) at the forced prefix, or None where the guard did not show them
+    calibrated     (n, c) marginals, and p_unsafe_calibrated (n,), or None
+    """
+
+    rows: tuple[Row, ...]
+    codes: tuple[str, ...]
+    truth: Bools
+    known: Bools
+    p_unsafe: Array
+    p_safe: Array
+    estimates: dict[str, Array]
+    greedy: Bools
+    label_logits: Array | None
+    calibrated: Array | None
+    p_unsafe_calibrated: Array | None
+    unexplored: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def unsafe(self) -> Bools:
+        return np.asarray(self.truth.any(axis=1))
+
+    @cached_property
+    def greedy_unsafe(self) -> Bools:
+        """(n,) the guard finds the row rather unsafe than safe."""
+        return np.asarray(self.p_unsafe > self.p_safe)
+
+    def closed(self) -> Scored:
+        """The same rows where what is unlabelled counts as absent: too strict, but it can see confusions."""
+        return replace(self, known=np.ones_like(self.known))
+
+    def select(self, chosen: Bools | Ints) -> Scored:
+        """The rows of a mask or of indices, (n,)."""
+        index = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+
+        def part(values: npt.NDArray[np.float64] | None) -> Array | None:
+            return None if values is None else values[index]
+
+        return Scored(
+            rows=tuple(self.rows[i] for i in index),
+            codes=self.codes,
+            truth=self.truth[index],
+            known=self.known[index],
+            p_unsafe=self.p_unsafe[index],
+            p_safe=self.p_safe[index],
+            estimates={name: values[index] for name, values in self.estimates.items()},
+            greedy=self.greedy[index],
+            label_logits=part(self.label_logits),
+            calibrated=part(self.calibrated),
+            p_unsafe_calibrated=part(self.p_unsafe_calibrated),
+            unexplored=self.unexplored[index],
+        )
+
+    def of_kind(self, kind: str) -> Bools:
+        """(n,) the rows of this label kind."""
+        return np.array([row.label_kind == kind for row in self.rows], dtype=bool)
+
+    def folds(self, count: int, seed: int) -> Ints:
+        """(n,) a fold for each row, 0 … count − 1; each first label, and the safe rows, are spread evenly."""
+        rng = np.random.default_rng(seed)
+        group = np.array([row.labels[0] if row.labels else "" for row in self.rows])
+        order = rng.permutation(len(self))
+        order = order[np.argsort(group[order], kind="stable")]
+        folds = np.empty(len(self), dtype=np.intp)
+        folds[order] = np.arange(len(self)) % count
+        return folds
+
+
+def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequence[str]) -> Scored:
+    """Rows and their predictions, in the same order, as arrays; rows without a verdict are left out."""
+    pairs = [
+        (row, one.verdict, one.label_logits)
+        for row, one in zip(rows, predictions, strict=True)
+        if one.verdict is not None
+    ]
+    shape = (len(pairs), len(codes))
+    scores = [[verdict[code] for code in codes] for _, verdict, _ in pairs]
+    truth = np.array([[code in row.labels for code in codes] for row, _, _ in pairs], dtype=bool).reshape(shape)
+    whole = np.array([row.label_kind in ("safe", "complete") for row, _, _ in pairs], dtype=bool)
+    has_logits = bool(pairs) and all(logits is not None for _, _, logits in pairs)
+    has_calibrated = bool(pairs) and all(verdict.calibration is not None for _, verdict, _ in pairs)
+    return Scored(
+        rows=tuple(row for row, _, _ in pairs),
+        codes=tuple(codes),
+        truth=truth,
+        known=truth | whole[:, None],
+        p_unsafe=np.array([verdict.p_unsafe for _, verdict, _ in pairs], dtype=np.float64),
+        p_safe=np.array([verdict.p_safe for _, verdict, _ in pairs], dtype=np.float64),
+        estimates={
+            name: np.array([[getattr(one, name) for one in row] for row in scores], np.float64).reshape(shape)
+            for name in ESTIMATORS
+        },
+        greedy=np.array([[c in verdict.greedy.labels for c in codes] for _, verdict, _ in pairs], bool).reshape(shape),
+        label_logits=np.array([logits for _, _, logits in pairs], dtype=np.float64) if has_logits else None,
+        calibrated=np.array([[one.calibrated for one in row] for row in scores], float) if has_calibrated else None,
+        p_unsafe_calibrated=(
+            np.array([verdict.p_unsafe_calibrated for _, verdict, _ in pairs], float) if has_calibrated else None
+        ),
+        unexplored=np.array([verdict.unexplored for _, verdict, _ in pairs], dtype=np.float64),
+    )

@@ -1,0 +1,109 @@
+"""Fits a release's calibration on scored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+
+from verdictree.calibration import Calibration, Calibrator, Method, Outcome
+from verdictree_evaluation import calibrators
+from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.errors import EvaluationError
+from verdictree_evaluation.thresholds import MAX_F1, Rule, choose
+
+UNSAFE = "unsafe"
+Unlabelled = Literal["masked", "negative"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to calibrate: the rule of every threshold, those of single codes (`unsafe` is P(unsafe)), and the rest.
+
+    `unlabelled`: whether a category that a row says nothing of is left out (masked) or counts as absent (negative).
+    """
+
+    rule: Rule = MAX_F1
+    rules: Mapping[str, Rule] | None = None
+    min_positives: int = calibrators.MIN_POSITIVES
+    unlabelled: Unlabelled = "masked"
+    seed: int = 0
+
+    def rule_of(self, code: str) -> Rule:
+        """The rule of this code's threshold."""
+        return (self.rules or {}).get(code, self.rule)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcomes of one fit, and each candidate's cross-validated log loss by code."""
+
+    unsafe: Outcome
+    categories: tuple[Outcome, ...]
+    losses: dict[str, dict[Method, float]]
+
+    def calibrated(self, scored: Scored) -> tuple[Array, Array]:
+        """Calibrated marginals (n, c) and P(unsafe) (n,)."""
+        columns = enumerate(self.categories)
+        marginal = scored.estimates["marginal"]
+        scores = [outcome.calibrator(marginal[:, column]) for column, outcome in columns]
+        return np.stack(scores, axis=1), self.unsafe.calibrator(scored.p_unsafe)
+
+
+def fit(scored: Scored, plan: Plan) -> Fitted:
+    """Fit every category and P(unsafe); EvaluationError for a rule of a code that the policy lacks."""
+    unknown = sorted(set(plan.rules or {}) - {UNSAFE, *scored.codes})
+    if unknown:
+        raise EvaluationError(f"expected codes among unsafe, {', '.join(scored.codes)}, got {', '.join(unknown)}")
+    known = scored.known if plan.unlabelled == "masked" else np.ones_like(scored.known)
+    losses: dict[str, dict[Method, float]] = {}
+
+    def outcome(code: str, scores: Array, truth: Bools) -> Outcome:
+        found = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
+        losses[code] = found.losses
+        rule = plan.rule_of(code)
+        threshold, note = choose(rule, found.calibrator(scores), truth)
+        notes = "; ".join(part for part in (found.note, note) if part)
+        positives = int(truth.sum())
+        negatives = len(truth) - positives
+        return Outcome(code, _plain(found.calibrator), threshold, str(rule), positives, negatives, notes)
+
+    unsafe = outcome(UNSAFE, scored.p_unsafe, scored.unsafe)
+    marginal = scored.estimates["marginal"]
+    categories = tuple(
+        outcome(code, marginal[known[:, column], column], scored.truth[known[:, column], column])
+        for column, code in enumerate(scored.codes)
+    )
+    return Fitted(unsafe, categories, losses)
+
+
+def artifact(
+    fitted: Fitted, plan: Plan, *, version: str, release: int, manifest_sha256: str, data: dict[str, str]
+) -> Calibration:
+    """The fit as the artifact of a release."""
+    return Calibration(
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        release=release,
+        manifest_sha256=manifest_sha256,
+        data=data,
+        unlabelled=plan.unlabelled,
+        unsafe=fitted.unsafe,
+        categories=fitted.categories,
+    )
+
+
+def next_version(release: int, previous: Calibration | None) -> str:
+    """`RELEASE.N`: N counts the calibrations of a release, from 1."""
+    number = int(previous.version.rpartition(".")[2]) + 1 if previous else 1
+    return f"{release}.{number}"
+
+
+def _plain(calibrator: Calibrator) -> Calibrator:
+    fault = calibrator.fault()
+    if fault:
+        raise EvaluationError(f"expected an increasing calibrator, got {calibrator.method} where {fault}; report this")
+    return calibrator

@@ -1,0 +1,82 @@
+"""`verdictree calibrate`, from its options to the artifact in the release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from verdictree import calibration as calibrations
+from verdictree.calibration import Calibration
+from verdictree.release import MANIFEST, sha256
+from verdictree_evaluation import calibrate, outputs
+from verdictree_evaluation.datasets import Problem
+from verdictree_evaluation.errors import EvaluationError
+from verdictree_evaluation.scoring import InProcess
+from verdictree_evaluation.session import Session
+from verdictree_evaluation.thresholds import MAX_F1, parse_rule
+
+REPORT = "calibration-report.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `calibrate` fitted, where it lies, and what it left out."""
+
+    calibration: Calibration
+    losses: dict[str, dict[str, float]]
+    path: Path
+    problems: Sequence[Problem]
+    warnings: Sequence[str]
+
+    def table(self) -> Table:
+        """The outcomes as a person reads them in a terminal."""
+        table = Table(title="calibrators by cross-validated log loss", title_justify="left")
+        for name in ("score", "calibrator", "log loss: raw → chosen", "threshold", "rule", "positives"):
+            table.add_column(name)
+        for one in (self.calibration.unsafe, *self.calibration.categories):
+            losses = self.losses[one.code]
+            change = f"{losses['none']:.4f} → {losses[one.calibrator.method]:.4f}" if losses else "–"
+            cells = (one.code, one.calibrator.method, change, f"{one.threshold:.3f}", one.rule)
+            table.add_row(*cells, f"{one.num_positives} of {one.num_positives + one.num_negatives}")
+        return table
+
+
+def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary:
+    """Fit a release's calibration and write it into the release."""
+    plan = _plan(session)
+    guard = session.guard()
+    if not isinstance(guard, InProcess):
+        raise EvaluationError("expected a release of a model repository, got a server; give --repository")
+    dataset = session.load(data, guard.codes)
+    scored, refused = session.score(guard, dataset, out / outputs.PREDICTIONS)
+    fitted = calibrate.fit(scored, plan)
+    release = guard.guard.release.number
+    artifact = calibrate.artifact(
+        fitted,
+        plan,
+        version=calibrate.next_version(release, guard.guard.calibration),
+        release=release,
+        manifest_sha256=sha256(guard.directory / MANIFEST),
+        data=dataset.files,
+    )
+    path = calibrations.save(artifact, guard.directory)
+    losses = {code: {str(method): loss for method, loss in found.items()} for code, found in fitted.losses.items()}
+    content = {"version": artifact.version, "data": dataset.files, "log_losses": losses}
+    (out / REPORT).write_text(json.dumps(content, indent=1) + "\n")
+    notes = [f"{one.code}: {one.note}" for one in (fitted.unsafe, *fitted.categories) if one.note]
+    return Summary(artifact, losses, path, [*dataset.problems, *refused], notes)
+
+
+def _plan(session: Session) -> calibrate.Plan:
+    rules = dict(parse_rule(text) for text in session.options["rules"])
+    return calibrate.Plan(
+        rule=rules.pop(None, MAX_F1),
+        rules={code: rule for code, rule in rules.items() if code},
+        min_positives=session.options["min_positives"],
+        unlabelled=session.options["unlabelled"],
+        seed=session.options["seed"],
+    )

@@ -1,0 +1,141 @@
+"""One scoring pass: each row is asked once, in this process or of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from verdictree.conversation import Conversation
+from verdictree.errors import InvalidConversation
+from verdictree.exploration import unpack
+from verdictree.release import MANIFEST, MARGINALS_MODEL, sha256
+from verdictree.verdict import Verdict
+from verdictree_evaluation.baselines import LabelLogits
+from verdictree_evaluation.formats import Row
+from verdictree_evaluation.predictions import Prediction, PredictionStore
+
+if TYPE_CHECKING:
+    from verdictree_serving.tokenization import TokenizedConversation
+
+Truncate = Literal["head"] | None
+_BATCH = 8
+
+
+class Guard(Protocol):
+    """What scores rows. `release` names it; `codes` and `names` are its categories, in the order of its verdicts."""
+
+    release: str
+    codes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def score(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """One prediction a row, in the rows' order."""
+        ...
+
+
+class InProcess:
+    """A release of a model repository, run in this process: raw verdicts and the label logits."""
+
+    def __init__(self, repository: Path, number: int, *, threads: int = 0, truncate: Truncate = None) -> None:
+        """Load release `number`; InvalidRelease where it is damaged."""
+        from verdictree_serving.offline import OfflineGuard  # a server is asked without these libraries
+
+        self.guard = OfflineGuard(repository, number, threads)
+        self.directory = repository / MARGINALS_MODEL / str(number)
+        self.release = f"sha256:{sha256(self.directory / MANIFEST)}"
+        self.codes = self.guard.release.policy.codes
+        self.names = tuple(category.name for category in self.guard.release.policy.categories)
+        self._truncate: Truncate = truncate
+        self._label_logits = LabelLogits(self.guard.release.tree)
+
+    def score(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """One prediction a row; a conversation that cannot be encoded has an error in place of a verdict."""
+        pending = iter(rows)
+        while batch := list(islice(pending, _BATCH)):
+            encoded: dict[int, TokenizedConversation] = {}
+            errors: dict[int, str] = {}
+            for index, row in enumerate(batch):
+                try:
+                    encoded[index] = self.guard.tokenize(Conversation(row.conversation, truncate=self._truncate))
+                except InvalidConversation as exc:
+                    errors[index] = str(exc)
+            scored = dict(zip(encoded, self._scored([*encoded.values()]), strict=True))
+            for index, row in enumerate(batch):
+                verdict, logits = scored.get(index, (None, None))
+                yield Prediction(
+                    id=row.id,
+                    digest=row.digest,
+                    release=self.release,
+                    verdict=verdict,
+                    label_logits=logits,
+                    error=errors.get(index),
+                )
+
+    def _scored(self, batch: Sequence[TokenizedConversation]) -> list[tuple[Verdict, tuple[float, ...]]]:
+        if not batch:
+            return []
+        outputs = self.guard.infer(batch)
+        release = self.guard.release
+        label_logits, log_normalizer, top_logit, expansions = outputs
+        explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
+        verdicts = [uncalibrated(verdict) for verdict in self.guard.verdicts(batch, outputs)]
+        logits = [tuple(self._label_logits(one).tolist()) for one in explored]
+        return list(zip(verdicts, logits, strict=True))
+
+
+class Served:
+    """A running server. It shows no logits, and calibrates by itself."""
+
+    def __init__(self, url: str, *, concurrency: int = 8, deadline: float = 30.0, truncate: Truncate = None) -> None:
+        """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""
+        from verdictree_client import GuardClient
+
+        self._client = GuardClient(url, deadline=deadline)
+        self._concurrency, self._truncate = concurrency, truncate
+        verdict = self._client.classify("Hello.")
+        calibration = f" calibration {verdict.calibration}" if verdict.calibration else ""
+        self.release = f"{url} release {verdict.release} policy {verdict.policy}{calibration}"
+        self.codes = tuple(score.code for score in verdict.categories)
+        self.names = tuple(score.name for score in verdict.categories)
+
+    def score(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """One prediction a row; raises GuardError when the server fails, an error for a row that it refuses."""
+        from verdictree_client import GuardError, InvalidRequest
+
+        asked = list(rows)
+        conversations = (Conversation(row.conversation, truncate=self._truncate) for row in asked)
+        answers = self._client.classify_many(conversations, concurrency=self._concurrency, return_errors=True)
+        for row, answer in zip(asked, answers, strict=True):
+            blank = Prediction(id=row.id, digest=row.digest, release=self.release)
+            if isinstance(answer, InvalidRequest):
+                yield msgspec.structs.replace(blank, error=str(answer))
+            elif isinstance(answer, GuardError):
+                raise answer
+            else:
+                yield msgspec.structs.replace(blank, verdict=answer)
+
+
+def uncalibrated(verdict: Verdict) -> Verdict:
+    """The verdict's raw part: what stays true when the release's calibration changes."""
+    raw = tuple(msgspec.structs.replace(score, calibrated=None, flagged=None) for score in verdict.categories)
+    return msgspec.structs.replace(verdict, categories=raw, p_unsafe_calibrated=None, flagged=None, calibration=None)
+
+
+def score_all(
+    guard: Guard, rows: Sequence[Row], store: PredictionStore, begin: Callable[[int, int], Callable[[], None]]
+) -> list[Prediction]:
+    """Score what the store lacks and return every row's prediction, in the rows' order.
+
+    `begin(total, done)` starts a progress bar and returns the call that advances it by one row.
+    """
+    pending = store.pending(rows, guard.release)
+    advance = begin(len(rows), len(rows) - len(pending))
+    for prediction in guard.score(pending):
+        store.append(prediction)
+        advance()
+    found = (store.find(row, guard.release) for row in rows)
+    return [prediction for prediction in found if prediction is not None]

@@ -1,0 +1,59 @@
+"""What both commands share: their options, the guard, the labelled rows and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verdictree_evaluation import datasets
+from verdictree_evaluation.arrays import Scored, gather
+from verdictree_evaluation.datasets import Dataset, Problem
+from verdictree_evaluation.errors import BadData, EvaluationError
+from verdictree_evaluation.formats import Columns
+from verdictree_evaluation.predictions import PredictionStore
+from verdictree_evaluation.scoring import Guard, InProcess, Served, Truncate, score_all
+
+Begin = Callable[[str, int, int], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's options, by name, and its progress bars: `begin(step, total, done)` returns the advance call."""
+
+    options: dict[str, Any]
+    begin: Begin
+
+    def guard(self) -> InProcess | Served:
+        """The guard that the options name."""
+        truncate: Truncate = "head" if self.options["truncate"] else None
+        url = self.options.get("url")
+        if url:
+            return Served(url, concurrency=self.options["concurrency"], truncate=truncate)
+        repository, number = self.options["repository"], self.options["number"]
+        if number is None:
+            from verdictree.repository import pinned
+
+            number = pinned(repository)
+        return InProcess(repository, number, threads=self.options["threads"], truncate=truncate)
+
+    def load(self, paths: Sequence[Path], codes: Sequence[str]) -> Dataset:
+        """The labelled rows of the files; BadData where there are none."""
+        named = {name: self.options[f"csv_{name}"] for name in ("text", "labels", "id")}
+        dataset = datasets.load(paths, codes, strict=self.options["strict"], columns=Columns(**named))
+        if not dataset.rows:
+            found = f"; the first problem: {dataset.problems[0]}" if dataset.problems else ""
+            raise BadData(f"expected labelled rows in {', '.join(map(str, paths))}, got none{found}")
+        return dataset
+
+    def score(self, guard: Guard, dataset: Dataset, path: Path, step: str = "scoring") -> tuple[Scored, list[Problem]]:
+        """The rows with their verdicts, and a problem for each row that the guard refused."""
+        with PredictionStore(path) as store:
+            found = score_all(guard, dataset.rows, store, lambda total, done: self.begin(step, total, done))
+        pairs = zip(dataset.rows, found, strict=True)
+        refused = [Problem(row.place, one.error or "") for row, one in pairs if one.verdict is None]
+        scored = gather(dataset.rows, found, guard.codes)
+        if not len(scored):
+            raise EvaluationError(f"expected verdicts, got none; the first error: {refused[0]}")
+        return scored, refused

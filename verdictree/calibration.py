@@ -1,0 +1,171 @@
+"""Calibration: what a release's scores mean on labelled data, and from which score on a category is flagged.
+
+The artifact is one file, `calibration.json`, beside the manifest in `guard_marginals/<N>/`. It is made after the
+export, so the manifest cannot list its hash: the file carries the SHA-256 of its own content instead, and that of the
+manifest that it was fitted for. One file is replaced in one step; two could come apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from verdictree.errors import InvalidRelease
+from verdictree.release import MANIFEST, Release, sha256
+
+CALIBRATION = "calibration.json"
+EPSILON = 1e-4
+RANKING_SHARE = 1e-3
+
+Array = npt.NDArray[np.float64]
+Method = Literal["none", "temperature", "platt", "isotonic"]
+
+
+def log_odds(p: npt.ArrayLike) -> Array:
+    """z(p) = log((p + ε) / (1 − p + ε)), ε = 1e-4: strictly increasing, finite at 0 and 1. Any shape."""
+    values = np.asarray(p, dtype=np.float64)
+    return np.asarray(np.log(values + EPSILON) - np.log(1.0 - values + EPSILON))
+
+
+class Calibrator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A strictly increasing map of [0, 1] into itself, so that no ranking changes.
+
+    none         p
+    temperature  σ(slope · z(p)), slope = 1 / T > 0         (Guo et al. 2017)
+    platt        σ(slope · z(p) + intercept), slope > 0     (Platt 1999)
+    isotonic     (1 − s) · f(p) + s · p, s = 1e-3, f linear between the knots (x, y) and constant outside; the share
+                 s of p keeps apart what f's steps would tie (Zadrozny and Elkan 2002)
+    """
+
+    method: Method = "none"
+    slope: float = 1.0
+    intercept: float = 0.0
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+    def __call__(self, p: npt.ArrayLike) -> Array:
+        """Calibrated probabilities, same shape as `p`."""
+        values = np.asarray(p, dtype=np.float64)
+        if self.method == "none":
+            return values
+        if self.method == "isotonic":
+            steps = np.interp(values, self.x, self.y)
+            return np.asarray((1.0 - RANKING_SHARE) * steps + RANKING_SHARE * values)
+        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * log_odds(values) + self.intercept))))
+
+    def fault(self) -> str | None:
+        """Why this is no calibrator (not finite, not increasing, knots that do not pair), or None."""
+        numbers = np.array([self.slope, self.intercept, *self.x, *self.y])
+        if not np.isfinite(numbers).all():
+            return "a parameter is not finite"
+        if self.method in ("temperature", "platt") and self.slope <= 0:
+            return f"slope {self.slope} is not positive"
+        if self.method == "temperature" and self.intercept != 0:
+            return "temperature has no intercept"
+        if self.method == "isotonic":
+            inside = bool(self.y) and min(self.y) >= 0 and max(self.y) <= 1
+            if not inside or len(self.x) != len(self.y) or min(np.diff(self.x), default=1.0) <= 0:
+                return "the knots are not pairs of increasing x and y in [0, 1]"
+            if min(np.diff(self.y), default=0.0) < 0:
+                return "the knots fall"
+        return None
+
+
+class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One score's calibrator, the calibrated score from which on it is flagged, and what both rest on.
+
+    `rule` is how the threshold was chosen; `note` says what could not be done, or is empty.
+    """
+
+    code: str
+    calibrator: Calibrator
+    threshold: float
+    rule: str
+    num_positives: int
+    num_negatives: int
+    note: str = ""
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The calibration of one release.
+
+    `manifest_sha256` names the release; `data` maps the files that it was fitted on to their SHA-256; `unlabelled` says
+    how a category counted that a row says nothing of; `categories` are in the policy's order.
+    """
+
+    version: str
+    created: str
+    release: int
+    manifest_sha256: str
+    data: dict[str, str]
+    unlabelled: Literal["masked", "negative"]
+    unsafe: Outcome
+    categories: tuple[Outcome, ...]
+
+    def apply(self, marginal: npt.ArrayLike) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Calibrated scores and flags of the categories; all of shape (…, categories)."""
+        raw = np.asarray(marginal, dtype=np.float64)
+        pairs = enumerate(self.categories)
+        calibrated = np.stack([outcome.calibrator(raw[..., index]) for index, outcome in pairs], axis=-1)
+        return calibrated, calibrated >= np.array([outcome.threshold for outcome in self.categories])
+
+    def apply_unsafe(self, p_unsafe: npt.ArrayLike) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Calibrated P(unsafe) and its flag, same shape as `p_unsafe`."""
+        calibrated = self.unsafe.calibrator(p_unsafe)
+        return calibrated, np.asarray(calibrated >= self.unsafe.threshold)
+
+
+class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
+    sha256: str
+    calibration: msgspec.Raw
+
+
+def save(calibration: Calibration, directory: Path) -> Path:
+    """Write the artifact into a release's directory of `guard_marginals`, in one step; return its path."""
+    content = msgspec.json.encode(calibration)
+    sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
+    path = directory / CALIBRATION
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(sealed) + b"\n")
+    temporary.replace(path)
+    return path
+
+
+def load(directory: Path, release: Release) -> Calibration | None:
+    """Read the artifact in a release's directory of `guard_marginals`; None where there is none.
+
+    Raises InvalidRelease for a file that is damaged or was made for another release: it is never left out silently.
+    """
+    path = directory / CALIBRATION
+    if not path.exists():
+        return None
+    fix = "run `verdictree calibrate` again, or remove the file to serve raw scores"
+    try:
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        calibration = msgspec.json.decode(sealed.calibration, type=Calibration)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {fix}") from exc
+    if hashlib.sha256(bytes(sealed.calibration)).hexdigest() != sealed.sha256:
+        raise InvalidRelease(f"the calibration '{path}' is damaged (its content does not match its SHA-256); {fix}")
+    _check(calibration, release, sha256(directory / MANIFEST), path, fix)
+    return calibration
+
+
+def _check(calibration: Calibration, release: Release, manifest: str, path: Path, fix: str) -> None:
+    if calibration.release != release.number or calibration.manifest_sha256 != manifest:
+        raise InvalidRelease(
+            f"the calibration '{path}' was made for another release (expected release {release.number}, manifest "
+            f"{manifest[:12]}…, got release {calibration.release}, {calibration.manifest_sha256[:12]}…); {fix}"
+        )
+    codes = tuple(outcome.code for outcome in calibration.categories)
+    if codes != release.policy.codes:
+        raise InvalidRelease(f"the calibration '{path}' expected categories {release.policy.codes}, got {codes}; {fix}")
+    for outcome in (calibration.unsafe, *calibration.categories):
+        fault = outcome.calibrator.fault()
+        if fault:
+            raise InvalidRelease(f"the calibration '{path}' has no calibrator for {outcome.code!r}: {fault}; {fix}")
