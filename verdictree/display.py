@@ -16,12 +16,12 @@ _SHOWN_CHARACTERS = 64
 
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     """A table of (text, verdict, milliseconds): the most probable categories with their three estimates."""
-    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    result.add_column("conversation", min_width=16, ratio=1)
-    result.add_column("P(unsafe)", justify="right")
-    result.add_column("category", min_width=16, max_width=26, no_wrap=True)
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
+    result.add_column("conversation", min_width=12, ratio=1)
+    result.add_column("P(unsafe)", justify="right", no_wrap=True, min_width=9)
+    result.add_column("category", width=18, no_wrap=True)
     for figure in ("marginal", "joint", "cond.", "unexplored", "ms"):
-        result.add_column(figure, justify="right", no_wrap=True)
+        result.add_column(figure, justify="right", no_wrap=True, min_width=len(figure))
     for text, verdict, milliseconds in rows:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
@@ -33,6 +33,7 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
             "\n".join(f"{score.conditional:.3f}" for score in top),
             f"{verdict.unexplored:.4f}",
             f"{milliseconds:.0f}",
+            end_section=True,
         )
     return result
 
