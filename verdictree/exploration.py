@@ -25,7 +25,7 @@ class Exploration(msgspec.Struct, frozen=True):
 
     max_labels: int = 3
     epsilon: float = 0.01
-    width: int = 16
+    width: int = 8
 
     def slots(self, num_labels: int) -> tuple[int, ...]:
         """How many paths of 1, 2, … labels a request can have expanded."""

@@ -24,7 +24,7 @@ from verdictree.cli.repository_option import repository_option
     "--epsilon", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Least path probability followed."
 )
 @click.option(
-    "--width", type=click.IntRange(1, 256), default=16, show_default=True, help="Most paths followed a length."
+    "--width", type=click.IntRange(1, 256), default=8, show_default=True, help="Most paths followed a length."
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest conversation.")
 def export(
