@@ -40,7 +40,7 @@ _STEPS_PER_STATE = 10
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Train this adapter further, with the seed that it was trained with; default: a new one.",
 )
-@click.option("--steps", default=430, show_default=True)
+@click.option("--steps", default=1000, show_default=True)
 @click.option("--stop-after", type=int, help="Cool down early and end after this step; default: after all.")
 @click.option("--rows-per-step", default=16, show_default=True)
 @click.option("--learning-rate", default=6e-4, show_default=True)

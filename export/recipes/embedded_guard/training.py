@@ -89,7 +89,7 @@ class LoraTraining:
 
     def _gradients(self, rows: Sequence[EncodedRow]) -> tuple[float, tuple[Tensor, ...]]:
         packed = pack(self._prefix, rows).to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=_multiplies_bfloat16(self._device)):
             loss = answer_loss(self._causal_lm, packed)
         return loss.item(), torch.autograd.grad(loss, list(self._trained.values()))
 
@@ -128,6 +128,11 @@ class LoraTraining:
         config.base_model_name_or_path = BASE_NAME
         config.inference_mode = True
         config.save_pretrained(str(folder))
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    # A processor without such instructions emulates them, slower than fp32.
+    return device.type == "cuda" or any(torch.cpu.get_capabilities().get(f"{unit}_bf16") for unit in ("avx512", "amx"))
 
 
 def _balanced(rows: Sequence[EncodedRow], count: int) -> list[list[EncodedRow]]:
