@@ -21,12 +21,12 @@ MAX_CHARACTERS = 450
 """About 110 tokens: no training row is longer."""
 
 _MIXTURE = {
-    "unsafe": 0.30,
-    "safe": 0.26,
-    "two categories": 0.19,
-    "three categories": 0.09,
+    "unsafe": 0.27,
+    "safe": 0.25,
+    "two categories": 0.22,
+    "three categories": 0.11,
     "unsafe and safe": 0.08,
-    "two safe": 0.08,
+    "two safe": 0.07,
 }
 _TURNS_SHARE = 0.18
 _MULTILABEL_ROWS = {2: 300, 3: 100}
