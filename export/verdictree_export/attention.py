@@ -7,6 +7,7 @@ No shape here is left to be inferred: with no path to expand there are no elemen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from verdictree.errors import UnsupportedGuard
+
+HIDDEN = -1e9
+"""Finite: the cells of padding see nothing, and a softmax over nothing would be NaN."""
 
 _NAME = "verdictree"
 _UNSUPPORTED = ("sliding_window", "softcap", "s_aux")
@@ -42,40 +46,65 @@ class KeyValues:
 class PackedPass:
     """One run of the model over packed tokens.
 
-    past     for each layer what the rows attend to besides this pass's own tokens
-    visible  (rows, queries, past + queries) which keys each query attends to
-    unpack   (rows * queries,) the packed token in each cell of the (rows, queries) grid
-    pack     (tokens,) the cell of the grid that holds each packed token
-    layers   filled by the run: for each layer the past and this pass's own keys and values
+    past    for each layer the segments of keys and values that the rows attend to besides this pass's own tokens
+    bias    (rows, 1, queries, past + queries) added to the scores: 0 where a query attends to a key, else `HIDDEN`
+    unpack  (rows * queries,) the packed token in each cell of the (rows, queries) grid
+    pack    (tokens,) the cell of the grid that holds each packed token
+    joined  whether past and own keys become one segment: a copy that pays where the queries are many
+    layers  filled by the run: for each layer the past's segments and this pass's own
     """
 
-    past: list[KeyValues]
-    visible: Tensor
+    past: list[list[KeyValues]]
+    bias: Tensor
     unpack: Tensor
     pack: Tensor
-    layers: list[KeyValues] = field(default_factory=list)
+    joined: bool = False
+    layers: list[list[KeyValues]] = field(default_factory=list)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Scaled dot-product attention, each row on its own; (1, heads, tokens, size) in, tokens second out."""
         heads, key_heads, size = int(query.shape[1]), int(key.shape[1]), int(query.shape[3])
-        seen = self.past[layer].append(KeyValues(self._rows(key), self._rows(value)))
-        self.layers.append(seen)
-        rows, length, width = self.visible.shape
+        rows, _, length, width = self.bias.shape
         # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
         stacked = (rows, key_heads, heads // key_heads * length)
         queries = self._rows(query).reshape(*stacked, size) * scaling
-        scores = torch.matmul(queries, seen.keys.transpose(2, 3)).reshape(rows, heads, length, width)
-        # A finite minimum: the cells of padding see nothing, and a softmax over nothing would be NaN.
-        scores = scores.masked_fill(~self.visible.unsqueeze(1), -1e9)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(queries.dtype)
-        mixed = torch.matmul(weights.reshape(*stacked, width), seen.values).reshape(rows, heads, length, size)
-        cells = mixed.transpose(1, 2).reshape(rows * length, heads, size)
+        segments = self._segments(layer, KeyValues(self._rows(key), self._rows(value)))
+        products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
+        scores = _joined(products).reshape(rows, heads, length, width) + self.bias
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(queries.dtype).reshape(*stacked, width)
+        parts = _split(weights, [segment.keys.shape[2] for segment in segments])
+        products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
+        mixed = functools.reduce(torch.add, products)
+        cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)
         return cells.index_select(0, self.pack).unsqueeze(0)
+
+    def _segments(self, layer: int, own: KeyValues) -> list[KeyValues]:
+        past = self.past[layer]
+        segments = [past[0].append(own)] if self.joined else [*past, own]
+        self.layers.append(segments)
+        return segments
 
     def _rows(self, packed: Tensor) -> Tensor:
         heads, size = int(packed.shape[1]), int(packed.shape[3])
         grid = packed[0].index_select(1, self.unpack)
-        return grid.reshape(heads, self.visible.shape[0], self.visible.shape[1], size).transpose(0, 1)
+        return grid.reshape(heads, self.bias.shape[0], self.bias.shape[2], size).transpose(0, 1)
+
+
+def attention_bias(visible: Tensor) -> Tensor:
+    """(rows, queries, keys) which keys a query attends to → what is added to the scores, (rows, 1, queries, keys)."""
+    return torch.where(visible, 0.0, HIDDEN).unsqueeze(1)
+
+
+def _joined(products: list[Tensor]) -> Tensor:
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def _split(weights: Tensor, widths: list[int]) -> list[Tensor]:
+    parts, start = [], 0
+    for width in widths[:-1]:
+        parts.append(weights[..., start : start + width])
+        start = start + width
+    return [*parts, weights[..., start:] if parts else weights]
 
 
 def _attention(

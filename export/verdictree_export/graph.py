@@ -20,9 +20,11 @@ from verdictree.exploration import Exploration
 from verdictree.release import Prompt
 from verdictree.tree import VerdictTree
 from verdictree_export.attention import KeyValues, PackedPass, packed_attention
+from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
+from verdictree_export.blocks import lay_out as lay_out_blocks
 from verdictree_export.prompt_bank import PromptBank
 from verdictree_export.trie_paths import Nodes, TriePaths
-from verdictree_export.trunk import lay_out
+from verdictree_export.trunk import lay_out as lay_out_trunk
 
 _IMPOSSIBLE = -1e9  # log-probability of a path that was not followed; finite, so that sums of it stay ordered
 
@@ -32,30 +34,30 @@ class Level:
     """The paths of one length that were evaluated, over all requests; level 0 holds the requests themselves.
 
     nodes     the trie after each path
-    layers    keys and values of everything up to and including these nodes, layer by layer
+    layers    keys and values of everything up to and including these nodes, layer by layer, in segments
     visible   (paths, keys before the trie's nodes) what a path's continuation attends to
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
     labels    (paths, length) its labels
-    cell      (paths,) its place in the dense (batch * width) table of this length
+    slots     the paths' places
     """
 
     nodes: Nodes
-    layers: list[KeyValues]
+    layers: list[list[KeyValues]]
     visible: Tensor
     position: Tensor
     log_prob: Tensor
     labels: Tensor
-    cell: Tensor
+    slots: Slots
 
 
 class Chosen(NamedTuple):
-    """The paths that are to be expanded, each (paths,): its parent's number, its last label, and its `Level` fields."""
+    """The paths that are to be expanded: parent's number, last label and log-probability, each (paths,), and place."""
 
     parent: Tensor
     label: Tensor
     log_prob: Tensor
-    cell: Tensor
+    slots: Slots
 
 
 class GuardGraph(nn.Module):
@@ -72,7 +74,7 @@ class GuardGraph(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.slots = exploration.slots(len(tree.labels))
+        self.widths = exploration.slots(len(tree.labels))
         log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else _IMPOSSIBLE / 2
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         self.head = TriePaths(tree.head, tree.first, tree.vocabulary)
@@ -84,23 +86,23 @@ class GuardGraph(nn.Module):
         batch, num_labels = prefix_id.shape[0], self.head.lengths.shape[0]
         level = self._trunk(input_ids, row_ends.long(), prefix_id.long().reshape(-1))
         nodes, expansions = [level.nodes], []
-        before, width_before = self.head, 1
-        for length, width in enumerate(self.slots, start=1):
-            chosen = self._select(level, before, batch, width_before, width)
-            level = self._expand(level, before, chosen, with_tail=length < len(self.slots))
-            cells = batch * width
-            dense = Nodes(*(_scatter(part, level.cell, cells, 0.0) for part in level.nodes))
+        before = self.head
+        for length, width in enumerate(self.widths, start=1):
+            chosen = self._select(level, before, width)
+            level = self._expand(level, before, chosen, with_tail=length < len(self.widths))
+            cell, cells = level.slots.cell, batch * width
+            dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
             nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-            labels = nn.functional.pad(level.labels, (0, len(self.slots) - length), value=num_labels)
-            expansions.append(_scatter(labels, level.cell, cells, num_labels).reshape(batch, width, -1))
-            before, width_before = self.tail, width
+            labels = nn.functional.pad(level.labels, (0, len(self.widths) - length), value=num_labels)
+            expansions.append(scatter(labels, cell, cells, num_labels).reshape(batch, width, -1))
+            before = self.tail
         logits, normalizers, tops = (_with_open_sizes(torch.cat(parts, dim=1)) for parts in zip(*nodes, strict=True))
         return logits, normalizers, tops, _with_open_sizes(torch.cat(expansions, dim=1)).int()
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""
         bank, batch = self.bank, prefix_id.shape[0]
-        trunk = lay_out(bank, self.head, input_ids, row_ends, prefix_id)
+        trunk = lay_out_trunk(bank, self.head, input_ids, row_ends, prefix_id)
         hidden = self._run(trunk.tokens, trunk.positions, trunk.packed)[input_ids.shape[0] :]
         hidden = hidden.reshape(batch, bank.tail_tokens.shape[1], -1)
         return Level(
@@ -110,25 +112,24 @@ class GuardGraph(nn.Module):
             position=trunk.entry_position,
             log_prob=torch.zeros(batch),
             labels=torch.zeros(batch, 0, dtype=torch.long),
-            cell=torch.arange(batch),
+            slots=find_slots(torch.arange(batch), 1, batch),
         )
 
-    def _select(self, level: Level, trie: TriePaths, batch: int, width_before: int, width: int) -> Chosen:
+    def _select(self, level: Level, trie: TriePaths, width: int) -> Chosen:
         """Of all one-label continuations of `level`, those likely enough, at most `width` a request."""
-        num_labels = trie.lengths.shape[0]
+        num_labels, before = trie.lengths.shape[0], level.slots
         scores = level.log_prob.unsqueeze(1) + trie.label_log_probs(level.nodes)
-        dense = _scatter(scores, level.cell, batch * width_before, _IMPOSSIBLE).reshape(batch, -1)
+        dense = scatter(scores, before.cell, before.batch * before.width, _IMPOSSIBLE).reshape(before.batch, -1)
         log_prob, continuation = dense.topk(width, dim=1)
         cell = (log_prob >= self.log_epsilon).flatten().nonzero().squeeze(1)
         continuation = continuation.flatten().index_select(0, cell)
         slot_before = torch.div(continuation, num_labels, rounding_mode="floor")
-        cell_before = torch.div(cell, width, rounding_mode="floor") * width_before + slot_before
-        number = _scatter(torch.arange(level.cell.shape[0]), level.cell, batch * width_before, 0)
+        cell_before = torch.div(cell, width, rounding_mode="floor") * before.width + slot_before
         return Chosen(
-            parent=number.index_select(0, cell_before),
+            parent=before.number().index_select(0, cell_before),
             label=continuation - slot_before * num_labels,
             log_prob=log_prob.flatten().index_select(0, cell),
-            cell=cell,
+            slots=find_slots(cell, width, before.batch),
         )
 
     def _expand(self, level: Level, trie: TriePaths, chosen: Chosen, with_tail: bool) -> Level:
@@ -138,27 +139,22 @@ class GuardGraph(nn.Module):
         on_path = trie.ancestors.index_select(0, chosen.label)
         if trie is self.head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
-        before = torch.cat([level.visible.index_select(0, chosen.parent), on_path], dim=1)
-        own = self.tail.attention[:size, :size].unsqueeze(0).expand(paths, -1, -1)
+        shorter = visible_block(level.slots, chosen.parent, on_path)
+        visible = torch.cat([level.visible.index_select(0, chosen.parent), shorter], dim=1)
         position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.label)
         entry = trie.last_tokens.index_select(0, chosen.label).unsqueeze(1)
         tokens = torch.cat([entry, self.tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
-        packed = PackedPass(
-            past=[layer.take(chosen.parent) for layer in level.layers],
-            visible=torch.cat([before.unsqueeze(1).expand(-1, size, -1), own], dim=2),
-            unpack=torch.arange(paths * size),
-            pack=torch.arange(paths * size),
-        )
+        packed = lay_out_blocks(level.layers, chosen.slots, visible, self.tail.attention[:size, :size])
         hidden = self._run(tokens.flatten(), (position.unsqueeze(1) + self.tail.depths[:size]).flatten(), packed)
         parent_labels = level.labels.index_select(0, chosen.parent)
         return Level(
             nodes=self._nodes(hidden.reshape(paths, size, int(hidden.shape[-1]))),
             layers=packed.layers,
-            visible=before,
+            visible=visible,
             position=position,
             log_prob=chosen.log_prob,
             labels=torch.cat([parent_labels, chosen.label.unsqueeze(1)], dim=1),
-            cell=chosen.cell,
+            slots=chosen.slots,
         )
 
     def _run(self, tokens: Tensor, positions: Tensor, packed: PackedPass) -> Tensor:
@@ -169,7 +165,10 @@ class GuardGraph(nn.Module):
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     def _nodes(self, hidden: Tensor) -> Nodes:
-        logits = self.model.get_output_embeddings()(hidden).float()
+        """The verdict head: logits of the label vocabulary and what normalizes them, for hidden (rows, nodes, size)."""
+        rows, nodes, size = hidden.shape
+        packed = hidden.reshape(1, rows * nodes, int(size))
+        logits = self.model.get_output_embeddings()(packed).float().reshape(rows, nodes, self.config.vocab_size)
         return Nodes(
             label_logits=logits.index_select(-1, self.vocabulary),
             log_normalizer=torch.logsumexp(logits, dim=-1),
@@ -185,9 +184,3 @@ def _with_open_sizes(output: Tensor) -> Tensor:
     """
     nothing = output.shape[0] * 0
     return output.reshape(output.shape[0], *(size + nothing for size in output.shape[1:]))
-
-
-def _scatter(values: Tensor, cell: Tensor, cells: int, fill: float) -> Tensor:
-    """Rows of `values` at their cells of a table of `cells` rows, `fill` elsewhere."""
-    table = torch.full((cells, *values.shape[1:]), fill, dtype=values.dtype)
-    return table.index_put((cell,), values)

@@ -57,9 +57,9 @@ class PromptBank(nn.Module):
             self.register_buffer(f"keys_{layer}", torch.cat([keys for keys, _ in pairs]))
             self.register_buffer(f"values_{layer}", torch.cat([values for _, values in pairs]))
 
-    def key_values(self, prefix_id: Tensor) -> list[KeyValues]:
-        """The cached prefix of each request, layer by layer."""
+    def key_values(self, prefix_id: Tensor) -> list[list[KeyValues]]:
+        """The cached prefix of each request, layer by layer, one segment each."""
         return [
-            KeyValues(self.get_buffer(f"keys_{layer}"), self.get_buffer(f"values_{layer}")).take(prefix_id)
+            [KeyValues(self.get_buffer(f"keys_{layer}"), self.get_buffer(f"values_{layer}")).take(prefix_id)]
             for layer in range(self.num_layers)
         ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verdictree_export.attention import PackedPass
+from verdictree_export.attention import PackedPass, attention_bias
 from verdictree_export.prompt_bank import PromptBank
 from verdictree_export.trie_paths import TriePaths
 
@@ -60,9 +60,10 @@ def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tens
         positions=torch.cat([prefix_length.index_select(0, row) + column, tail_positions.flatten()]),
         packed=PackedPass(
             past=bank.key_values(prefix_id),
-            visible=valid.unsqueeze(1) & _attention(bank, head, columns).unsqueeze(0),
+            bias=attention_bias(valid.unsqueeze(1) & _attention(bank, head, columns).unsqueeze(0)),
             unpack=torch.cat([conversation_cells, tail_cells], dim=1).flatten(),
             pack=pack,
+            joined=True,
         ),
         before_trie=valid[:, : valid.shape[1] - (tail_width - bank.suffix_width)],
         entry_position=ends + bank.suffix_length.index_select(0, prefix_id) - 1,
