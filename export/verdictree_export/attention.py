@@ -19,8 +19,8 @@ from transformers import AttentionInterface
 
 from verdictree.errors import UnsupportedGuard
 
-HIDDEN = -1e9
-"""Finite: the cells of padding see nothing, and a softmax over nothing would be NaN."""
+HIDDEN = -1e4
+"""Finite, since the cells of padding see nothing and a softmax over nothing would be NaN; fits half precision."""
 
 _NAME = "verdictree"
 _UNSUPPORTED = ("sliding_window", "softcap", "s_aux")
@@ -86,7 +86,7 @@ class PackedPass:
 
     def _rows(self, packed: Tensor) -> Tensor:
         heads, size = int(packed.shape[1]), int(packed.shape[3])
-        grid = packed[0].index_select(1, self.unpack)
+        grid = packed.squeeze(0).index_select(1, self.unpack)
         return grid.reshape(heads, self.bias.shape[0], self.bias.shape[2], size).transpose(0, 1)
 
 

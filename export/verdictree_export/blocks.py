@@ -59,7 +59,8 @@ def visible_block(parents: Slots, parent: Tensor, on_path: Tensor) -> Tensor:
     """
     slot = parents.slot.index_select(0, parent)
     own = parents.used == slot.unsqueeze(1)
-    return (own.unsqueeze(2) & on_path.unsqueeze(1)).flatten(1)
+    keys = parents.used.shape[0] * on_path.shape[1]
+    return (own.unsqueeze(2) & on_path.unsqueeze(1)).reshape(parent.shape[0], keys)
 
 
 def lay_out(past: list[list[KeyValues]], slots: Slots, visible: Tensor, attention: Tensor) -> PackedPass:

@@ -59,6 +59,27 @@ def make_projection_shapes_explicit(model: onnx.ModelProto) -> int:
     return count
 
 
+def keep_zero_sizes(model: onnx.ModelProto) -> int:
+    """Let a size of zero in a reshape's shape mean zero; return how many reshapes were changed.
+
+    By default a zero there means "as in the input". The exporter leaves that default where a size is computed, and
+    with no path live computed sizes are zero. A shape with an inferred or a copied size is left as it is.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    constants = _integer_constants(model)
+    count = 0
+    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
+        shape = producers.get(node.input[1])
+        if shape is None or shape.op_type != "Concat":
+            continue
+        known = {size for name in shape.input for size in constants.get(name, ())}
+        if known.isdisjoint({-1, 0}):
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("allowzero", 1))
+            count += 1
+    return count
+
+
 def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
     values = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
     values |= {tensor.name: tensor for tensor in model.graph.initializer}

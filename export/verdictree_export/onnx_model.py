@@ -13,7 +13,12 @@ from optimum.exporters.onnx import OnnxConfig, export
 from optimum.utils import DummyInputGenerator, NormalizedConfig
 
 from verdictree_export.graph import GuardGraph
-from verdictree_export.graph_passes import make_projection_shapes_explicit, optimize, use_shared_weights_directly
+from verdictree_export.graph_passes import (
+    keep_zero_sizes,
+    make_projection_shapes_explicit,
+    optimize,
+    use_shared_weights_directly,
+)
 
 OPSET = 18
 INPUTS = ("input_ids", "row_ends", "prefix_id")
@@ -76,6 +81,7 @@ def write(graph: GuardGraph, path: Path) -> None:
     _set_log_epsilon(model, log_epsilon)
     use_shared_weights_directly(model)
     make_projection_shapes_explicit(model)
+    keep_zero_sizes(model)
     onnx.save(model, path)
     del model
     optimize(path)

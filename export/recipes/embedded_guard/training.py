@@ -67,8 +67,9 @@ class LoraTraining:
         # One thread a core, each with rows of its own, meets once a step; threads inside one operation meet at each.
         self._num_workers = 1 if self._device.type == "cuda" else torch.get_num_threads()
         self._workers = ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,))
+        torch.set_num_threads(1)  # the optimizer's many small operations too
         self._trained = {name: p for name, p in self._peft.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=0.0, fused=True)
         self.step = 0
         self.last_step = last_step or settings.steps
 
