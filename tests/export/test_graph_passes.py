@@ -8,7 +8,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from verdictree_export.graph_passes import make_projection_shapes_explicit, optimize, use_shared_weights_directly
+from verdictree_export.graph_passes import (
+    keep_zero_sizes,
+    make_projection_shapes_explicit,
+    optimize,
+    use_shared_weights_directly,
+)
 
 HEADS, SIZE, WIDTH = 3, 4, 12
 
@@ -68,6 +73,44 @@ def test_reshapes_work_on_zero_tokens(model):
     assert len(model.graph.node) == count - 1
     np.testing.assert_array_equal(run(model, 5), before)
     assert run(model, 0).shape == (0, WIDTH)
+
+
+def reshape_to_computed_sizes():
+    """(slots, 4) → (1, slots, 1, 4), where the number of slots is computed."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["slots"], start=0, end=1),
+        helper.make_node("Concat", ["one", "slots", "one", "size"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    floats = (TensorProto.FLOAT, ["slots", SIZE])
+    graph = helper.make_graph(
+        nodes,
+        "slots",
+        [helper.make_tensor_value_info("x", *floats)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array([n], dtype=np.int64), name) for name, n in [("one", 1), ("size", SIZE)]],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def run_slots(model, slots):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it would fuse the shape
+    x = np.arange(slots * SIZE, dtype=np.float32).reshape(slots, SIZE)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+
+
+def test_a_computed_size_of_zero_stays_zero():
+    """A reshape reads zero as "the input's size": with no path live the table of slots would not fit its shape."""
+    model = reshape_to_computed_sizes()
+    with pytest.raises(Exception, match=r"Reshape"):
+        run_slots(model, 0)
+    before, count = run_slots(model, 3), len(model.graph.node)
+    assert keep_zero_sizes(model) == 1
+    assert len(model.graph.node) == count
+    np.testing.assert_array_equal(run_slots(model, 3), before)
+    assert run_slots(model, 0).shape == (1, 0, 1, SIZE)
 
 
 def test_optimizing_keeps_the_numbers(model, tmp_path):
