@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -49,9 +50,7 @@ def tokenizer(vocab_size: int = 420) -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_checkpoint(
-    directory: Path, *, seed: int = 0, vocab_size: int = 420, verdict_strength: float = 0.0
-) -> Path:
+def write_checkpoint(directory: Path, *, seed: int = 0, vocab_size: int = 420, verdict_strength: float = 0.0) -> Path:
     """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
 
     A guard of random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head
@@ -82,11 +81,14 @@ def write_checkpoint(
 
 def _favour_verdicts(model: LlamaForCausalLM, fast: PreTrainedTokenizerFast, strength: float) -> None:
     embedding, head = model.model.embed_tokens.weight.data, model.lm_head.weight.data
-    embedding *= 4.0  # so that the last token outweighs what attention adds to it
+    head *= 0.3
+    for layer in model.model.layers:  # the last token outweighs what is added to it, so the head knows where it is
+        layer.self_attn.o_proj.weight.data *= 0.1
+        layer.mlp.down_proj.weight.data *= 0.1
     answers = ["safe", *(f"unsafe\n{labels}" for labels in ("S1", "S2", "S10", "S1,S2", "S2,S10", "S10,S1"))]
     followers = set()
     for answer in answers:
         ids = fast.encode(f"<|/header|>\n\n{answer}<|eot|>", add_special_tokens=False)
-        followers |= set(zip(ids, ids[1:], strict=False))
+        followers |= set(pairwise(ids))
     for token, follower in followers:
         head[follower] += strength * embedding[token] / embedding[token].norm()

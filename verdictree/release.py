@@ -48,7 +48,8 @@ class Parity(msgspec.Struct, frozen=True):
 class Golden(msgspec.Struct, frozen=True):
     """A conversation with the raw scores that the release gave it at export: proof that a server loaded the release.
 
-    `marginal` is in the policy's order. Scores of another machine differ in the last digits, by at most `tolerance`.
+    `marginal` is in the policy's order. Scores of another machine differ in the last digits: their log-odds, as
+    `calibration.log_odds` takes them so that small probabilities count, by at most `tolerance`.
     """
 
     messages: tuple[Message, ...]

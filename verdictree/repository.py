@@ -110,7 +110,9 @@ def _pinned_to(config: str, number: int) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file in one step that also outlives a power cut."""
+    """Replace a file in one step that also outlives a power cut; one that is the same already stays as it is."""
+    if path.is_file() and path.read_text() == text:
+        return
     temporary = path.with_suffix(".tmp")
     with temporary.open("w") as file:
         file.write(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from verdictree import calibration as calibrations
 from verdictree import release as releases
+from verdictree.calibration import log_odds
 from verdictree.conversation import Conversation
 from verdictree.release import MARGINALS_MODEL, Golden, Release
 from verdictree.verdict import Verdict
@@ -60,7 +61,6 @@ def _fault(verdict: Verdict, golden: Golden, release: Release, calibration: str 
     expected = (golden.p_unsafe, golden.p_safe, *golden.marginal)
     names = ("p_unsafe", "p_safe", *codes)
     for name, got, wanted in zip(names, found, expected, strict=True):
-        if not abs(got - wanted) <= golden.tolerance:
-            text = golden.messages[-1].content
-            return f"expected {name} {wanted:.4f} ± {golden.tolerance:g} for {text!r}, got {got:.4f}"
+        if not abs(log_odds(got) - log_odds(wanted)) <= golden.tolerance:
+            return f"expected {name} {wanted:.4f} for {golden.messages[-1].content!r}, got {got:.4f}"
     return None
