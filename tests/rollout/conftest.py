@@ -30,7 +30,7 @@ def two_releases(tmp_path_factory) -> Path:
     from verdictree_export.exporter import export_release
 
     repository = tmp_path_factory.mktemp("rollout") / "models"
-    for seed, vocab_size in ((0, 420), (5, 400)):
+    for seed, vocab_size in ((0, 420), (5, 300)):
         checkpoint = tmp_path_factory.mktemp("checkpoint")
         tiny_guard.write_checkpoint(checkpoint, seed=seed, vocab_size=vocab_size, verdict_strength=3.0)
         export_release(str(checkpoint), "llama-guard-3", tiny_guard.POLICY, repository)

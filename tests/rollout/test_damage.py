@@ -42,7 +42,7 @@ def truncated_weights_with_a_fitting_hash(repository):
 
 def wrong_tree(repository):
     release = releases.load(repository / "guard_lm/2")
-    tree = msgspec.structs.replace(release.tree, first=release.tree.first[::-1])
+    tree = msgspec.structs.replace(release.tree, safe=release.tree.unsafe, unsafe=release.tree.safe)
     write_manifest(repository, msgspec.structs.replace(release, tree=tree))
 
 
@@ -62,7 +62,7 @@ def config_error(repository):
 DAMAGES = {
     wrong_hash: (InvalidRelease, "not the file that was exported"),
     truncated_weights_with_a_fitting_hash: (StageFailed, "cannot load model.onnx"),
-    wrong_tree: (StageFailed, "not release 2 as it was exported: expected S"),
+    wrong_tree: (StageFailed, "not release 2 as it was exported: expected p_unsafe"),
     adapter_that_does_not_start: (StageFailed, "no_such_library"),
     calibration_of_another_release: (InvalidRelease, "calibration.json' is damaged"),
     config_error: (InvalidRelease, "max_batch_sizes"),

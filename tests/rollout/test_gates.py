@@ -31,15 +31,15 @@ def calibrated(rollout):
 
 
 def perturb_head(repository, number):
-    """Add noise to the graph's largest matrix over the vocabulary, and hash and try it as an export would."""
+    """Add noise to the graph's language-model head, and write the hashes that an export would write."""
     path = repository / f"guard_lm/{number}/model.onnx"
     model = onnx.load(path)
     rng = np.random.default_rng(0)
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.ndim == 2 and 420 in values.shape and values.dtype == np.float32:
-            noisy = values + rng.normal(0, 0.5, values.shape).astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(noisy, tensor.name))
+    matrices = [one for one in model.graph.initializer if len(one.dims) == 2 and "embed_tokens" not in one.name]
+    head = max(matrices, key=lambda one: max(one.dims))  # no other matrix is as wide as the vocabulary
+    values = onnx.numpy_helper.to_array(head)
+    noisy = values + rng.normal(0, 0.5, values.shape).astype(np.float32)
+    head.CopyFrom(onnx.numpy_helper.from_array(noisy, head.name))
     path.unlink()  # it is shared with another release by hard link
     onnx.save(model, path)
     release = releases.load(path.parent)

@@ -14,6 +14,7 @@ from verdictree import routing
 from verdictree.conversation import Conversation, Message
 from verdictree_client import GuardClient, InvalidRequest
 from verdictree_client.rollout import Refused, Rollout
+from verdictree_serving.bls_errors import code_of
 
 pytestmark = pytest.mark.server
 KEYS = [f"user-{i}" for i in range(120)]
@@ -84,6 +85,8 @@ def test_bad_request_keeps_its_error(staged):
     with GuardClient(server.grpc_address) as guard:
         with pytest.raises(InvalidRequest, match="expected policy 'tiny'"):
             guard.classify("hello", policy="other")
+        with pytest.raises(InvalidRequest, match="expected at most"):
+            guard.classify("word " * 5000)
         assert guard.classify("hello", routing_key="me").release == 2
 
 
@@ -120,6 +123,20 @@ def test_candidate_that_fails_costs_no_answer(staged):
         assert ask(client, "me")["release"] == 1
     rollout.canary(0.0)
     rollout.stage(2)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("in ensemble 'guard_live', expected policy 'a' or none, got 'b'; release 1 has no other", "INVALID_ARG"),
+        ("in ensemble 'guard_live', Exceeds maximum queue size", "UNAVAILABLE"),
+        ("Failed for execute the inference request. Model 'guard_live' is not ready.", "UNAVAILABLE"),
+        ("in ensemble 'guard_live', onnx runtime error", "INTERNAL"),
+    ],
+)
+def test_code_of_an_inner_error(message, code):
+    """Guards against retries of a request that can never succeed, and none of one that can."""
+    assert code_of(message) == code
 
 
 def test_split_needs_a_staged_release(rollout):

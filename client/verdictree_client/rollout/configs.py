@@ -74,8 +74,7 @@ def router(repository: Path, candidate: int, split: Split, record: str) -> str:
 
 def with_versions(repository: Path, model: str, numbers: set[int]) -> str:
     """A composing model's configuration with these releases instead of those on disk."""
-    text = config_with_versions((repository / model / CONFIG).read_text(), numbers)
-    return _json(text_format.Parse(text, model_config_pb2.ModelConfig()))
+    return _json(_read(repository, model, numbers))
 
 
 def served(guard: Mapping[str, Any] | None, router: Mapping[str, Any] | None) -> Served | None:
@@ -90,10 +89,12 @@ def served(guard: Mapping[str, Any] | None, router: Mapping[str, Any] | None) ->
     return Served(int(guard["version_policy"]["specific"]["versions"][0]), int(values["candidate"]), split)
 
 
-def _read(repository: Path, model: str) -> Any:
+def _read(repository: Path, model: str, numbers: set[int] | None = None) -> Any:
     path = repository / model / CONFIG
     try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        text = path.read_text()
+        text = config_with_versions(text, numbers) if numbers else text
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
     except (OSError, text_format.ParseError) as exc:
         raise InvalidRelease(f"expected a Triton configuration at '{path}', got {exc}; export a release again") from exc
 

@@ -23,9 +23,11 @@ def stage(repository: Path, server: Server, number: int) -> None:
     _check_live(repository, server)
     repositories.compile_adapters(repository, number)
     former, before = repositories.candidate(repository), set(repositories.versions(repository))
+    # All are read before any is loaded: a file that cannot be read changes nothing.
+    wanted = {model: configs.with_versions(repository, model, before | {number}) for model in COMPOSING_MODELS}
     try:
-        for model in COMPOSING_MODELS:
-            server.load(model, configs.with_versions(repository, model, before | {number}))
+        for model, config in wanted.items():
+            server.load(model, config)
         repositories.set_versions(repository, before | {number})
         repositories.write_ensemble(repository, CANDIDATE, number)
         server.load(CANDIDATE)

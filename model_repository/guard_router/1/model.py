@@ -9,6 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from verdictree.journal import FOLDER
+from verdictree_serving.bls_errors import code_of
 from verdictree_serving.router import Answer, Router, Settings
 from verdictree_serving.shadow_log import ShadowLog
 
@@ -54,5 +55,6 @@ def _ask(ensemble: str, body: Any) -> Answer:
     inputs = [pb_utils.Tensor("request", body)]
     response = pb_utils.InferenceRequest(model_name=ensemble, requested_output_names=["verdict"], inputs=inputs).exec()
     if response.has_error():
-        return Answer(error=response.error())
+        message = response.error().message()
+        return Answer(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code_of(message))))
     return Answer(pb_utils.get_output_tensor_by_name(response, "verdict").as_numpy().item())
