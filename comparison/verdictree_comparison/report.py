@@ -17,7 +17,7 @@ TEMPLATE = "report.html.j2"
 
 def table(compared: Compared) -> Table:
     """The rows with their 95 % intervals."""
-    result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     for name in ("", "flagged", "same flag", "→ safe", "→ unsafe", "PSI", "KS", "mean |Δp|"):
         result.add_column(name, justify="left" if not name else "right", no_wrap=True)
     flags = [("decision", compared.decision, None), *((row.code, row.flags, row) for row in compared.rows)]

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.server
 STEPS = (
     (journals.Journal, "_append"),
     (repositories, "_replace"),
-    (repositories, "remove_ensemble"),
     (Server, "load"),
     (Server, "unload"),
 )
@@ -41,6 +40,8 @@ def kill_before(patch, step, pid):
         original = getattr(owner, name)
 
         def wrapped(*args, **options):
+            if name == "_replace" and args[0].is_file() and args[0].read_text() == args[1]:
+                return original(*args, **options)  # which writes nothing
             if len(taken) == step:
                 os.kill(pid, signal.SIGKILL)
             taken.append(name)
@@ -88,8 +89,8 @@ def test_server_killed_at_every_step(repository):
             if len(taken) <= step:  # it was through before its turn came
                 break
             step += 1
-    assert taken[:3] == ["_append", "_replace", "load"], "the pin is on disk before the server hears of it"
-    assert outcomes == [1, 1] + [2] * (step - 2), "before its pin is on disk nothing has changed, after that all has"
+    assert taken == ["_append", "_replace", "load", "unload", "unload", "unload", "_append"]
+    assert outcomes == [1] + [2] * (step - 1), "once it is decided, the disk says so, whatever becomes of the server"
 
 
 OPERATOR = """

@@ -76,7 +76,9 @@ def shadow(fraction: float, without_texts: bool, reason: str, **shared: Any) -> 
     """Ask the candidate too about a fraction of live requests, and record both verdicts."""
     with _rollout(shared) as one:
         one.shadow(fraction, record_texts=not without_texts, reason=reason)
-    click.echo(f"the candidate is asked about {fraction:.1%} of live requests; none is answered by it")
+    click.echo(
+        f"the candidate is asked too about {fraction:.1%} of live requests" if fraction else "the shadow is over"
+    )
 
 
 @_command
@@ -117,7 +119,7 @@ def canary(fraction: float, reason: str, **shared: Any) -> None:
     """Let the candidate answer a fraction of live requests, chosen by their routing keys."""
     with _rollout(shared) as one:
         one.canary(fraction, reason=reason)
-    click.echo(f"the candidate answers {fraction:.1%} of live requests")
+    click.echo(f"the candidate answers {fraction:.1%} of live requests" if fraction else "the canary is over")
 
 
 @_command

@@ -40,7 +40,7 @@ def compare(
 
     live = repositories.pinned(repository)
     if conversations is not None:
-        found, source = _asked(server, conversations), "conversations given"
+        found, source = _asked(server, conversations)
     else:
         path = traffic.record(repository, candidate)
         found, source = list(pairs.read(path)), "live traffic, by shadow"
@@ -49,14 +49,17 @@ def compare(
     return compare_pairs(found, live=live, candidate=candidate, source=source, gates=gates or Gates())
 
 
-def _asked(server: Server, conversations: Iterable[Conversation]) -> Sequence[Pair]:
+def _asked(server: Server, conversations: Iterable[Conversation]) -> tuple[Sequence[Pair], str]:
     served = traffic.served(server)
     live = LIVE if served and served.candidate is not None else ENSEMBLE
     # Each release goes first as often as the other, so that neither always finds warm caches or an idle machine.
     orders = itertools.cycle([(live, CANDIDATE), (CANDIDATE, live)])
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         found = pool.map(lambda work: _pair(server, *work), zip(conversations, orders, itertools.repeat(live)))
-        return [one for one in found if one is not None]
+        answers = list(found)
+    judged = [one for one in answers if one is not None]
+    refused = len(answers) - len(judged)
+    return judged, f"given, {refused} refused as invalid" if refused else "given"
 
 
 def _pair(server: Server, conversation: Conversation, order: tuple[str, str], live: str) -> Pair | None:
