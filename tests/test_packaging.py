@@ -15,6 +15,7 @@ PACKAGES = {
     "verdictree_client",
     "verdictree_serving",
     "verdictree_evaluation",
+    "verdictree_comparison",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ _TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(vocab_size: int = 420) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -40,7 +41,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=_SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocab_size, special_tokens=_SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     text = "safe unsafe\nS1,S2,S10\n\nUser: hello Agent: Check the messages below. categories conversation assess last"
     bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8, trainer)
@@ -49,10 +50,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_checkpoint(directory: Path) -> Path:
-    """Write the guard as a Hugging Face checkpoint folder."""
-    fast = tokenizer()
-    torch.manual_seed(0)
+def write_checkpoint(directory: Path, *, seed: int = 0, vocab_size: int = 420, verdict_strength: float = 0.0) -> Path:
+    """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
+
+    A guard of random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head
+    favours, after each token of a verdict, the tokens that may follow; its random part still decides between those.
+    """
+    fast = tokenizer(vocab_size)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(fast),
         hidden_size=32,
@@ -66,6 +71,24 @@ def write_checkpoint(directory: Path) -> Path:
         bos_token_id=fast.bos_token_id,
         tie_word_embeddings=False,
     )
-    LlamaForCausalLM(config).save_pretrained(directory)
+    model = LlamaForCausalLM(config)
+    if verdict_strength:
+        _favour_verdicts(model, fast, verdict_strength)
+    model.save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory
+
+
+def _favour_verdicts(model: LlamaForCausalLM, fast: PreTrainedTokenizerFast, strength: float) -> None:
+    embedding, head = model.model.embed_tokens.weight.data, model.lm_head.weight.data
+    head *= 0.3
+    for layer in model.model.layers:  # the last token outweighs what is added to it, so the head knows where it is
+        layer.self_attn.o_proj.weight.data *= 0.1
+        layer.mlp.down_proj.weight.data *= 0.1
+    answers = ["safe", *(f"unsafe\n{labels}" for labels in ("S1", "S2", "S10", "S1,S2", "S2,S10", "S10,S1"))]
+    followers = set()
+    for answer in answers:
+        ids = fast.encode(f"<|/header|>\n\n{answer}<|eot|>", add_special_tokens=False)
+        followers |= set(pairwise(ids))
+    for token, follower in followers:
+        head[follower] += strength * embedding[token] / embedding[token].norm()

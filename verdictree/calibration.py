@@ -21,6 +21,7 @@ from verdictree.release import MANIFEST, Release, sha256
 CALIBRATION = "calibration.json"
 EPSILON = 1e-4
 RANKING_SHARE = 1e-3
+_FIX = "run `verdictree calibrate` again, or remove the file to serve raw scores"
 
 Array = npt.NDArray[np.float64]
 Method = Literal["none", "temperature", "platt", "isotonic"]
@@ -136,6 +137,18 @@ def save(calibration: Calibration, directory: Path) -> Path:
     return path
 
 
+def read(path: Path) -> Calibration:
+    """Read a calibration file, whatever release it is for; InvalidRelease where it is missing or damaged."""
+    try:
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        calibration = msgspec.json.decode(sealed.calibration, type=Calibration)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {_FIX}") from exc
+    if hashlib.sha256(bytes(sealed.calibration)).hexdigest() != sealed.sha256:
+        raise InvalidRelease(f"the calibration '{path}' is damaged (its content does not match its SHA-256); {_FIX}")
+    return calibration
+
+
 def load(directory: Path, release: Release) -> Calibration | None:
     """Read the artifact in a release's directory of `guard_marginals`; None where there is none.
 
@@ -144,28 +157,23 @@ def load(directory: Path, release: Release) -> Calibration | None:
     path = directory / CALIBRATION
     if not path.exists():
         return None
-    fix = "run `verdictree calibrate` again, or remove the file to serve raw scores"
-    try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
-        calibration = msgspec.json.decode(sealed.calibration, type=Calibration)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
-        raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {fix}") from exc
-    if hashlib.sha256(bytes(sealed.calibration)).hexdigest() != sealed.sha256:
-        raise InvalidRelease(f"the calibration '{path}' is damaged (its content does not match its SHA-256); {fix}")
-    _check(calibration, release, sha256(directory / MANIFEST), path, fix)
+    calibration = read(path)
+    _check(calibration, release, sha256(directory / MANIFEST), path)
     return calibration
 
 
-def _check(calibration: Calibration, release: Release, manifest: str, path: Path, fix: str) -> None:
+def _check(calibration: Calibration, release: Release, manifest: str, path: Path) -> None:
     if calibration.release != release.number or calibration.manifest_sha256 != manifest:
         raise InvalidRelease(
             f"the calibration '{path}' was made for another release (expected release {release.number}, manifest "
-            f"{manifest[:12]}…, got release {calibration.release}, {calibration.manifest_sha256[:12]}…); {fix}"
+            f"{manifest[:12]}…, got release {calibration.release}, {calibration.manifest_sha256[:12]}…); {_FIX}"
         )
     codes = tuple(outcome.code for outcome in calibration.categories)
     if codes != release.policy.codes:
-        raise InvalidRelease(f"the calibration '{path}' expected categories {release.policy.codes}, got {codes}; {fix}")
+        raise InvalidRelease(
+            f"the calibration '{path}' expected categories {release.policy.codes}, got {codes}; {_FIX}"
+        )
     for outcome in (calibration.unsafe, *calibration.categories):
         fault = outcome.calibrator.fault()
         if fault:
-            raise InvalidRelease(f"the calibration '{path}' has no calibrator for {outcome.code!r}: {fault}; {fix}")
+            raise InvalidRelease(f"the calibration '{path}' has no calibrator for {outcome.code!r}: {fault}; {_FIX}")

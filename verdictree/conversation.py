@@ -27,12 +27,14 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     `policy` names one of the release's policies (None: the release's default).
     `truncate="head"` drops the oldest tokens of a conversation that is longer than the release's limit,
-    which is refused otherwise.
+    which is refused otherwise. Requests of one `routing_key` (a user's or a session's id) are answered by the same
+    release while a canary runs; without one, those of the same messages are. It changes no score.
     """
 
     messages: tuple[Message, ...]
     policy: str | None = None
     truncate: Literal["head"] | None = None
+    routing_key: str | None = None
 
     @property
     def judged_role(self) -> Role:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from verdictree.verdict import Verdict
 
+MAX_CHARACTERS = 280
 _SHOWN_CATEGORIES = 3
 _SHOWN_CHARACTERS = 64
 
@@ -36,6 +38,13 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
             end_section=True,
         )
     return result
+
+
+def shown(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """One line of at most `limit` characters; control and direction characters, which could rearrange a page, show."""
+    line = " ".join(text.split())
+    visible = "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in line[: limit + 1])
+    return visible if len(visible) <= limit else visible[: limit - 1].rstrip() + "…"
 
 
 def _shortened(text: str) -> str:

@@ -5,7 +5,9 @@ VerdictreeError
 ├── InvalidPolicy         a policy file that does not describe a taxonomy
 ├── AmbiguousGrammar      a tokenizer that cannot tell two verdicts apart
 ├── UnsupportedGuard      a checkpoint, template or family that cannot be exported
-└── InvalidRelease        a release that is missing, damaged or inconsistent
+├── InvalidRelease        a release that is missing, damaged or inconsistent
+├── InvalidAdminKey       a file that holds no key for the control API
+└── RepositoryBusy        another operator is at work on the model repository
 """
 
 
@@ -31,3 +33,11 @@ class UnsupportedGuard(VerdictreeError):
 
 class InvalidRelease(VerdictreeError):
     """A release that is missing, damaged or inconsistent."""
+
+
+class InvalidAdminKey(VerdictreeError):
+    """A file that holds no key for the control API."""
+
+
+class RepositoryBusy(VerdictreeError):
+    """Another operator is at work on the model repository."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from verdictree.conversation import Role
+from verdictree.conversation import Message, Role
 from verdictree.errors import InvalidRelease
 from verdictree.exploration import Exploration
 from verdictree.families import ConversationFormat
@@ -45,11 +45,26 @@ class Parity(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
+class Golden(msgspec.Struct, frozen=True):
+    """A conversation with the raw scores that the release gave it at export: proof that a server loaded the release.
+
+    `marginal` is in the policy's order. Scores of another machine differ in the last digits: their log-odds, as
+    `calibration.log_odds` takes them so that small probabilities count, by at most `tolerance`.
+    """
+
+    messages: tuple[Message, ...]
+    p_unsafe: float
+    p_safe: float
+    marginal: tuple[float, ...]
+    tolerance: float
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """One exported guard. The same manifest lies in the release's directory of each composing model.
 
     `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files` maps the release's
-    other files, relative to the model repository, to their SHA-256.
+    other files, relative to the model repository, to their SHA-256. A release from before there were golden
+    conversations has none.
     """
 
     number: int
@@ -66,6 +81,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     exploration: Exploration
     parity: Parity
     files: dict[str, str]
+    golden: tuple[Golden, ...] = ()
 
     def prefix_id(self, role: Role) -> int:
         """The index of the prompt that asks about messages of this role."""

@@ -53,10 +53,11 @@ class AsyncGuardClient(Caller):
         *,
         policy: str | None = None,
         truncate: Literal["head"] | None = None,
+        routing_key: str | None = None,
         deadline: float | None = None,
     ) -> Verdict:
         """The verdict on the last message; see `GuardClient.classify`."""
-        call = self._call(messages, policy, truncate, deadline)
+        call = self._call(messages, policy, truncate, deadline, routing_key)
         while True:
             try:
                 return read_verdict(await self._triton.infer(**call.arguments()))

@@ -61,13 +61,15 @@ class GuardClient(Caller):
         *,
         policy: str | None = None,
         truncate: Literal["head"] | None = None,
+        routing_key: str | None = None,
         deadline: float | None = None,
     ) -> Verdict:
         """The verdict on the last message: a str is one user message, a sequence the whole conversation.
 
-        `policy` and `truncate` as in `Conversation`; `deadline` in seconds in place of the client's. Raises GuardError.
+        `policy`, `truncate` and `routing_key` as in `Conversation`; `deadline` in seconds in place of the client's.
+        Raises GuardError.
         """
-        call = self._call(messages, policy, truncate, deadline)
+        call = self._call(messages, policy, truncate, deadline, routing_key)
         while True:
             try:
                 return read_verdict(self._triton.infer(**call.arguments()))

@@ -91,9 +91,15 @@ class Caller:
         return Countdown(self._deadline if deadline is None else seconds(deadline, "deadline"))
 
     def _call(
-        self, messages: Messages, policy: str | None, truncate: Literal["head"] | None, deadline: float | None
+        self,
+        messages: Messages,
+        policy: str | None,
+        truncate: Literal["head"] | None,
+        deadline: float | None,
+        routing_key: str | None = None,
     ) -> Call:
-        return Call(request_body(messages, policy, truncate), self._countdown(deadline), self._retries)
+        body = request_body(messages, policy, truncate, routing_key)
+        return Call(body, self._countdown(deadline), self._retries)
 
     def _poll_pause(self, health: Health, countdown: Countdown) -> float:
         if not countdown.remaining:
@@ -103,16 +109,22 @@ class Caller:
         return min(POLL_INTERVAL, countdown.remaining)
 
 
-def request_body(messages: Messages, policy: str | None = None, truncate: Literal["head"] | None = None) -> bytes:
-    """The request's JSON; InvalidRequest for what the server would refuse. `policy` and `truncate` override."""
+def request_body(
+    messages: Messages,
+    policy: str | None = None,
+    truncate: Literal["head"] | None = None,
+    routing_key: str | None = None,
+) -> bytes:
+    """The request's JSON; InvalidRequest for what the server would refuse. The other arguments override."""
     if isinstance(messages, Conversation):
         policy, truncate = policy or messages.policy, truncate or messages.truncate
+        routing_key = messages.routing_key if routing_key is None else routing_key
         messages = messages.messages
     elif isinstance(messages, str):
         messages = [Message("user", messages)]
     turns = [_fields(message) for message in messages] if isinstance(messages, Iterable) else messages
     try:
-        fields = {"messages": turns, "policy": policy, "truncate": truncate}
+        fields = {"messages": turns, "policy": policy, "truncate": truncate, "routing_key": routing_key}
         body = msgspec.convert(fields, Conversation).to_json()
         parse(body)
     except msgspec.ValidationError as exc:

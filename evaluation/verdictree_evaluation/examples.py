@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 
+from verdictree.display import shown
 from verdictree_evaluation.arrays import Array, Bools, Ints, Scored
 
 MAX_EXAMPLES = 5
-MAX_CHARACTERS = 280
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,3 @@ def _example(scored: Scored, row: int, scores: Array, raised: Array | None, reda
         top=scored.codes[top],
         top_score=float(marginal[top]),
     )
-
-
-def shown(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """One line of at most `limit` characters; control and direction characters, which could rearrange a page, show."""
-    line = " ".join(text.split())
-    visible = "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in line[: limit + 1])
-    return visible if len(visible) <= limit else visible[: limit - 1].rstrip() + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from verdictree.policy import Policy
 from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree, compile_tree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import onnx_model, parity, prompt
+from verdictree_export import golden, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.graph import GuardGraph
 from verdictree_export.staging import Staging
@@ -76,24 +76,24 @@ def export_release(
         onnx_model.write(GuardGraph(guard.model, prompts, tree, exploration), staging.graph)
         graph_done(1)
         figures = _parity(guard, family, prompts, tree, exploration, staging.graph, progress)
-        release = staging.commit(
-            Release(
-                number=number,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                checkpoint=guard.name,
-                adapter=adapter.name if adapter else None,
-                family=family.name,
-                precision=precision,
-                policy=policy,
-                conversation=family.conversation,
-                prompts=prompts,
-                max_tokens=min(max_tokens, _room(guard, prompts, tree, exploration)),
-                tree=tree,
-                exploration=exploration,
-                parity=figures,
-                files={},
-            )
+        release = Release(
+            number=number,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            checkpoint=guard.name,
+            adapter=adapter.name if adapter else None,
+            family=family.name,
+            precision=precision,
+            policy=policy,
+            conversation=family.conversation,
+            prompts=prompts,
+            max_tokens=min(max_tokens, _room(guard, prompts, tree, exploration)),
+            tree=tree,
+            exploration=exploration,
+            parity=figures,
+            files={},
         )
+        ids = _encode(guard, family, prompts, golden.CONVERSATIONS)
+        release = staging.commit(golden.with_golden(release, staging.graph, golden.CONVERSATIONS, ids))
     finally:
         staging.discard()
     if first:
@@ -123,11 +123,22 @@ def _parity(
     graph: Path,
     progress: Progress,
 ) -> Parity:
-    tokenizer = prompt.plain_text_tokenizer(guard)
-    conversations: list[tuple[int, Tokens]] = []
-    for messages in _PARITY_CONVERSATIONS:
-        prefix_id = prompt.ROLES.index(messages[-1].role)
-        text = prompts[prefix_id].lead + family.conversation.render(messages) + prompts[prefix_id].tail
-        conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids)))
+    conversations = _encode(guard, family, prompts, _PARITY_CONVERSATIONS)
     done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, len(conversations)))
     return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)
+
+
+def _encode(
+    guard: Checkpoint,
+    family: families.GuardFamily,
+    prompts: tuple[Prompt, ...],
+    conversations: Sequence[Sequence[Message]],
+) -> list[tuple[int, Tokens]]:
+    """(prefix id, tokens) of each conversation, as the served tokenizer encodes it."""
+    tokenizer = prompt.plain_text_tokenizer(guard)
+    encoded: list[tuple[int, Tokens]] = []
+    for messages in conversations:
+        prefix_id = prompt.ROLES.index(messages[-1].role)
+        text = prompts[prefix_id].lead + family.conversation.render(messages) + prompts[prefix_id].tail
+        encoded.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids)))
+    return encoded

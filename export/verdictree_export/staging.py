@@ -18,7 +18,7 @@ from verdictree.release import (
     Release,
     sha256,
 )
-from verdictree.repository import ENSEMBLE
+from verdictree.repository import CONFIG, ENSEMBLE, ROUTER
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
 _ADAPTER = "model.py"
@@ -72,8 +72,9 @@ class Staging:
 
 
 def _copy_template(repository: Path) -> None:
-    for config in _TEMPLATE.glob("*/config.pbtxt"):
-        target = repository / config.parent.name / config.name
+    files = [*_TEMPLATE.glob(f"*/{CONFIG}"), _TEMPLATE / ROUTER / "1" / _ADAPTER]
+    for file in files:
+        target = repository / file.relative_to(_TEMPLATE)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(config, target)
+            shutil.copy(file, target)

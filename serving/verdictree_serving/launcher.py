@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from verdictree_serving.control_lock import locked
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError
 from verdictree_serving.ports import Ports
 from verdictree_serving.process import TritonProcess
@@ -29,6 +30,7 @@ class TritonServer:
     http_port, grpc_port, metrics_port : 0 picks a free port
     address : where all three endpoints listen
     tls : encrypts gRPC (Triton has no TLS for HTTP)
+    admin_key : locks the control API; without it anyone who reaches the server can load and unload models
     log_path : where Triton's log goes; by default a temporary file that `stop` removes
     extra_arguments : further tritonserver options, passed as they are
     """
@@ -43,6 +45,7 @@ class TritonServer:
         metrics_port: int = 0,
         address: str = "127.0.0.1",
         tls: GrpcTls | None = None,
+        admin_key: str | None = None,
         log_path: Path | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
@@ -51,6 +54,7 @@ class TritonServer:
         self._wanted_ports = Ports(http_port, grpc_port, metrics_port)
         self._address = address
         self._tls = tls
+        self._admin_key = admin_key
         self._log_path = log_path
         self._extra_arguments = tuple(extra_arguments)
         self._ports = self._wanted_ports
@@ -150,6 +154,7 @@ class TritonServer:
             "--disable-auto-complete-config",  # the committed config.pbtxt is the whole truth
             *endpoints,
             *(self._tls.arguments() if self._tls else ()),
+            *(locked(self._admin_key) if self._admin_key else ()),
             *self._extra_arguments,
         ]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from fake_rows import CODES, CountingGuard
 
-from verdictree_evaluation import evaluation_run, examples, outputs, session
+from verdictree import display
+from verdictree_evaluation import evaluation_run, outputs, session
 from verdictree_evaluation.errors import BadData
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e $x$ {{ 7 * 7 }} " + "long " * 200
@@ -92,5 +93,5 @@ def test_tuning_rows_must_be_others(evaluated, without_plots, tmp_path):
 
 def test_long_texts_are_cut():
     """Guards against a report of megabytes, and against control characters that hide what follows."""
-    assert len(examples.shown("x" * 10_000)) == examples.MAX_CHARACTERS
-    assert examples.shown("a\n\tb\x1b[31m\u2066c") == "a b�[31m�c"
+    assert len(display.shown("x" * 10_000)) == display.MAX_CHARACTERS
+    assert display.shown("a\n\tb\x1b[31m\u2066c") == "a b�[31m�c"

@@ -8,6 +8,7 @@ import click
 
 from verdictree.cli.classify import classify
 from verdictree.cli.export import export
+from verdictree.cli.rollout import rollout
 from verdictree.cli.serve import serve
 from verdictree.errors import VerdictreeError
 from verdictree_evaluation.commands import calibrate, evaluate
@@ -23,11 +24,12 @@ class _Commands(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from error
         except ModuleNotFoundError as error:
             raise click.ClickException(
-                f"this command needs the package {error.name!r}; install verdictree[client,export,serve,evaluate]"
+                f"this command needs the package {error.name!r}; "
+                "install verdictree[client,export,serve,evaluate,rollout]"
             ) from error
 
 
-@click.group(cls=_Commands, commands=[export, serve, classify, evaluate, calibrate])
+@click.group(cls=_Commands, commands=[export, serve, classify, evaluate, calibrate, rollout])
 @click.version_option(package_name="verdictree")
 def main() -> None:
     """Turn a guard LLM into a calibrated multi-label classifier and serve it."""

@@ -24,6 +24,7 @@ _PATIENCE = 10.0  # seconds that a running server may be silent before it counts
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="The gRPC endpoint's certificate (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key (PEM).")
 @click.option("--tls-client-root", type=click.Path(path_type=Path), help="Accept only clients signed by this root.")
+@click.option("--admin-key-file", type=click.Path(path_type=Path), help="Lock the control API with the key in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
 def serve(
     repository: Path,
@@ -35,24 +36,30 @@ def serve(
     tls_certificate: Path | None,
     tls_key: Path | None,
     tls_client_root: Path | None,
+    admin_key_file: Path | None,
     as_json: bool,
 ) -> None:
     """Serve the repository's pinned release until SIGTERM or SIGINT."""
     if (tls_certificate is None) != (tls_key is None) or (tls_client_root and not tls_certificate):
         raise click.UsageError("--tls-certificate and --tls-key go together, --tls-client-root only with both")
-    from verdictree import release as releases
-    from verdictree import repository as repositories
+    from verdictree.admin_key import read_admin_key
+    from verdictree.startup import prepare
     from verdictree_serving import GrpcTls, TritonServer
 
-    number = number or repositories.pinned(repository)
-    releases.load_verified(repository, number)
-    repositories.pin(repository, number)
+    admin_key = read_admin_key(admin_key_file) if admin_key_file else None
+    number = prepare(repository, number)
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
     tls = GrpcTls(tls_certificate, tls_key, tls_client_root) if tls_certificate and tls_key else None
     server = TritonServer(
-        repository, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, address=address, tls=tls
+        repository,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        address=address,
+        tls=tls,
+        admin_key=admin_key,
     )
     with server:
         endpoints = {"grpc": server.grpc_address, "http": server.http_address, "metrics": server.metrics_address}

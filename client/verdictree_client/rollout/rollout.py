@@ -1,0 +1,230 @@
+"""Rollouts, one method an action: stage, shadow, compare, canary, promote, rollback, retire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from verdictree import repository as repositories
+from verdictree.conversation import Conversation
+from verdictree.journal import Event, Journal
+from verdictree.release import Release
+from verdictree_client.connection import TLS
+from verdictree_client.rollout import comparing, stage, traffic
+from verdictree_client.rollout import releases as release_files
+from verdictree_client.rollout.configs import Split
+from verdictree_client.rollout.errors import ControlFailed, GatesFailed, Refused
+from verdictree_client.rollout.server import Server
+from verdictree_client.rollout.status import Status, status
+
+if TYPE_CHECKING:
+    from verdictree_comparison import Compared, Gates
+
+
+class Rollout:
+    """Rolls releases out on one model repository and the server that runs on it.
+
+    Every action holds the repository's lock, brings the server in line with the disk where an earlier action was cut
+    off, and is written to the journal before it begins and when it ends. What is pinned on disk is what is served:
+    `promote` and `rollback` change the pin first, in one step, then the server.
+
+    `who` names the operator in the journal (None: user@host). `admin_key` opens a server that was started with one.
+    Every method raises a RolloutError, or InvalidRelease for a release that is damaged.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str = "model_repository",
+        url: str = "127.0.0.1:8001",
+        *,
+        admin_key: str | None = None,
+        tls: TLS | None = None,
+        who: str | None = None,
+    ) -> None:
+        self._repository = Path(repository).resolve()
+        self._server = Server(url, admin_key, tls)
+        self._journal = Journal(self._repository, who)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    def status(self) -> Status:
+        """Where the rollout stands; changes nothing and waits for nobody."""
+        return status(self._repository, self._server, self._journal)
+
+    def stage(self, number: int, *, reason: str = "") -> None:
+        """Verify release `number`, load it beside the live one as `guard_candidate`, warm it up and try it."""
+        with self._action("stage", number, reason):
+            self._refuse_while_split("stage")
+            if number == repositories.pinned(self._repository):
+                raise Refused(f"expected a release other than the live one, got {number}")
+            stage.stage(self._repository, self._server, number)
+
+    def shadow(self, fraction: float, *, record_texts: bool = True, reason: str = "") -> None:
+        """Ask the candidate too about a fraction of the live requests, and record both verdicts; 0 stops."""
+        self._split("shadow", fraction, reason, record_texts)
+
+    def canary(self, fraction: float, *, reason: str = "") -> None:
+        """Let the candidate answer a fraction of the live requests, chosen by their routing keys; 0 stops."""
+        self._split("canary", fraction, reason, None)
+
+    def compare(self, conversations: Iterable[Conversation] | None = None, gates: Gates | None = None) -> Compared:
+        """Compare the candidate with the live release on what the shadow recorded, or on `conversations`.
+
+        The result, with the gates' outcome, is what `promote` looks at.
+        """
+        candidate = self._staged()
+        contents = comparing.contents(self._repository, candidate)
+        compared = comparing.compare(self._repository, self._server, candidate, conversations, gates)
+        with self._journal.lock("compare", patience=10.0):
+            if contents != comparing.contents(self._repository, self._staged()):
+                raise Refused("expected the same two releases during the whole comparison, got others; compare again")
+            details = {"contents": contents, **compared.summary()}
+            stable = repositories.pinned(self._repository)
+            self._journal.write("compare", "done", stable=stable, release=candidate, details=details)
+        return compared
+
+    def promote(self, *, force: bool = False, reason: str = "") -> int:
+        """Make the candidate the live release, if it passed its gates or `force` has a reason; return its number."""
+        if force and not reason.strip():
+            raise Refused("expected a reason with force, got none; say why the gates do not count")
+        candidate = repositories.candidate(self._repository)
+        with self._action("promote", candidate, reason) as details:
+            candidate = self._staged()
+            details |= {"force": force, "gates": self._gates(candidate, force)}
+            if not stage.is_loaded(self._server, candidate):
+                raise Refused(f"expected release {candidate} loaded, but the server was restarted; stage it again")
+            self._pin(candidate)
+        return candidate
+
+    def rollback(self, *, reason: str = "") -> int:
+        """Let the former release be the live one again, and return its number."""
+        former = self._journal.former(repositories.pinned(self._repository))
+        with self._action("rollback", former, reason):
+            former = self._journal.former(repositories.pinned(self._repository))
+            if former is None:
+                raise Refused("expected a former release to return to, got none: nothing was promoted")
+            if not stage.is_loaded(self._server, former):
+                self._refuse_while_split("roll back to a release that is not loaded")
+                stage.stage(self._repository, self._server, former)
+            self._pin(former)
+        return former
+
+    def retire(self, number: int, *, delete: bool = False, reason: str = "") -> None:
+        """Unload release `number`; with `delete` remove its files, if neither a pin nor `rollback` needs them."""
+        with self._action("retire", number, reason) as details:
+            details["delete"] = delete
+            stable = repositories.pinned(self._repository)
+            if number not in repositories.releases(self._repository):
+                raise Refused(f"expected a release of '{self._repository}', got {number}")
+            if number == stable:
+                raise Refused(f"expected a release that is not live, got {number}; promote another first")
+            if delete and number == self._journal.former(stable):
+                raise Refused(f"expected a release that nothing needs, but `rollback` returns to {number}")
+            if number == repositories.candidate(self._repository):
+                self._refuse_while_split("retire the candidate")
+                stage.drop_candidate(self._repository, self._server)
+            stage.unload(self._repository, self._server, number)
+            if delete:
+                release_files.delete(self._repository, number)
+
+    def derive(
+        self,
+        source: int | None = None,
+        *,
+        calibration: Path | None = None,
+        thresholds: Mapping[str | None, float] | None = None,
+        reason: str = "",
+    ) -> Release:
+        """Write a release from `source` (None: the live one) that shares its files; see `releases.derive`."""
+        with self._journal.lock("derive"):
+            source = source or repositories.pinned(self._repository)
+            release = release_files.derive(self._repository, source, calibration, thresholds or {})
+            details = {"source": source}
+            stable = repositories.pinned(self._repository)
+            self._journal.write("derive", "done", stable=stable, release=release.number, reason=reason, details=details)
+        return release
+
+    @contextmanager
+    def _action(self, action: str, release: int | None, reason: str) -> Iterator[dict[str, Any]]:
+        """Lock, recover, write `begun`; after the body, `done` with what it put into the dictionary, or `failed`."""
+        with self._journal.lock(action):
+            before = repositories.pinned(self._repository)
+            self._journal.recover(before)
+            self._journal.write(action, "begun", stable=before, release=release, reason=reason)
+            details: dict[str, Any] = {"before": before}
+            event: Event = "failed"
+            try:
+                self._bring_in_line()
+                yield details
+                event = "done"
+            except BaseException as exc:
+                details["error"] = str(exc) or type(exc).__name__
+                raise
+            finally:
+                stable = repositories.pinned(self._repository)
+                self._journal.write(action, event, stable=stable, release=release, reason=reason, details=details)
+
+    def _bring_in_line(self) -> None:
+        served = traffic.served(self._server)
+        if served is None or served.release != repositories.pinned(self._repository):
+            traffic.serve_pinned(self._repository, self._server)
+
+    def _pin(self, number: int) -> None:
+        before = repositories.pinned(self._repository)
+        repositories.pin(self._repository, number)  # from here on a server that starts serves `number`
+        try:
+            traffic.serve_pinned(self._repository, self._server)
+        except ControlFailed:
+            repositories.pin(self._repository, before)
+            traffic.serve_pinned(self._repository, self._server)
+            raise
+        stage.drop_candidate(self._repository, self._server)
+
+    def _split(self, action: str, fraction: float, reason: str, record_texts: bool | None) -> None:
+        if not 0 <= fraction <= 1:
+            raise Refused(f"expected a fraction from 0 to 1, got {fraction}")
+        with self._action(action, repositories.candidate(self._repository), reason) as details:
+            details["fraction"] = fraction
+            candidate = self._staged()
+            if not stage.is_loaded(self._server, candidate):
+                raise Refused(f"expected release {candidate} loaded, but the server was restarted; stage it again")
+            served = traffic.served(self._server)
+            split = served.split if served else Split()
+            if action == "canary":
+                wanted = Split(fraction, split.shadow, split.record_texts)
+            else:
+                wanted = Split(split.canary, fraction, bool(record_texts))
+            traffic.split(self._repository, self._server, wanted)
+
+    def _gates(self, candidate: int, force: bool) -> dict[str, Any]:
+        contents = comparing.contents(self._repository, candidate)
+        found = [one for one in self._journal.entries() if one.action == "compare"]
+        last = next((one for one in reversed(found) if one.details["contents"] == contents), None)
+        failed = last.details["failed"] if last else ["no comparison with the live release; run `compare` first"]
+        if failed and not force:
+            raise GatesFailed(f"release {candidate} may not be promoted: {'; '.join(failed)}")
+        return {"comparison": last.number if last else None, "failed": failed}
+
+    def _staged(self) -> int:
+        candidate = repositories.candidate(self._repository)
+        if candidate is None:
+            raise Refused("expected a staged release, got none; run `stage` first")
+        return candidate
+
+    def _refuse_while_split(self, what: str) -> None:
+        served = traffic.served(self._server)
+        if served and served.candidate is not None:
+            raise Refused(
+                f"expected no canary and no shadow, but release {served.candidate} has one; "
+                f"stop it with fraction 0 before you {what}"
+            )

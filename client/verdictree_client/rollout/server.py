@@ -1,0 +1,85 @@
+"""The running server, as a rollout sees and changes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from verdictree.admin_key import ADMIN_KEY_NAME
+from verdictree.conversation import Conversation
+from verdictree.verdict import Verdict
+from verdictree_client.connection import TLS, triton_arguments
+from verdictree_client.errors import from_triton as guard_error
+from verdictree_client.protocol import read_verdict
+from verdictree_client.rollout.errors import ControlFailed, from_triton
+
+_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_KEY_NAME}"
+_LOAD_SECONDS = 600.0  # a large guard's weights come from a slow disk
+_ASK_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+class Server:
+    """The control API of one Triton server; every failure is a RolloutError, or a GuardError of `ask`."""
+
+    def __init__(self, url: str, admin_key: str | None, tls: TLS | None) -> None:
+        self._url = url
+        self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
+        self._triton = InferenceServerClient(**triton_arguments(url, tls))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._triton.close()
+
+    def load(self, model: str, config: str | None = None) -> None:
+        """Load, or load again, a model as its configuration on disk says, or as `config` (JSON) does."""
+        self._call(self._triton.load_model, model, config=config, client_timeout=_LOAD_SECONDS)
+
+    def unload(self, model: str) -> None:
+        """Unload a model, and return when its last request is answered; nothing where it is not loaded."""
+        if not self.ready_versions(model):
+            return
+        self._call(self._triton.unload_model, model, client_timeout=_LOAD_SECONDS)
+        deadline = time.monotonic() + _LOAD_SECONDS
+        while any(state == "UNLOADING" for state in self._states(model).values()):
+            if time.monotonic() > deadline:
+                raise ControlFailed(f"expected {model} unloaded within {_LOAD_SECONDS:g} s; a request may hang in it")
+            time.sleep(_POLL_SECONDS)
+
+    def ready_versions(self, model: str) -> set[int]:
+        """The versions of a model that take requests."""
+        return {version for version, state in self._states(model).items() if state == "READY"}
+
+    def config(self, model: str) -> Mapping[str, Any] | None:
+        """A loaded model's configuration as the server holds it, by the proto's field names; None: not loaded."""
+        if not self.ready_versions(model):
+            return None
+        answer = self._call(self._triton.get_model_config, model, as_json=True, client_timeout=_ASK_SECONDS)
+        config: Mapping[str, Any] = answer["config"]
+        return config
+
+    def ask(self, ensemble: str, conversation: Conversation) -> Verdict:
+        """What an ensemble says of a conversation; GuardError where it says nothing."""
+        tensor = InferInput("request", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[msgspec.json.encode(conversation)]], dtype=np.object_))
+        try:
+            return read_verdict(self._triton.infer(ensemble, [tensor], client_timeout=_ASK_SECONDS))
+        except InferenceServerException as exc:
+            raise guard_error(exc) from exc
+
+    def _states(self, model: str) -> dict[int, str]:
+        index = self._call(self._triton.get_model_repository_index, as_json=True, client_timeout=_ASK_SECONDS)
+        found = (one for one in index.get("models", []) if one["name"] == model and "version" in one)
+        return {int(one["version"]): one.get("state", "UNKNOWN") for one in found}
+
+    def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(*arguments, headers=self._headers, **options)
+        except InferenceServerException as exc:
+            raise from_triton(exc, self._url) from exc

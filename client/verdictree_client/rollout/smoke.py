@@ -1,0 +1,66 @@
+"""Is what a server loaded the release that was exported? Its golden conversations tell."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from verdictree import calibration as calibrations
+from verdictree import release as releases
+from verdictree.calibration import log_odds
+from verdictree.conversation import Conversation
+from verdictree.release import MARGINALS_MODEL, Golden, Release
+from verdictree.verdict import Verdict
+from verdictree_client.errors import GuardError
+from verdictree_client.rollout.errors import Refused, StageFailed
+from verdictree_client.rollout.server import Server
+
+_WARM_UP_ROUNDS = 4
+_WARM_UP_CONCURRENCY = 4  # at once, so that batches of several sizes run before any user's does
+
+
+def verified(repository: Path, number: int) -> tuple[Release, str | None]:
+    """A release whose every file is what was exported, and its calibration's version; InvalidRelease otherwise."""
+    release = releases.load_verified(repository, number)
+    calibration = calibrations.load(repository / MARGINALS_MODEL / str(number), release)
+    if not release.golden:
+        raise Refused(f"expected golden conversations in release {number}, got none; export it again to roll it out")
+    return release, calibration.version if calibration else None
+
+
+def check(server: Server, ensemble: str, release: Release, calibration: str | None) -> None:
+    """Raise StageFailed unless the ensemble gives each golden conversation the scores that it had at export."""
+    for golden in release.golden:
+        try:
+            verdict = server.ask(ensemble, Conversation(golden.messages))
+        except GuardError as exc:
+            raise StageFailed(f"expected release {release.number} to answer its golden conversations: {exc}") from exc
+        fault = _fault(verdict, golden, release, calibration)
+        if fault:
+            raise StageFailed(f"{ensemble} is not release {release.number} as it was exported: {fault}")
+
+
+def warm_up(server: Server, ensemble: str, release: Release) -> None:
+    """Ask the golden conversations a few times, side by side."""
+    conversations = [Conversation(golden.messages) for golden in release.golden] * _WARM_UP_ROUNDS
+    with ThreadPoolExecutor(_WARM_UP_CONCURRENCY) as pool:
+        try:
+            list(pool.map(lambda one: server.ask(ensemble, one), conversations))
+        except GuardError as exc:
+            raise StageFailed(f"expected release {release.number} to answer side by side: {exc}") from exc
+
+
+def _fault(verdict: Verdict, golden: Golden, release: Release, calibration: str | None) -> str | None:
+    said, meant = (verdict.release, verdict.calibration), (release.number, calibration)
+    if said != meant:
+        return f"expected (release, calibration) {meant}, got {said}"
+    codes = tuple(score.code for score in verdict.categories)
+    if codes != release.policy.codes:
+        return f"expected categories {release.policy.codes}, got {codes}"
+    found = (verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories))
+    expected = (golden.p_unsafe, golden.p_safe, *golden.marginal)
+    names = ("p_unsafe", "p_safe", *codes)
+    for name, got, wanted in zip(names, found, expected, strict=True):
+        if not abs(log_odds(got) - log_odds(wanted)) <= golden.tolerance:
+            return f"expected {name} {wanted:.4f} for {golden.messages[-1].content!r}, got {got:.4f}"
+    return None

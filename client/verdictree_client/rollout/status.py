@@ -1,0 +1,77 @@
+"""Where a rollout stands: what the disk says, what the server does, and what was done last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from verdictree import repository as repositories
+from verdictree.journal import Entry, Journal
+from verdictree.release import COMPOSING_MODELS
+from verdictree_client.rollout import traffic
+from verdictree_client.rollout.configs import Split
+from verdictree_client.rollout.errors import ServerAway
+from verdictree_client.rollout.server import Server
+
+_SHOWN_ENTRIES = 5
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a repository and of the server on it.
+
+    stable     the release that the disk pins: what a server serves that starts now
+    former     the release that `rollback` returns to
+    candidate  the staged release
+    serving    the release that answers `guard` now, None where the server is away or has no guard
+    loaded     the releases that the server holds ready
+    canary, shadow   fractions of live requests, 0 where there is none
+    problem    what does not fit, and what to do about it; empty where all is well
+    """
+
+    stable: int
+    former: int | None
+    candidate: int | None
+    releases: tuple[int, ...]
+    serving: int | None = None
+    loaded: tuple[int, ...] = ()
+    canary: float = 0.0
+    shadow: float = 0.0
+    problem: str = ""
+    last: tuple[Entry, ...] = ()
+
+
+def status(repository: Path, server: Server, journal: Journal) -> Status:
+    """Ask the disk and the server; NotPermitted without the admin key where the server wants it."""
+    stable = repositories.pinned(repository)
+    found = Status(
+        stable=stable,
+        former=journal.former(stable),
+        candidate=repositories.candidate(repository),
+        releases=repositories.releases(repository),
+        last=tuple(journal.entries()[-_SHOWN_ENTRIES:]),
+    )
+    try:
+        served = traffic.served(server)
+        loaded = set.intersection(*(server.ready_versions(model) for model in COMPOSING_MODELS))
+    except ServerAway as exc:
+        return msgspec.structs.replace(found, problem=str(exc))
+    split = served.split if served else Split()
+    return msgspec.structs.replace(
+        found,
+        serving=served.release if served else None,
+        loaded=tuple(sorted(loaded)),
+        canary=split.canary,
+        shadow=split.shadow,
+        problem=_problem(found, served.release if served else None, loaded, journal.unfinished()),
+    )
+
+
+def _problem(found: Status, serving: int | None, loaded: set[int], unfinished: Entry | None) -> str:
+    if unfinished:
+        return f"`{unfinished.action}` was begun by {unfinished.who} at {unfinished.time} and has not ended"
+    if serving != found.stable:
+        return f"the disk pins release {found.stable}, the server serves {serving}; the next command brings it in line"
+    if found.candidate is not None and found.candidate not in loaded:
+        return f"release {found.candidate} is staged but not loaded, the server was restarted; stage it again"
+    return ""

@@ -1,0 +1,7 @@
+"""Compares two releases by what they say of the same conversations: figures with intervals, gates, a report."""
+
+from verdictree_comparison.comparison import Compared, compare_pairs
+from verdictree_comparison.errors import InvalidGates
+from verdictree_comparison.gates import Gates
+
+__all__ = ["Compared", "Gates", "InvalidGates", "compare_pairs"]

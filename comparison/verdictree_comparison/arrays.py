@@ -1,0 +1,100 @@
+"""Pairs of verdicts as arrays: one row of scores and flags for each thing that both releases judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verdictree.pair import Pair
+from verdictree.verdict import Verdict
+from verdictree_comparison.errors import BadPairs
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+UNSAFE = "unsafe"
+RAW_THRESHOLD = 0.2  # of a release without calibration: the decision threshold of arXiv 2511.22312
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What both releases say of one code ("unsafe" or a category), all of shape (n,).
+
+    `live`, `candidate` are scores: calibrated where both releases are, raw otherwise. The flags are each release's own.
+    """
+
+    code: str
+    live: Floats
+    candidate: Floats
+    live_flags: Bools
+    candidate_flags: Bools
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The judged pairs: `pairs[i]` is row i of every array. `only_live`, `only_candidate` are codes of one release."""
+
+    pairs: tuple[Pair, ...]
+    scored: tuple[Scored, ...]
+    is_calibrated: bool
+    only_live: tuple[str, ...]
+    only_candidate: tuple[str, ...]
+
+    @property
+    def live_decisions(self) -> Bools:
+        """(n,) whether the live release flags anything."""
+        return np.asarray(np.any([one.live_flags for one in self.scored], axis=0))
+
+    @property
+    def candidate_decisions(self) -> Bools:
+        """(n,) whether the candidate flags anything."""
+        return np.asarray(np.any([one.candidate_flags for one in self.scored], axis=0))
+
+
+def gather(pairs: Sequence[Pair]) -> Arrays:
+    """The pairs that both releases answered; BadPairs where there is none, or their codes change on the way."""
+    judged = [(pair, pair.candidate) for pair in pairs if pair.candidate is not None]
+    if not judged:
+        raise BadPairs("expected verdicts of both releases, got none: the candidate failed on every conversation")
+    live, candidate = [pair.live for pair, _ in judged], [verdict for _, verdict in judged]
+    live_codes, candidate_codes = _codes(live), _codes(candidate)
+    is_calibrated = all(verdict.calibration is not None for verdict in (*live, *candidate))
+    scored = tuple(
+        Scored(
+            code,
+            np.array([_score(verdict, code, is_calibrated) for verdict in live]),
+            np.array([_score(verdict, code, is_calibrated) for verdict in candidate]),
+            np.array([_flag(verdict, code) for verdict in live]),
+            np.array([_flag(verdict, code) for verdict in candidate]),
+        )
+        for code in (UNSAFE, *(code for code in live_codes if code in candidate_codes))
+    )
+    return Arrays(
+        tuple(pair for pair, _ in judged),
+        scored,
+        is_calibrated,
+        tuple(code for code in live_codes if code not in candidate_codes),
+        tuple(code for code in candidate_codes if code not in live_codes),
+    )
+
+
+def _codes(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    found = {tuple(score.code for score in verdict.categories) for verdict in verdicts}
+    if len(found) != 1:
+        raise BadPairs(f"expected the same categories in all verdicts of a release, got {sorted(found)}")
+    return found.pop()
+
+
+def _score(verdict: Verdict, code: str, is_calibrated: bool) -> float:
+    if code == UNSAFE:
+        raw, calibrated = verdict.p_unsafe, verdict.p_unsafe_calibrated
+    else:
+        raw, calibrated = verdict[code].marginal, verdict[code].calibrated
+    return calibrated if is_calibrated and calibrated is not None else raw
+
+
+def _flag(verdict: Verdict, code: str) -> bool:
+    flag = verdict.flagged if code == UNSAFE else verdict[code].flagged
+    return flag if flag is not None else _score(verdict, code, False) >= RAW_THRESHOLD

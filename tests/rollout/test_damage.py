@@ -1,0 +1,99 @@
+"""Candidates that must never answer anybody."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import msgspec
+import numpy as np
+import pytest
+
+from verdictree import release as releases
+from verdictree import repository as repositories
+from verdictree.errors import InvalidRelease
+from verdictree.release import COMPOSING_MODELS, MANIFEST, sha256
+from verdictree_client.rollout import Refused, StageFailed
+
+pytestmark = pytest.mark.server
+
+
+def write_manifest(repository, release):
+    for model in COMPOSING_MODELS:
+        (repository / model / str(release.number) / MANIFEST).write_bytes(release.to_json())
+
+
+def wrong_hash(repository):
+    graph = repository / "guard_lm/2/model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+
+
+def truncated_weights_with_a_fitting_hash(repository):
+    graph = repository / "guard_lm/2/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:2000])
+    release = releases.load(repository / "guard_lm/2")
+    write_manifest(
+        repository,
+        msgspec.structs.replace(release, files={**release.files, "guard_lm/2/model.onnx": sha256(graph)}),
+    )
+
+
+def wrong_tree(repository):
+    release = releases.load(repository / "guard_lm/2")
+    tree = msgspec.structs.replace(release.tree, safe=release.tree.unsafe, unsafe=release.tree.safe)
+    write_manifest(repository, msgspec.structs.replace(release, tree=tree))
+
+
+def adapter_that_does_not_start(repository):
+    (repository / "guard_tokenizer/2/model.py").write_text("import no_such_library\n")
+
+
+def calibration_of_another_release(repository):
+    (repository / "guard_marginals/2/calibration.json").write_text('{"sha256": "", "calibration": {}}')
+
+
+def config_error(repository):
+    config = repository / "guard_marginals/config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size", "max_batch_sizes"))
+
+
+DAMAGES = {
+    wrong_hash: (InvalidRelease, "not the file that was exported"),
+    truncated_weights_with_a_fitting_hash: (StageFailed, "cannot load model.onnx"),
+    wrong_tree: (StageFailed, "not release 2 as it was exported: expected p_unsafe"),
+    adapter_that_does_not_start: (StageFailed, "no_such_library"),
+    calibration_of_another_release: (InvalidRelease, "calibration.json' is damaged"),
+    config_error: (InvalidRelease, "max_batch_sizes"),
+}
+
+
+def test_damaged_candidates_never_become_ready(rollout, server, saturated, p_unsafe, repository, tmp_path):
+    """Guards against a damaged candidate that takes the live release down, or that can be promoted."""
+    whole = tmp_path / "whole"
+    shutil.copytree(repository, whole, ignore=shutil.ignore_patterns(".rollout"))
+    windows = {}
+    with saturated(server, num_threads=4) as load:
+        steady = (time.time(), time.time() + 4.0)
+        time.sleep(4.0)
+        for damage, (error, said) in DAMAGES.items():
+            damage(repository)
+            begin = time.time()
+            with pytest.raises(error, match=said):
+                rollout.stage(2)
+            windows[damage.__name__] = (begin, time.time())
+            shutil.copytree(whole, repository, dirs_exist_ok=True)
+            (repository / "guard_marginals/2/calibration.json").unlink(missing_ok=True)
+            found = rollout.status()
+            assert (found.serving, found.candidate, found.loaded, found.problem) == (1, None, (1,), ""), damage
+            assert repositories.versions(repository) == (1,)
+            with pytest.raises(Refused, match="expected a staged release"):
+                rollout.promote()
+    assert load.failures == [] and load.mixed(p_unsafe) == []
+    assert {one[3] for one in load.results} == {1}
+    usual = np.median(load.milliseconds([steady]))
+    for name, window in windows.items():
+        during = load.milliseconds([window])
+        print(f"{name}: median {np.median(during):.1f} ms, steady {usual:.1f} ms")
+        assert np.median(during) <= 2 * usual, name

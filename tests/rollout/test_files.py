@@ -1,0 +1,171 @@
+"""What rollouts do to the files of a repository."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from verdictree import calibration as calibrations
+from verdictree import release as releases
+from verdictree import repository as repositories
+from verdictree import startup
+from verdictree.errors import InvalidRelease
+from verdictree.journal import Journal
+from verdictree_client.rollout import Refused, Rollout
+from verdictree_client.rollout import releases as release_files
+
+
+def blocks(repository):
+    """What the repository takes on disk; a file of several names once."""
+    return sum({(one := path.stat()).st_ino: one.st_blocks for path in repository.rglob("*")}.values())
+
+
+def test_derived_release_shares_the_weights(repository):
+    """Guards against a copy of the weights for each change of a threshold, and a release that is not whole."""
+    before = blocks(repository)
+    release = release_files.derive(repository, 1, None, {None: 0.2, "S1": 0.4, "unsafe": 0.1})
+    assert release.number == 3 and releases.load_verified(repository, 3) == release
+    for name in ("guard_lm/{}/model.onnx", "guard_tokenizer/{}/tokenizer.json"):
+        assert os.path.samefile(repository / name.format(1), repository / name.format(3))
+    weights = (repository / "guard_lm/1/model.onnx").stat().st_blocks
+    assert blocks(repository) - before < weights
+    found = calibrations.load(repository / "guard_marginals/3", release)
+    assert [one.threshold for one in (found.unsafe, *found.categories)] == [0.1, 0.4, 0.2, 0.2]
+    assert repositories.pinned(repository) == 1 and repositories.versions(repository) == (1,)
+    assert not list(repository.glob(".release-*"))
+
+
+def test_derive_refuses_what_does_not_fit(repository):
+    """Guards against thresholds for another policy, half a set of them, and another release's calibration."""
+    with pytest.raises(Refused, match="expected codes among unsafe, S1, S2, S10, got S99"):
+        release_files.derive(repository, 1, None, {None: 0.2, "S99": 0.1})
+    with pytest.raises(Refused, match="expected a threshold for unsafe, S2, S10 too"):
+        release_files.derive(repository, 1, None, {"S1": 0.2})
+    release_files.derive(repository, 1, None, {None: 0.2})
+    with pytest.raises(Refused, match="fitted for release 2, got one for release 3"):
+        release_files.derive(repository, 2, repository / "guard_marginals/3/calibration.json", {})
+    with pytest.raises(InvalidRelease, match="damaged"):
+        release_files.derive(repository, 2, repository / "guard_marginals/3/no-such.json", {})
+    assert repositories.releases(repository) == (1, 2, 3)
+
+
+def test_deleted_release_leaves_the_others_whole(repository):
+    """Guards against a deletion that takes shared files, or the adapters that every export copies, along."""
+    release_files.derive(repository, 1, None, {None: 0.2})
+    release_files.delete(repository, 1)
+    assert repositories.releases(repository) == (2, 3)
+    assert releases.load_verified(repository, 3).number == 3
+    left = [path for path in repository.glob("*/1/*") if path.is_file()]
+    assert {path.name for path in left} == {"model.py"}
+    release_files.delete(repository, 2)
+    assert not list(repository.glob("*/2"))
+
+
+@pytest.mark.server
+def test_retire_keeps_what_is_needed(rollout, repository):
+    """Guards against a rollout that deletes the release in service, or the one to return to."""
+    rollout.stage(2)
+    with pytest.raises(Refused, match="not live, got 1"):
+        rollout.retire(1)
+    rollout.promote(force=True, reason="test")
+    with pytest.raises(Refused, match="`rollback` returns to 1"):
+        rollout.retire(1, delete=True)
+    rollout.retire(1)
+    assert rollout.status().loaded == (2,) and repositories.releases(repository) == (1, 2)
+    assert rollout.rollback() == 1, "an unloaded release is loaded again for a rollback"
+    rollout.retire(2, delete=True)
+    assert rollout.status().loaded == (1,) and repositories.releases(repository) == (1,)
+    with pytest.raises(Refused, match="nothing was promoted"):
+        rollout.rollback()
+    with pytest.raises(Refused, match="expected a release of"):
+        rollout.retire(2)
+
+
+@pytest.mark.server
+def test_live_release_changed_on_disk_is_noticed(rollout, repository):
+    """Guards against a load of the candidate that brings another calibration of the live release in with it."""
+    manifest = releases.load(repository / "guard_marginals/1")
+    release_files.derive(repository, 1, None, {None: 0.2})
+    fitted = calibrations.read(repository / "guard_marginals/3/calibration.json")
+    import msgspec
+
+    digest = releases.sha256(repository / "guard_marginals/1/release.json")
+    calibrations.save(
+        msgspec.structs.replace(fitted, release=manifest.number, manifest_sha256=digest, version="1.1"),
+        repository / "guard_marginals/1",
+    )
+    from verdictree_client.rollout import StageFailed
+
+    with pytest.raises(StageFailed, match=r"expected \(release, calibration\) \(1, '1.1'\), got \(1, None\)"):
+        rollout.stage(2)
+
+
+def test_pin_is_whole_at_every_step(repository, monkeypatch):
+    """Guards against a crash between two files that leaves an ensemble whose steps do not load its release."""
+    original = repositories._replace
+
+    def check(path, text):
+        original(path, text)
+        for model in releases.COMPOSING_MODELS:
+            served = repositories._VERSIONS.search((repository / model / "config.pbtxt").read_text()).group(2)
+            assert str(repositories.pinned(repository)) in served.split(", ")
+
+    monkeypatch.setattr(repositories, "_replace", check)
+    repositories.pin(repository, 2)
+    assert repositories.pinned(repository) == 2 and repositories.versions(repository) == (1, 2)
+    repositories.write_ensemble(repository, repositories.CANDIDATE, 1)
+    repositories.keep_only_pinned(repository)
+    assert repositories.versions(repository) == (2,) and repositories.candidate(repository) is None
+
+
+def test_start_ends_what_was_cut_off(repository):
+    """Guards against a journal with an action that never ends, and a candidate that a restart brings back."""
+    journal = Journal(repository, "victim")
+    with journal.lock("promote"):
+        journal.write("promote", "begun", stable=1, release=2)
+        repositories.set_versions(repository, {1, 2})
+        repositories.write_ensemble(repository, repositories.CANDIDATE, 2)
+        assert startup.prepare(repository, None) == 1, "an operator at work is left alone"
+        assert repositories.candidate(repository) == 2 and journal.unfinished()
+    repositories.pin(repository, 2)
+    assert startup.prepare(repository, None) == 2
+    assert journal.unfinished() is None and journal.former(2) == 1
+    assert repositories.candidate(repository) is None and repositories.versions(repository) == (2,)
+    assert startup.prepare(repository, 1) == 1 and journal.former(1) == 2
+
+
+def test_journal_survives_a_cut_off_line(repository):
+    """Guards against a journal that cannot be read, or written on, after a crash in the middle of a line."""
+    journal = Journal(repository, "me")
+    with journal.lock("stage"):
+        journal.write("stage", "begun", stable=1, release=2)
+        with (repository / ".rollout/journal.jsonl").open("ab") as file:
+            file.write(b'{"number": 1, "tim')
+        assert len(journal.entries()) == 1
+        journal.recover(1)
+    assert [(one.number, one.event) for one in journal.entries()] == [(1, "begun"), (1, "recovered")]
+
+
+def test_rollback_goes_back_step_by_step(repository):
+    """Guards against a rollback that swings between two releases instead of going back."""
+    journal = Journal(repository, "me")
+    with journal.lock("test"):
+        for action, event, before, stable in (
+            ("promote", "done", 1, 2),
+            ("promote", "failed", 2, 2),
+            ("promote", "recovered", 2, 3),
+        ):
+            journal.write(action, event, stable=stable, details={"before": before})
+        assert journal.former(3) == 2
+        journal.write("rollback", "done", stable=2, details={"before": 3})
+        assert journal.former(2) == 1
+        journal.write("rollback", "done", stable=1, details={"before": 2})
+        assert journal.former(1) is None
+
+
+def test_missing_repository_is_named(tmp_path):
+    """Guards against an empty repository that a wrong path creates."""
+    with Rollout(tmp_path / "none", "127.0.0.1:1") as rollout, pytest.raises(InvalidRelease, match="none"):
+        rollout.status()
+    assert not (tmp_path / "none").exists()

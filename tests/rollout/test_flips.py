@@ -1,0 +1,41 @@
+"""Promoting and rolling back under a load that leaves the server no rest."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from verdictree.repository import ENSEMBLE
+from verdictree_client.rollout.server import Server
+
+pytestmark = pytest.mark.server
+NUM_CYCLES = 20
+
+
+def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkeypatch):
+    """Guards against requests lost or answered by two releases at once, and against a latency step, at a flip."""
+    flips: list[tuple[float, float]] = []
+    load_model = Server.load
+
+    def timed(self, model, config=None):
+        begin = time.time()
+        load_model(self, model, config)
+        if model == ENSEMBLE:
+            flips.append((begin, time.time()))
+
+    monkeypatch.setattr(Server, "load", timed)
+    with saturated(server) as load:
+        steady = (time.time(), time.time() + 6.0)
+        time.sleep(6.0)
+        for _ in range(NUM_CYCLES):
+            rollout.stage(2)
+            assert rollout.promote(force=True, reason="test") == 2
+            assert rollout.rollback() == 1
+    assert load.failures == [] and load.mixed(p_unsafe) == []
+    assert {one[3] for one in load.results} == {1, 2}
+    assert len(flips) == 2 * NUM_CYCLES
+    usual, flipping = (np.percentile(load.milliseconds(windows), 99) for windows in ([steady], flips))
+    print(f"p99 {usual:.1f} ms steady, {flipping:.1f} ms during {len(flips)} flips, {len(load.results)} requests")
+    assert flipping <= 2 * usual
