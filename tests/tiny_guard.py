@@ -1,12 +1,13 @@
-"""A guard small enough to export in seconds: random Llama weights, its own tokenizer, a moderation chat template."""
+"""A guard small enough to export in seconds: random weights, its own tokenizer, a moderation chat template."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from verdictree.policy import Category, Policy
 
@@ -27,9 +28,19 @@ _TEMPLATE = (
     "{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content | trim }}\n\n{% endfor %}"
     "<END CONVERSATION>\n\nAssess the last {{ speaker }} message.<|eot|><|header|>assistant<|/header|>"
 )
+# The sizes of every tiny model, whatever its architecture.
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(template: str = _TEMPLATE) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -45,27 +56,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
     text = "safe unsafe\nS1,S2,S10\n\nUser: hello Agent: Check the messages below. categories conversation assess last"
     bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|eot|>", bos_token="<|begin|>")
-    fast.chat_template = _TEMPLATE
+    fast.chat_template = template or None
     return fast
 
 
-def write_checkpoint(directory: Path) -> Path:
-    """Write the guard as a Hugging Face checkpoint folder."""
-    fast = tokenizer()
+def write_checkpoint(directory: Path, config: Any = LlamaConfig, template: str = _TEMPLATE, **options: Any) -> Path:
+    """Write the guard as a Hugging Face checkpoint folder; `config` is its architecture's, `options` what differs."""
+    fast = tokenizer(template)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        eos_token_id=fast.eos_token_id,
-        bos_token_id=fast.bos_token_id,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
+    tokens = {"eos_token_id": fast.eos_token_id, "bos_token_id": fast.bos_token_id, "pad_token_id": fast.eos_token_id}
+    settings = {**SIZES, **tokens, "tie_word_embeddings": False, **options}
+    model = AutoModelForCausalLM.from_config(config(vocab_size=len(fast), **settings))
+    model.save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory

@@ -52,7 +52,7 @@ class GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
         """Ragged conversations, where each ends, and which prompt each is asked with."""
-        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch"}}
+        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch", 1: "questions"}}
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:

@@ -140,6 +140,11 @@ def test_damaged_release_is_not_served(models, tmp_path):
         (["classify", "hi", "--url", "127.0.0.1:1"], "127.0.0.1:1"),
         (["classify", "hi", "--deadline", "0"], "--deadline"),
         (["export", "x", "--family", "f", "--policy", "/no/policy.yaml"], "no such policy file"),
+        (
+            ["export", "x", "--family", "f", "--policy", "policies/children.yaml", "--policy", "p.yaml"],
+            "p.yaml: no such",
+        ),
+        (["export", "x", "--family", "f", *["--policy", "policies/children.yaml"] * 2], "got 'children' 2 times"),
         (["explode"], "No such command"),
     ],
 )

@@ -42,8 +42,8 @@ def guard(folder):
 def models(folder, tmp_path_factory):
     """A repository with two releases: 1 explores everything, 2 nothing but the head."""
     path = tmp_path_factory.mktemp("models")
-    export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, path, exploration=EVERYTHING)
-    export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, path, exploration=Exploration(3, 0.999, 8))
+    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING)
+    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=Exploration(3, 0.999, 8))
     return path
 
 
@@ -200,7 +200,7 @@ def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
     """An architecture that exports to something else must not become a release."""
     monkeypatch.setattr(parity, "TOLERANCE", 1e-12)
     with pytest.raises(UnsupportedGuard, match="not exported faithfully"):
-        export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, tmp_path)
+        export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path)
     assert not list(tmp_path.glob("*/1/release.json")) and not list(tmp_path.glob(".release*"))
 
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_exported_is_named(folder, tmp_path, monkeypatch, source,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arguments = {"family_name": "llama-guard-3"} | options
     with pytest.raises(UnsupportedGuard, match=said):
-        export_release(source or str(folder), policy=tiny_guard.POLICY, model_repository=tmp_path, **arguments)
+        export_release(source or str(folder), policies=[tiny_guard.POLICY], model_repository=tmp_path, **arguments)
 
 
 @pytest.fixture
