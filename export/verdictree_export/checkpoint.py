@@ -64,6 +64,8 @@ def load(source: str, adapter: Path | None = None) -> Checkpoint:
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as exc:
         raise _unloadable(source, exc) from exc
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # the default one leaves the soft cap out (Gemma 2)
     if adapter is not None:
         model = _merged(model, adapter)
     return Checkpoint(Path(source).name, model.eval(), tokenizer)

@@ -72,7 +72,7 @@ def export_release(
     load_done(1)
     family = inspection.resolve(guard, family_name)
     prompts, tree = inspection.compile_prompts(guard, family, policies)
-    room = _room(guard, prompts, tree, exploration)
+    max_tokens = min(max_tokens, _room(guard, prompts, tree, exploration))
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
     staging = Staging(model_repository, number)
@@ -81,7 +81,7 @@ def export_release(
         graph_done = progress("write the ONNX graph", 1)
         onnx_model.write(GuardGraph(guard.model, prompts, tree, exploration), staging.graph)
         graph_done(1)
-        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, progress)
+        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, max_tokens, progress)
         release = staging.commit(
             Release(
                 number=number,
@@ -93,7 +93,7 @@ def export_release(
                 policies=policies,
                 conversation=family.conversation,
                 prompts=prompts,
-                max_tokens=min(max_tokens, room),
+                max_tokens=max_tokens,
                 tree=tree,
                 exploration=exploration,
                 parity=figures,
@@ -128,13 +128,14 @@ def _parity(
     tree: VerdictTree,
     exploration: Exploration,
     graph: Path,
+    max_tokens: int,
     progress: Progress,
 ) -> Parity:
     tokenizer = prompt.plain_text_tokenizer(guard)
     conversations: list[tuple[int, Tokens]] = []
     for prefix_id, one in enumerate(prompts):
         text = one.lead + family.conversation.render(_PARITY_CONVERSATIONS[one.role]) + one.tail
-        conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids)))
+        conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
     num_paths = parity.num_paths(tree, exploration, prompts, conversations)
     done = progress("compare the graph with the checkpoint", num_paths)
     return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)

@@ -88,5 +88,6 @@ def write(graph: GuardGraph, path: Path) -> None:
 
 
 def _set_log_epsilon(model: onnx.ModelProto, value: float) -> None:
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "log_epsilon")
-    tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))
+    for tensor in model.graph.initializer:  # a grammar without lists expands nothing and has no such tensor
+        if tensor.name == "log_epsilon":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))

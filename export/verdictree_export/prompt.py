@@ -197,11 +197,12 @@ def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 
 def _closing_token(checkpoint: Checkpoint) -> int | None:
-    if not checkpoint.tokenizer.chat_template:
-        return None
     answer = "safe"
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
-    text = checkpoint.tokenizer.apply_chat_template(turns, tokenize=False)
+    try:
+        text = checkpoint.tokenizer.apply_chat_template(turns, tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError):  # no template, or one that cannot do without a question
+        return None
     after = text.rpartition(answer)[2]
     ids = checkpoint.encode(after)
     return ids[0] if ids and ids[0] in checkpoint.tokenizer.added_tokens_decoder else None

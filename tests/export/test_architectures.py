@@ -32,7 +32,6 @@ from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
 
-MAX_LABELS = 2
 _END = "<|eot|><|header|>assistant<|/header|>"
 _CHAT = (
     "{% for m in messages %}<|header|>{{ m.role }}<|/header|>{{ m.content }}<|eot|>{% endfor %}"
@@ -57,6 +56,7 @@ class Case:
     template: str
     policies: tuple[Policy, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    max_labels: int = 1
 
 
 ROPE = {
@@ -78,11 +78,17 @@ CASES = {
             "rope_scaling": {**ROPE, "original_max_position_embeddings": 64},
         },
     ),
-    "qwen 2, query, key and value bias": Case("instruct", Qwen2Config, _CHAT, (CODES,)),
+    "qwen 2, query, key and value bias": Case("instruct", Qwen2Config, _CHAT, (CODES,), max_labels=2),
     "qwen 3, normalized queries and keys": Case(
         "qwen3guard", Qwen3Config, _TURNS % ("USER", "ASSISTANT"), (NAMED,), {"head_dim": 16}
     ),
-    "mistral, sliding window": Case("wildguard", MistralConfig, "", (LINES,), {"sliding_window": 400, "head_dim": 8}),
+    "mistral, sliding window": Case(
+        "wildguard",
+        MistralConfig,
+        "",
+        (LINES,),
+        {"sliding_window": 600, "max_position_embeddings": 1024, "head_dim": 8},
+    ),
     "gemma 2, soft-capped": Case(
         "shieldgemma",
         Gemma2Config,
@@ -120,15 +126,15 @@ def reach(guard, ids, answer):
     return float(torch.log_softmax(logits, -1)[range(len(answer)), list(answer)].sum().exp())
 
 
-def enumerate_marginals(guard, tree, ids, role):
-    """What the answer names, by a run of the checkpoint for each word and each list of up to MAX_LABELS labels."""
+def enumerate_marginals(guard, tree, ids, role, max_labels):
+    """What the answer names, by a run of the checkpoint for each word and each list of up to `max_labels` labels."""
     answers, num_labels = tree.grammar.answers, len(tree.labels)
     marginal = dict.fromkeys(tree.labels, 0.0)
     for answer, word in zip(answers, tree.words, strict=True):
         for name in answer.names if role in answer.roles else ():
             marginal[name] += reach(guard, ids, word)
     for number, a in enumerate(tree.lists):
-        paths = itertools.chain(*(itertools.product(range(num_labels), repeat=n) for n in range(1, MAX_LABELS + 1)))
+        paths = itertools.chain(*(itertools.product(range(num_labels), repeat=n) for n in range(1, max_labels + 1)))
         for named in paths if role in answers[a].roles else ():
             if named[-1] not in named[:-1]:
                 tokens = tree.verdict_tokens((number * num_labels + named[0], *named[1:]))
@@ -149,7 +155,7 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
     case = CASES[name]
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", case.config, case.template, **case.options)
     release = export_release(
-        str(folder), case.family, case.policies, tmp_path / "models", exploration=Exploration(MAX_LABELS, 0.0, 64)
+        str(folder), case.family, case.policies, tmp_path / "models", exploration=Exploration(case.max_labels, 0.0, 64)
     )
     assert release.parity.max_abs_log_prob_difference < 1e-3
     offline, guard = OfflineGuard(tmp_path / "models", 1, threads=1), checkpoint.load(str(folder))
@@ -167,7 +173,7 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
         if family.grammar.per_category:
             marginal = dict(zip(policy.codes, (one["unsafe"] for one in ruled), strict=True))
         else:
-            marginal = enumerate_marginals(guard, tree, guard.encode(prompts[0]), role)
+            marginal = enumerate_marginals(guard, tree, guard.encode(prompts[0]), role, case.max_labels)
             marginal = {c.code: marginal[family.grammar.label(c)] for c in policy.categories}
         got = np.log([score.marginal for score in verdict.categories])
         np.testing.assert_allclose(got, np.log(list(marginal.values())), atol=1e-2)
