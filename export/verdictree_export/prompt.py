@@ -106,7 +106,7 @@ def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[
 
 def _split(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> Prompt:
     before, after = _around_conversation(checkpoint, family, question, _turns(question.role, _PROBES[0]))
-    _check_labels(family, question.policy, before + after)
+    _check_labels(family, question, before + after)
     probes = [_turns(question.role, content) for content in _PROBES]
     for probe in probes:
         if _around_conversation(checkpoint, family, question, probe) != (before, after):
@@ -123,17 +123,18 @@ def _split(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> P
     )
 
 
-def _check_labels(family: GuardFamily, policy: Policy, constant: str) -> None:
-    grammar = family.grammar
+def _check_labels(family: GuardFamily, question: Question, constant: str) -> None:
+    grammar, policy = family.grammar, question.policy
     if grammar.per_category:
         return
-    if all(answer.opening is None for answer in grammar.answers):
-        known = sorted({name for answer in grammar.answers for name in answer.names})
+    answers = [answer for answer in grammar.answers if question.role in answer.roles]
+    if all(answer.opening is None for answer in answers):
+        known = sorted({name for answer in answers for name in answer.names})
         missing = [code for code in policy.codes if code not in known]
         if missing:
             raise UnsupportedGuard(
-                f"expected categories among {', '.join(known)}, which family {family.name} answers, got "
-                f"{', '.join(missing)}"
+                f"expected categories among {', '.join(known)}, which family {family.name} answers for messages of "
+                f"role {question.role}, got {', '.join(missing)}; change the policy's categories or its roles"
             )
         return
     missing = [label for label in map(grammar.label, policy.categories) if label not in constant]

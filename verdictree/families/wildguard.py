@@ -1,7 +1,7 @@
 """WildGuard: three lines, of which the first is about the request and the others about the response.
 
 arXiv 2406.18495. The categories are the three questions; their codes are fixed: `harmful_request`,
-`response_refusal`, `harmful_response`.
+`response_refusal`, `harmful_response`. About a user's message only the first is answered.
 """
 
 from __future__ import annotations
