@@ -21,6 +21,7 @@ _SPECIAL = ["<|begin|>", "<|header|>", "<|/header|>", "<|eot|>"]
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Shaped like a Llama Guard 3 template: the whole moderation prompt, and an answer that begins with an empty line.
 _TEMPLATE = (
+    "{#- its own categories would be S1 to S13 -#}"
     "{%- set speaker = 'User' if messages[-1].role == 'user' else 'Agent' -%}"
     "<|begin|><|header|>user<|/header|>\n\nCheck the {{ speaker }} messages below.\n\n<BEGIN CATEGORIES>\n"
     "{% for code in categories %}{{ code }}: {{ categories[code] }}\n{% endfor %}<END CATEGORIES>\n\n"

@@ -151,3 +151,6 @@ def test_unknown_and_reasoning_families_are_refused():
         families.recognize("{% if think %}<think>{% endif %}{{ guardian_config['criteria_id'] }}")
     assert families.recognize("{{ messages }}").name == "instruct"
     assert families.recognize("{{ guardian_config.risk_name }}").name == "granite-guardian"
+    for last, name in [("O6", "instruct"), ("O1", "llama-guard-1"), ("S11", "llama-guard-2"), ("S13", "llama-guard-3")]:
+        codes = " ".join(f"S{i}" for i in range(1, int(last[1:]) + 1)) if last[0] == "S" else last
+        assert families.recognize(f"{codes} <BEGIN CONVERSATION>").name == name

@@ -14,6 +14,7 @@ import tiktoken
 from verdictree import families, policy
 from verdictree.errors import AmbiguousGrammar
 from verdictree.tree import compile_tree
+from verdictree_export import checkpoint
 
 END = 10**6
 _LLAMA_3 = (
@@ -79,6 +80,17 @@ def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, 
     assert spelled(encoding, tree.first[at]) == first
     assert spelled(encoding, tree.further[at]) == further
     assert (len(tree.head), len(tree.tail)) == num_nodes
+
+
+@pytest.mark.slow
+def test_golden_tree_of_the_embedded_guard():
+    """SmolLM2 splits digits and spells `unsafe` in two tokens."""
+    guard = checkpoint.load_outline("embedded")
+    tree = compile_tree(families.family("instruct").grammar, CODES, guard.encode, [END])
+    at = CODES.index("S10")
+    assert [guard.tokenizer.decode([token]) for token in tree.first[at]] == ["uns", "afe", "\n", "S", "1", "0"]
+    assert [guard.tokenizer.decode([token]) for token in tree.further[at]] == [",", "S", "1", "0"]
+    assert (len(tree.head), len(tree.tail)) == (6, 4)
 
 
 @pytest.mark.parametrize(

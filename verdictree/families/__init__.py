@@ -29,15 +29,16 @@ def names() -> tuple[str, ...]:
 
 
 def recognize(chat_template: str) -> GuardFamily:
-    """The family whose marks all stand in a checkpoint's chat template; `instruct` where none's do.
+    """The first family whose marks all stand in a checkpoint's chat template; `instruct` where none's do.
 
-    Where several match, the one with most marks. Raises UnsupportedGuard for a guard that reasons before it answers.
+    A guard that is asked through another model's template (Nemotron, WildGuard) cannot be told by it: name its family.
+    Raises UnsupportedGuard for a guard that reasons before it answers.
     """
     if all(mark in chat_template for mark in ("guardian_config", "think")):
         raise UnsupportedGuard(
             "this checkpoint reasons in free text before it rules (Granite Guardian 3.3 and later); a verdict tree "
             "holds short answers only: use Granite Guardian 3.0 or 3.1"
         )
-    marked = [one for one in all_families() if one.template_marks]
-    matching = [one for one in marked if all(mark in chat_template for mark in one.template_marks)]
-    return max(matching, key=lambda one: len(one.template_marks), default=family("instruct"))
+    marked = (one for one in all_families() if one.template_marks)
+    matching = (one for one in marked if all(mark in chat_template for mark in one.template_marks))
+    return next(matching, family("instruct"))

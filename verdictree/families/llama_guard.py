@@ -23,9 +23,10 @@ def _family(version: int, lead: str, prompt: TemplatePrompt, *marks: str) -> Gua
     return GuardFamily(f"llama-guard-{version}", grammar, _USER_AND_AGENT, prompt, ("BEGIN CONVERSATION", *marks))
 
 
+# The newest first: a template is recognized by what the older ones lack.
 FAMILIES = (
-    _family(1, "", TemplatePrompt(), "O1", "[INST]"),
-    _family(2, "", TemplatePrompt(), "S11", "BEGIN UNSAFE CONTENT CATEGORIES"),
-    _family(3, "\n\n", TemplatePrompt(_categories), "categories", "S13"),
-    _family(4, "\n\n", TemplatePrompt(_categories), "categories", "<|header_start|>", "S1", "S13"),
+    _family(4, "\n\n", TemplatePrompt(_categories), "S13", "<|header_start|>"),
+    _family(3, "\n\n", TemplatePrompt(_categories), "S13"),
+    _family(2, "", TemplatePrompt(), "S11"),
+    _family(1, "", TemplatePrompt(), "O1"),
 )
