@@ -166,7 +166,7 @@ def test_damaged_release_is_not_served(models, tmp_path):
         ),
         (["export", "x", "--family", "f", *["--policy", "policies/children.yaml"] * 2], "got 'children' 2 times"),
         (["inspect", "/no/checkpoint", "--policy", "policies/children.yaml"], "folder, hub id or GGUF file"),
-        (["inspect", "x", "--policy", "README.md"], "README.md:1"),
+        (["inspect", "x", "--policy", "README.md"], "README.md:3: not valid YAML"),
         (["export", "x", "--family", "lama", "--policy", "policies/children.yaml"], "expected a guard family among"),
         (["policy", "check", "--release", "77"], "expected a release manifest"),
         (["explode"], "No such command"),

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tiny_guard
@@ -72,7 +73,7 @@ CASES = {
         "nemotron",
         LlamaConfig,
         _CHAT,
-        (NAMED,),
+        (msgspec.structs.replace(NAMED, roles=("assistant",)),),
         {
             "tie_word_embeddings": True,
             "max_position_embeddings": 1024,
