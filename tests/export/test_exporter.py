@@ -18,6 +18,7 @@ from verdictree import families, release, repository
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
+from verdictree.family import Question
 from verdictree.policy import Category
 from verdictree_export import checkpoint, parity, prompt
 from verdictree_export.exporter import export_release
@@ -76,7 +77,7 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
     conversation = ask("How are you? 12")
     verdict = offline.classify([conversation])[0]
     family, tree = families.family("llama-guard-3"), offline.release.tree
-    ids = guard.encode(prompt.render(guard, family, tiny_guard.POLICY, list(conversation.messages)))
+    ids = guard.encode(prompt.render(guard, family, Question(tiny_guard.POLICY, "user"), list(conversation.messages)))
 
     def probability(answer):
         with torch.inference_mode():
@@ -127,10 +128,11 @@ HOSTILE = st.one_of(
 def test_served_tokens_are_the_whole_prompts_tokens(offline, guard, turns):
     """Tokens that merge across the border of the conversation would be read differently than they were trained."""
     messages = tuple(Message("user" if user else "assistant", "".join(parts) + "x") for user, parts in turns)
-    whole = prompt.render(guard, families.family("llama-guard-3"), tiny_guard.POLICY, list(messages))
+    question = Question(tiny_guard.POLICY, messages[-1].role)
+    whole = prompt.render(guard, families.family("llama-guard-3"), question, list(messages))
     assume("<|" not in "".join(message.content for message in messages))
     one = offline.tokenize(Conversation(messages))
-    parts = offline.release.prompts[one.prefix_id]
+    parts = offline.release.prompts[one.prefix_ids[0]]
     assert [*guard.encode(parts.prefix), *one.input_ids, *guard.encode(parts.suffix)] == guard.encode(whole)
 
 

@@ -50,10 +50,13 @@ def export(
     max_tokens: int,
 ) -> None:
     """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
-    from verdictree import policy
+    from verdictree import families, policy
     from verdictree.exploration import Exploration
 
     taxonomies = [policy.load(path) for path in policies]
+    policy.check_distinct(tuple(taxonomies))
+    if family_name != "auto":
+        families.family(family_name)  # a wrong name is told before anything large is imported
     from verdictree.repository import pinned
     from verdictree_export.exporter import export_release
 
