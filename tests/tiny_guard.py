@@ -1,13 +1,14 @@
-"""A guard small enough to export in seconds: random Llama weights, its own tokenizer, a moderation chat template."""
+"""A guard small enough to export in seconds: random weights, its own tokenizer, a moderation chat template."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from verdictree.policy import Category, Policy
 
@@ -21,6 +22,7 @@ _SPECIAL = ["<|begin|>", "<|header|>", "<|/header|>", "<|eot|>"]
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Shaped like a Llama Guard 3 template: the whole moderation prompt, and an answer that begins with an empty line.
 _TEMPLATE = (
+    "{#- its own categories would be S1 to S13 -#}"
     "{%- set speaker = 'User' if messages[-1].role == 'user' else 'Agent' -%}"
     "<|begin|><|header|>user<|/header|>\n\nCheck the {{ speaker }} messages below.\n\n<BEGIN CATEGORIES>\n"
     "{% for code in categories %}{{ code }}: {{ categories[code] }}\n{% endfor %}<END CATEGORIES>\n\n"
@@ -28,9 +30,19 @@ _TEMPLATE = (
     "{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content | trim }}\n\n{% endfor %}"
     "<END CONVERSATION>\n\nAssess the last {{ speaker }} message.<|eot|><|header|>assistant<|/header|>"
 )
+# The sizes of every tiny model, whatever its architecture.
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
 
 
-def tokenizer(vocab_size: int = 420) -> PreTrainedTokenizerFast:
+def tokenizer(template: str = _TEMPLATE, vocab_size: int = 420) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -46,32 +58,31 @@ def tokenizer(vocab_size: int = 420) -> PreTrainedTokenizerFast:
     text = "safe unsafe\nS1,S2,S10\n\nUser: hello Agent: Check the messages below. categories conversation assess last"
     bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|eot|>", bos_token="<|begin|>")
-    fast.chat_template = _TEMPLATE
+    fast.chat_template = template or None
     return fast
 
 
-def write_checkpoint(directory: Path, *, seed: int = 0, vocab_size: int = 420, verdict_strength: float = 0.0) -> Path:
+def write_checkpoint(
+    directory: Path,
+    config: Any = LlamaConfig,
+    template: str = _TEMPLATE,
+    *,
+    seed: int = 0,
+    vocab_size: int = 420,
+    verdict_strength: float = 0.0,
+    **options: Any,
+) -> Path:
     """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
 
-    A guard of random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head
-    favours, after each token of a verdict, the tokens that may follow; its random part still decides between those.
+    `config` is its architecture's, `options` what differs. A guard of random weights hardly ever answers a verdict.
+    With a `verdict_strength` (2 is strong) it does: its head favours, after each token of a verdict, the tokens that
+    may follow; its random part still decides between those.
     """
-    fast = tokenizer(vocab_size)
+    fast = tokenizer(template, vocab_size)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        eos_token_id=fast.eos_token_id,
-        bos_token_id=fast.bos_token_id,
-        tie_word_embeddings=False,
-    )
-    model = LlamaForCausalLM(config)
+    tokens = {"eos_token_id": fast.eos_token_id, "bos_token_id": fast.bos_token_id, "pad_token_id": fast.eos_token_id}
+    settings = {**SIZES, **tokens, "tie_word_embeddings": False, **options}
+    model = AutoModelForCausalLM.from_config(config(vocab_size=len(fast), **settings))
     if verdict_strength:
         _favour_verdicts(model, fast, verdict_strength)
     model.save_pretrained(directory)
@@ -79,7 +90,7 @@ def write_checkpoint(directory: Path, *, seed: int = 0, vocab_size: int = 420, v
     return directory
 
 
-def _favour_verdicts(model: LlamaForCausalLM, fast: PreTrainedTokenizerFast, strength: float) -> None:
+def _favour_verdicts(model: Any, fast: PreTrainedTokenizerFast, strength: float) -> None:
     embedding, head = model.model.embed_tokens.weight.data, model.lm_head.weight.data
     head *= 0.3
     for layer in model.model.layers:  # the last token outweighs what is added to it, so the head knows where it is

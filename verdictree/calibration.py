@@ -1,13 +1,15 @@
 """Calibration: what a release's scores mean on labelled data, and from which score on a category is flagged.
 
-The artifact is one file, `calibration.json`, beside the manifest in `guard_marginals/<N>/`. It is made after the
-export, so the manifest cannot list its hash: the file carries the SHA-256 of its own content instead, and that of the
-manifest that it was fitted for. One file is replaced in one step; two could come apart.
+The artifact is one file, `calibration.json`, beside the manifest in `guard_marginals/<N>/`: a calibration for each
+policy that was calibrated. It is made after the export, so the manifest cannot list its hash: the file carries the
+SHA-256 of its own content instead, and that of the manifest that it was fitted for. One file is replaced in one step;
+two could come apart.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -93,7 +95,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The calibration of one release.
+    """The calibration of one policy of a release: under another policy the same score means something else.
 
     `manifest_sha256` names the release; `data` maps the files that it was fitted on to their SHA-256; `unlabelled` says
     how a category counted that a row says nothing of; `categories` are in the policy's order.
@@ -102,6 +104,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     version: str
     created: str
     release: int
+    policy: str
     manifest_sha256: str
     data: dict[str, str]
     unlabelled: Literal["masked", "negative"]
@@ -123,12 +126,15 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str
-    calibration: msgspec.Raw
+    calibrations: msgspec.Raw
 
 
-def save(calibration: Calibration, directory: Path) -> Path:
-    """Write the artifact into a release's directory of `guard_marginals`, in one step; return its path."""
-    content = msgspec.json.encode(calibration)
+def save(calibrations: Mapping[str, Calibration], directory: Path) -> Path:
+    """Write the artifact, a calibration by policy, into a release's directory of `guard_marginals`; return its path.
+
+    In one step, in place of what was there.
+    """
+    content = msgspec.json.encode(calibrations)
     sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
     path = directory / CALIBRATION
     temporary = path.with_suffix(".tmp")
@@ -137,41 +143,48 @@ def save(calibration: Calibration, directory: Path) -> Path:
     return path
 
 
-def read(path: Path) -> Calibration:
-    """Read a calibration file, whatever release it is for; InvalidRelease where it is missing or damaged."""
+def read(path: Path) -> dict[str, Calibration]:
+    """Read a calibration file, whatever release it is for: a calibration by policy.
+
+    InvalidRelease where it is missing or damaged.
+    """
     try:
         sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
-        calibration = msgspec.json.decode(sealed.calibration, type=Calibration)
+        found = msgspec.json.decode(sealed.calibrations, type=dict[str, Calibration])
     except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
         raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {_FIX}") from exc
-    if hashlib.sha256(bytes(sealed.calibration)).hexdigest() != sealed.sha256:
+    if hashlib.sha256(bytes(sealed.calibrations)).hexdigest() != sealed.sha256:
         raise InvalidRelease(f"the calibration '{path}' is damaged (its content does not match its SHA-256); {_FIX}")
-    return calibration
+    return found
 
 
-def load(directory: Path, release: Release) -> Calibration | None:
-    """Read the artifact in a release's directory of `guard_marginals`; None where there is none.
+def load(directory: Path, release: Release) -> dict[str, Calibration]:
+    """Read the artifact in a release's directory of `guard_marginals`: a calibration by policy, none without a file.
 
     Raises InvalidRelease for a file that is damaged or was made for another release: it is never left out silently.
     """
     path = directory / CALIBRATION
     if not path.exists():
-        return None
-    calibration = read(path)
-    _check(calibration, release, sha256(directory / MANIFEST), path)
-    return calibration
+        return {}
+    found = read(path)
+    manifest = sha256(directory / MANIFEST)
+    for policy, calibration in found.items():
+        _check(calibration, policy, release, manifest, path)
+    return found
 
 
-def _check(calibration: Calibration, release: Release, manifest: str, path: Path) -> None:
+def _check(calibration: Calibration, name: str, release: Release, manifest: str, path: Path) -> None:
     if calibration.release != release.number or calibration.manifest_sha256 != manifest:
         raise InvalidRelease(
             f"the calibration '{path}' was made for another release (expected release {release.number}, manifest "
             f"{manifest[:12]}…, got release {calibration.release}, {calibration.manifest_sha256[:12]}…); {_FIX}"
         )
+    policy = next((policy for policy in release.policies if policy.name == name == calibration.policy), None)
     codes = tuple(outcome.code for outcome in calibration.categories)
-    if codes != release.policy.codes:
+    if policy is None or codes != policy.codes:
         raise InvalidRelease(
-            f"the calibration '{path}' expected categories {release.policy.codes}, got {codes}; {_FIX}"
+            f"the calibration '{path}' expected the categories of a policy of release {release.number}, "
+            f"got {codes} for policy {calibration.policy!r}; {_FIX}"
         )
     for outcome in (calibration.unsafe, *calibration.categories):
         fault = outcome.calibrator.fault()

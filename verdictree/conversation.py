@@ -13,6 +13,7 @@ MAX_MESSAGES = 256
 MAX_BYTES = 512 * 1024
 
 Role = Literal["user", "assistant"]
+ROLES: tuple[Role, ...] = ("user", "assistant")
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,11 +27,11 @@ class Exploration(msgspec.Struct, frozen=True):
     epsilon: float = 0.01
     width: int = 8
 
-    def slots(self, num_labels: int) -> tuple[int, ...]:
-        """How many paths of 1, 2, … labels a request can have expanded."""
+    def slots(self, tree: VerdictTree) -> tuple[int, ...]:
+        """How many paths of 1, 2, … labels a request can have expanded; none where no answer lists labels."""
         slots: list[int] = []
-        for _ in range(self.max_labels):
-            slots.append(min(self.width, (slots[-1] if slots else 1) * num_labels))
+        for _ in range(self.max_labels if tree.first else 0):
+            slots.append(min(self.width, slots[-1] * len(tree.labels) if slots else len(tree.first)))
         return tuple(slots)
 
 
@@ -59,7 +59,8 @@ class NodeLogits:
 class Explored:
     """What was evaluated of one request's verdict tree.
 
-    `blocks[path]` holds the nodes of the tail trie after the labels `path` (indices). A path of the greatest length
+    `blocks[path]` holds the nodes of the tail trie after `path`: an index into the tree's `first`, then indices of
+    labels. A path of the greatest length
     has node 0 only: whether the verdict ends there.
     """
 
@@ -80,14 +81,13 @@ def unpack(
     label_logits    (batch, nodes, vocabulary)
     log_normalizer  (batch, nodes)
     top_logit       (batch, nodes)
-    expansions      (batch, slots, max_labels) label indices of each expanded path, filled up with len(tree.labels);
-                    a slot of nothing else was not used
+    expansions      (batch, slots, max_labels) the indices of each expanded path, filled up with len(tree.first); a slot
+                    of nothing else was not used
 
     `nodes` lists the head's, then for each slot the tail's (node 0 alone for paths of `max_labels` labels).
     """
-    num_labels = len(tree.labels)
-    slots = exploration.slots(num_labels)
-    sizes = [len(tree.tail)] * sum(slots[:-1]) + [1] * slots[-1]
+    unused, slots = len(tree.first), exploration.slots(tree)
+    sizes = [len(tree.tail)] * sum(slots[:-1]) + [1] * sum(slots[-1:])
     starts = np.cumsum([len(tree.head), *sizes])
 
     def nodes(row: int, start: int, size: int) -> NodeLogits:
@@ -96,9 +96,9 @@ def unpack(
 
     results = []
     for row in range(len(label_logits)):
-        used = np.flatnonzero(expansions[row, :, 0] < num_labels)
+        used = np.flatnonzero(expansions[row, :, 0] < unused)
         blocks = {
-            tuple(int(i) for i in expansions[row, slot] if i < num_labels): nodes(row, starts[slot], sizes[slot])
+            tuple(int(i) for i in expansions[row, slot] if i < unused): nodes(row, starts[slot], sizes[slot])
             for slot in used
         }
         results.append(Explored(nodes(row, 0, len(tree.head)), blocks))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from verdictree.conversation import Role
 from verdictree.exploration import Explored, NodeLogits
 from verdictree.tree import Tokens, Trie, VerdictTree
 
@@ -22,56 +23,84 @@ class GreedyStep:
 
 @dataclass(frozen=True)
 class GreedyPath:
-    """The greedy verdict as far as it was followed; `unsafe` is None where not even its first word is a verdict's."""
+    """The greedy verdict as far as it was followed.
 
-    unsafe: bool | None
+    `answer` is the index of the grammar's answer that it is, None where it is none's; `unsafe` says whether that rules
+    so; `closing` that of the closing
+    by which a list ended, None where there is no list or its end was not seen.
+    """
+
+    answer: int | None
+    unsafe: bool
     steps: tuple[GreedyStep, ...]
     complete: bool
+    closing: int | None = None
 
     def text(self, tree: VerdictTree) -> str:
-        """The answer as the guard would write it, without its lead."""
-        if self.unsafe is None:
+        """The answer as the guard would write it, without its lead; a word without a list is not followed further."""
+        if self.answer is None:
             return ""
-        if not self.unsafe:
-            return tree.grammar.safe
-        answer = tree.grammar.unsafe_answer([tree.labels[step.label] for step in self.steps])
-        return answer.removeprefix(tree.grammar.lead)
+        grammar, answer = tree.grammar, tree.grammar.answers[self.answer]
+        listed = [tree.labels[step.label] for step in self.steps] if answer.opening is not None else []
+        closing = "" if self.closing is None else grammar.closings[self.closing // len(tree.end_tokens)]
+        return grammar.text(answer, listed).removeprefix(grammar.lead) + closing
 
 
-def follow(tree: VerdictTree, explored: Explored) -> GreedyPath:
+def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> GreedyPath:
     """Decode greedily: the most likely token of the full vocabulary at each node, as long as it is a verdict's.
 
-    The joint estimate multiplies the tokens that spell `unsafe` and the labels, no separators; the conditional one
-    is the last token's of the label.
+    The joint estimate multiplies the tokens that spell the word and the labels, no separators; the conditional one
+    is the last token's of the label. Labels that a word names by itself have the word's.
     """
     decoder = _Decoder(tree, explored.head)
-    word = decoder.choose(tree.head, [tree.safe, tree.unsafe])
-    if word is None or word == 0:
-        return GreedyPath(None if word is None else False, (), complete=word == 0)
-    joint = decoder.probability(tree.head, tree.unsafe, tree.unsafe_spelling)
-    trie, paths, spelling = tree.head, tree.first, tree.first_spelling
+    asked = [a for a, answer in enumerate(tree.grammar.answers) if role in answer.roles]
+    chosen = decoder.choose(tree.head, [tree.words[a] for a in asked])
+    if chosen is None:
+        return GreedyPath(None, False, (), complete=False)
+    answer, word = asked[chosen], tree.words[asked[chosen]]
+    unsafe = tree.grammar.answers[answer].ruling == "unsafe"
+    joint = decoder.probability(tree.head, word, tree.lead_length)
+    if answer not in tree.lists:
+        last = decoder.probability(tree.head, word, len(word) - 1)
+        names = tree.grammar.answers[answer].names
+        steps = tuple(GreedyStep(tree.labels.index(name), joint, last) for name in names if name in tree.labels)
+        return GreedyPath(answer, unsafe, steps, complete=True)
+    return replace(_follow_list(tree, explored, answer, joint), unsafe=unsafe)
+
+
+def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: float) -> GreedyPath:
+    decoder, number, num_labels = _Decoder(tree, explored.head), tree.lists.index(answer), len(tree.labels)
+    trie, paths = tree.head, tree.first[number * num_labels : (number + 1) * num_labels]
+    spelling, begun, start = tree.first_spelling[number], tree.words[answer], number * num_labels
     steps: list[GreedyStep] = []
+    path: tuple[int, ...] = ()
     while True:
-        label = decoder.choose(trie, paths, begun=tree.unsafe if not steps else ())
+        label = decoder.choose(trie, paths, begun=begun)
         if label is None:
-            return GreedyPath(True, tuple(steps), complete=False)
+            return GreedyPath(answer, False, tuple(steps), complete=False)
         joint *= decoder.probability(trie, paths[label], spelling)
         steps.append(GreedyStep(label, joint, decoder.probability(trie, paths[label], len(paths[label]) - 1)))
-        block = explored.blocks.get(tuple(step.label for step in steps))
+        path = (*path, start + label)
+        block = explored.blocks.get(path)
         if block is None:
-            return GreedyPath(True, tuple(steps), complete=False)
+            return GreedyPath(answer, False, tuple(steps), complete=False)
         decoder = _Decoder(tree, block)
-        token = decoder.best(0, {*tree.end_tokens, *tree.continuations})
-        if token is None or token in tree.end_tokens or len(block.top_logit) < len(tree.tail):
-            return GreedyPath(True, tuple(steps), complete=token in tree.end_tokens)
-        trie, paths, spelling = tree.tail, tree.further, tree.further_spelling
+        token = decoder.best(0, {*tree.endings, *tree.continuations})
+        if token is not None and token not in tree.continuations:
+            closing = decoder.choose(tree.tail, tree.closings) if len(block.top_logit) == len(tree.tail) else None
+            if closing is None and all(len(one) == 1 for one in tree.closings):
+                closing = tree.closings.index((token,))
+            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
+        if token is None or len(block.top_logit) < len(tree.tail):
+            return GreedyPath(answer, False, tuple(steps), complete=False)
+        trie, paths, spelling, begun, start = tree.tail, tree.further, tree.further_spelling, (), 0
 
 
 class _Decoder:
     """Token choices at the nodes of one trie."""
 
     def __init__(self, tree: VerdictTree, nodes: NodeLogits) -> None:
-        self._terminators = {*tree.end_tokens, *tree.continuations}
+        self._terminators = {*tree.endings, *tree.continuations}
         self._column = {token: i for i, token in enumerate(tree.vocabulary)}
         self._nodes = nodes
 

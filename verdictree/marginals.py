@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from verdictree.conversation import Role
 from verdictree.exploration import Explored, NodeLogits, Path
-from verdictree.greedy import GreedyPath, follow
+from verdictree.grammar import Ruling
+from verdictree.greedy import GreedyPath, GreedyStep, follow
 from verdictree.tree import VerdictTree
 
 Array = npt.NDArray[np.float64]
@@ -18,15 +21,14 @@ Array = npt.NDArray[np.float64]
 class Estimates:
     """The probabilities of one conversation; arrays have shape (labels,), everything lies in [0, 1].
 
-    p_safe, p_unsafe   probability that the answer begins with the safe, the unsafe word
+    rulings            probability that the answer begins with a word that rules so, for each ruling of the grammar
     marginal           lower bound of the probability that the answer names the label, at whatever place
     joint, conditional the two estimates along the greedy answer
     unexplored         probability of the answers that were not followed: true marginal ≤ marginal + unexplored
     off_grammar        probability of the answers that were followed and are no verdict
     """
 
-    p_safe: float
-    p_unsafe: float
+    rulings: dict[Ruling, float]
     marginal: Array
     joint: Array
     conditional: Array
@@ -34,73 +36,118 @@ class Estimates:
     off_grammar: float
     greedy: GreedyPath
 
+    @property
+    def p_safe(self) -> float:
+        """Probability that the answer begins with a safe word."""
+        return self.rulings["safe"]
+
+    @property
+    def p_unsafe(self) -> float:
+        """Probability that the answer begins with an unsafe word."""
+        return self.rulings["unsafe"]
+
 
 class Marginalizer:
     """Computes the estimates of any number of conversations from one compiled tree.
 
-    A verdict y names label c where c's tokens stand at a label's place and the next token ends them: the end of the
-    turn, or the first token of a further label. The mass of all such answers is
+    A verdict y names label c where c's tokens stand at a label's place and the next token ends them: the first token
+    of a closing (mostly the end of the turn), or of a further label. The mass of all such answers is
 
-        p(c) = Σ_{(c_1 … c_k = c), c not in c_1 … c_{k-1}}  p(c_1 … c_k) · (p(end | c_1 … c_k) + p(next | c_1 … c_k))
+        p(c) = Σ_{(c_1 … c_k = c), c not in c_1 … c_{k-1}}  p(c_1 … c_k) · p(closing or next | c_1 … c_k)
 
     since whatever follows cannot take c back; the condition counts a label once however often an answer repeats it.
+    A word that names labels by itself adds its own probability.
     """
 
     def __init__(self, tree: VerdictTree) -> None:
         column = {token: i for i, token in enumerate(tree.vocabulary)}
         self._tree = tree
+        self._words = tree.head.path_matrix(tree.words, tree.vocabulary)
+        self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
         self._first = tree.head.path_matrix(tree.first, tree.vocabulary)
         self._further = tree.tail.path_matrix(tree.further, tree.vocabulary)
-        self._words = tree.head.path_matrix([tree.safe, tree.unsafe], tree.vocabulary)
-        self._end_columns = [column[token] for token in tree.end_tokens]
-        self._next_columns = [column[token] for token in tree.continuations]
+        self._closings = tree.tail.path_matrix(tree.closings, tree.vocabulary)
+        self._closes_at_once = all(len(path) == 1 for path in tree.closings)
+        self._terminators = [column[token] for token in sorted({*tree.endings, *tree.continuations})]
+        self._end_columns = [column[token] for token in tree.endings]
         self._longer = _longer_labels(tree.further)
 
-    def __call__(self, explored: Explored) -> Estimates:
-        """The estimates of one conversation.
+    def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
+        """The estimates of one conversation whose last message is of this role.
 
         Source: arXiv 2511.22312; the marginal without its pruning's silent loss, its double counting of repeated
         labels and its confusion of labels that begin alike.
         """
-        p_safe, p_unsafe = _reach(explored.head, self._words)
-        marginal = np.zeros(len(self._tree.labels))
-        complete, unexplored = self._collect(explored, marginal)
-        greedy = follow(self._tree, explored)
+        answers = self._tree.grammar.answers
+        asked = np.array([role in answer.roles for answer in answers])
+        words = np.where(asked, _reach(explored.head, self._words), 0.0)
+        ruled = [(answer.ruling, float(p)) for answer, p in zip(answers, words, strict=True)]
+        rulings = {ruling: sum(p for one, p in ruled if one == ruling) for ruling, _ in ruled}
+        marginal = words @ self._named
+        complete, unexplored = self._collect(explored, marginal, asked)
+        complete += sum(float(p) for a, p in zip(answers, words, strict=True) if a.opening is None)
+        greedy = follow(self._tree, explored, role)
         joint, conditional = np.zeros_like(marginal), np.zeros_like(marginal)
         for step in reversed(greedy.steps):  # reversed: the first place that names a label wins
             joint[step.label], conditional[step.label] = step.joint, step.conditional
         return Estimates(
-            p_safe=float(p_safe),
-            p_unsafe=float(p_unsafe),
+            rulings=rulings,
             marginal=marginal,
             joint=joint,
             conditional=conditional,
             unexplored=unexplored,
-            off_grammar=max(0.0, 1.0 - float(p_safe) - complete - unexplored),
+            off_grammar=max(0.0, 1.0 - complete - unexplored),
             greedy=greedy,
         )
 
-    def _collect(self, explored: Explored, marginal: Array) -> tuple[float, float]:
-        """Add up `marginal` in place; return the mass of complete unsafe verdicts and of paths not followed."""
-        complete = unexplored = 0.0
-        pending: list[tuple[Path, Array]] = [((), _reach(explored.head, self._first))]
+    def _collect(self, explored: Explored, marginal: Array, asked: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Add up `marginal` in place; return the mass of complete lists and of paths not followed."""
+        num_labels, complete, unexplored = len(self._tree.labels), 0.0, 0.0
+        # A path begins with an index into `first`: `start` is that of its list's first label, 0 further down.
+        first = _reach(explored.head, self._first).reshape(len(self._tree.lists), num_labels)
+        pending: list[tuple[Path, int, Array]] = [
+            ((), number * num_labels, first[number]) for number, answer in enumerate(self._tree.lists) if asked[answer]
+        ]
         while pending:
-            path, reach = pending.pop()
-            expanded = np.array([(*path, label) in explored.blocks for label in range(len(reach))])
+            path, start, reach = pending.pop()
+            named = {index % num_labels for index in path}
+            expanded = np.array([(*path, start + label) in explored.blocks for label in range(num_labels)])
             unexplored += float((reach - self._longer @ reach)[~expanded].clip(min=0.0).sum())
             for label in np.flatnonzero(expanded).tolist():
-                block = explored.blocks[(*path, label)]
+                block = explored.blocks[(*path, start + label)]
                 probs = np.exp(block.log_probs[0])
-                ends = float(reach[label] * probs[self._end_columns].sum())
-                goes_on = float(reach[label] * probs[self._next_columns].sum())
-                complete += ends
-                if label not in path:
-                    marginal[label] += ends + goes_on
+                ended = float(reach[label] * probs[self._terminators].sum())
+                if label not in named:
+                    marginal[label] += ended
                 if len(block.log_probs) == len(self._tree.tail) > 1:
-                    pending.append(((*path, label), reach[label] * _reach(block, self._further)))
+                    complete += float(reach[label] * _reach(block, self._closings).sum())
+                    pending.append(((*path, start + label), 0, reach[label] * _reach(block, self._further)))
                 else:
-                    unexplored += goes_on
+                    closed = float(reach[label] * probs[self._end_columns].sum()) if self._closes_at_once else 0.0
+                    complete += closed
+                    unexplored += ended - closed
         return complete, unexplored
+
+
+def one_by_one(categories: Sequence[Estimates]) -> Estimates:
+    """The estimates of one conversation from those of each category, asked by itself: label i is category i.
+
+    The answers to different questions have no joint distribution: P(unsafe) is that of the worst category, a lower
+    bound of the probability that any is violated.
+    """
+    p_unsafe = np.array([one.p_unsafe for one in categories])
+    named = np.array([one.greedy.unsafe for one in categories])
+    steps = tuple(GreedyStep(int(i), float(p_unsafe[i]), float(p_unsafe[i])) for i in np.flatnonzero(named))
+    worst = int(np.argmax(np.where(named, 1.0 + p_unsafe, p_unsafe)))
+    return Estimates(
+        rulings={"safe": min(one.p_safe for one in categories), "unsafe": float(p_unsafe.max())},
+        marginal=p_unsafe,
+        joint=np.where(named, p_unsafe, 0.0),
+        conditional=np.where(named, p_unsafe, 0.0),
+        unexplored=max(one.unexplored for one in categories),
+        off_grammar=max(one.off_grammar for one in categories),
+        greedy=replace(categories[worst].greedy, steps=steps, complete=all(one.greedy.complete for one in categories)),
+    )
 
 
 def _reach(nodes: NodeLogits, paths: Array) -> Array:

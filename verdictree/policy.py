@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-import yaml
 
+from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
+from verdictree.yaml_lines import YamlError, parse
+
+_Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FIELDS = "a policy has name, version and categories (code, name)"
 
 
 class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One hazard: the code that the guard answers with, its name, and what it covers."""
+    """One hazard: the code that verdicts report it by, its name, and what it covers.
+
+    From `threshold` on the category is flagged; it overrides that of the release's calibration. `calibrated=False`
+    keeps the raw marginal as the category's score, even where the release is calibrated.
+    """
 
     code: str
     name: str
     description: str = ""
+    threshold: _Probability | None = None
+    calibrated: bool = True
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A named, versioned list of categories, in the order in which scores are reported.
 
     `instructions` is added to the question that the guard is asked, where its family asks one in its own words.
+    `roles` are those whose messages the policy judges.
     """
 
     name: str
     version: str
     categories: tuple[Category, ...]
     instructions: str = ""
+    roles: tuple[Role, ...] = ROLES
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -39,29 +54,54 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 def load(path: Path) -> Policy:
     """Read a policy file.
 
-    Raises InvalidPolicy, naming the file, for a missing file, invalid YAML, unknown or missing fields,
-    no category, or a category code that is empty, repeated or contains white space or a comma.
+    Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
+    missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated or
+    contains white space or a comma.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        policy = msgspec.convert(raw, Policy)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise InvalidPolicy(f"{path}: no such policy file; give the path of a policy YAML") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    except yaml.YAMLError as exc:
-        raise InvalidPolicy(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from exc
+    try:
+        document = parse(text)
+        policy = msgspec.convert(document.value, Policy)
+    except YamlError as exc:
+        raise InvalidPolicy(f"{path}:{exc.line}: {exc}") from exc
     except msgspec.ValidationError as exc:
-        raise InvalidPolicy(f"{path}: {exc}; a policy has name, version and categories (code, name)") from exc
-    _check_codes(policy, path)
+        raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {exc}; {_FIELDS}") from exc
+    fault = _fault(policy)
+    if fault:
+        place, message = fault
+        raise InvalidPolicy(f"{path}:{document.line(place)}: {message}")
     return policy
 
 
-def _check_codes(policy: Policy, path: Path) -> None:
-    if not policy.categories:
-        raise InvalidPolicy(f"{path}: expected at least one category, got none")
-    for code, count in Counter(policy.codes).items():
+def check_distinct(policies: tuple[Policy, ...]) -> None:
+    """Raise InvalidPolicy unless there is a policy and all names differ: a request names its policy by name."""
+    if not policies:
+        raise InvalidPolicy("expected at least one policy, got none; give --policy")
+    for name, count in Counter(policy.name for policy in policies).items():
         if count > 1:
-            raise InvalidPolicy(f"{path}: category code {code!r} stands {count} times; codes must differ")
+            raise InvalidPolicy(f"expected policies of different names, got {name!r} {count} times; rename one")
+
+
+def _fault(policy: Policy) -> tuple[str, str] | None:
+    """Where in the file a well-formed policy is unusable, and why; None where it is not."""
+    if not _NAME.fullmatch(policy.name):
+        return "$.name", f"policy name {policy.name!r} must be one word of letters, digits, dots, hyphens, underscores"
+    if not policy.categories:
+        return "$.categories", "expected at least one category, got none"
+    if not policy.roles or len(set(policy.roles)) < len(policy.roles):
+        return "$.roles", f"expected roles among {', '.join(ROLES)}, each once, got {list(policy.roles)}"
+    counts = Counter(policy.codes)
+    for index, category in reversed(list(enumerate(policy.categories))):
+        code, place = category.code, f"$.categories[{index}].code"
+        if counts[code] > 1:
+            return place, f"category code {code!r} stands {counts[code]} times; codes must differ"
         if not code or code != "".join(code.split()) or "," in code:
-            raise InvalidPolicy(f"{path}: category code {code!r} must be one word without white space or comma")
+            return place, f"category code {code!r} must be one word without white space or comma"
+        if not category.name.strip():
+            return f"$.categories[{index}].name", f"expected a name for category {code!r}, got an empty string"
+    return None

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from verdictree.conversation import Message, Role
-from verdictree.errors import InvalidRelease
+from verdictree.errors import InvalidConversation, InvalidRelease
 from verdictree.exploration import Exploration
-from verdictree.families import ConversationFormat
+from verdictree.family import ConversationFormat
 from verdictree.policy import Policy
 from verdictree.tree import Tokens, VerdictTree
 
@@ -20,13 +20,15 @@ COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One entry of the graph's prefix bank: the whole prompt is `prefix + lead + conversation + tail + suffix`.
+    """One entry of the graph's prefix bank: how a policy, or one category of it, asks about messages of a role.
 
+    The whole prompt is `prefix + lead + conversation + tail + suffix`.
     Prefix and suffix are compiled into the graph. Lead and tail are constant text too, mostly empty: the words that
     stand between the conversation and the nearest border at which the tokenizer never merges tokens. They are encoded
     with each conversation.
     """
 
+    policy: str
     role: Role
     prefix: str
     lead: str
@@ -34,6 +36,7 @@ class Prompt(msgspec.Struct, frozen=True):
     suffix: str
     prefix_ids: Tokens
     suffix_ids: Tokens
+    category: str | None = None
 
 
 class Parity(msgspec.Struct, frozen=True):
@@ -62,9 +65,9 @@ class Golden(msgspec.Struct, frozen=True):
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """One exported guard. The same manifest lies in the release's directory of each composing model.
 
-    `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files` maps the release's
-    other files, relative to the model repository, to their SHA-256. A release from before there were golden
-    conversations has none.
+    A request names one of `policies`; the first is the default. `prompts[i]` belongs to prefix id i. `max_tokens`
+    bounds a conversation's own tokens. `files` maps the release's other files, relative to the model repository, to
+    their SHA-256. A release from before there were golden conversations has none.
     """
 
     number: int
@@ -73,7 +76,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str | None
     family: str
     precision: str
-    policy: Policy
+    policies: tuple[Policy, ...]
     conversation: ConversationFormat
     prompts: tuple[Prompt, ...]
     max_tokens: int
@@ -83,9 +86,42 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
 
-    def prefix_id(self, role: Role) -> int:
-        """The index of the prompt that asks about messages of this role."""
-        return next(i for i, prompt in enumerate(self.prompts) if prompt.role == role)
+    @property
+    def policy(self) -> Policy:
+        """The default policy: that of requests which name none."""
+        return self.policies[0]
+
+    def policy_named(self, name: str | None) -> Policy:
+        """The policy of this name, the default for None.
+
+        Raises InvalidConversation, naming the known ones, where there is none: no tenant gets another's policy.
+        """
+        for policy in self.policies:
+            if name in (None, policy.name):
+                return policy
+        known = ", ".join(repr(policy.name) for policy in self.policies)
+        raise InvalidConversation(
+            f"expected policy {known} or none, got {name!r}; release {self.number} has no other policy"
+        )
+
+    @property
+    def num_questions(self) -> int:
+        """How many prompts a request is asked with: 1, or as many as the longest policy has categories."""
+        return max(len(policy.categories) for policy in self.policies) if self.tree.grammar.per_category else 1
+
+    def prefix_ids(self, policy: Policy, role: Role) -> tuple[int, ...]:
+        """The indices of the `num_questions` prompts by which `policy` asks about messages of this role.
+
+        A policy of fewer categories repeats its last prompt: the requests of a batch have one shape.
+        Raises InvalidConversation, naming the policy's roles, where it judges no messages of this role.
+        """
+        found = [i for i, one in enumerate(self.prompts) if (one.policy, one.role) == (policy.name, role)]
+        if found:
+            return (*found, *found[-1:] * (self.num_questions - len(found)))
+        raise InvalidConversation(
+            f"expected a last message of role {' or '.join(policy.roles)}, which policy {policy.name!r} judges, "
+            f"got {role!r}; choose another policy or end the conversation before that message"
+        )
 
     def to_json(self) -> bytes:
         """The manifest's file content."""

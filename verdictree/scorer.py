@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from verdictree.calibration import Calibration
+from verdictree.conversation import Role
 from verdictree.exploration import Explored, Floats, unpack
-from verdictree.marginals import Marginalizer
+from verdictree.marginals import Estimates, Marginalizer, one_by_one
+from verdictree.policy import Policy
 from verdictree.release import Release
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 
 
 class Scorer:
-    """Turns what the graph computed for a batch into one verdict a request, calibrated where there is a calibration."""
+    """Turns what the graph computed for a batch into one verdict a request, calibrated where its policy is calibrated.
 
-    def __init__(self, release: Release, calibration: Calibration | None = None) -> None:
+    `calibrations` maps policies' names to their calibration.
+    """
+
+    def __init__(self, release: Release, calibrations: Mapping[str, Calibration] | None = None) -> None:
         self._release = release
-        self._calibration = calibration
+        self._calibrations = calibrations or {}
         self._marginalize = Marginalizer(release.tree)
+        tree, label = release.tree, release.tree.grammar.label
+        one_by_one = tree.grammar.per_category
+        self._columns = {
+            policy.name: [i if one_by_one else tree.labels.index(label(c)) for i, c in enumerate(policy.categories)]
+            for policy in release.policies
+        }
 
     def __call__(
         self,
@@ -30,62 +42,88 @@ class Scorer:
         top_logit: Floats,
         expansions: npt.NDArray[np.int32],
         *,
-        prefix_ids: Sequence[int],
+        prefix_ids: Sequence[Sequence[int]],
         token_counts: Sequence[tuple[int, int]],
     ) -> list[Verdict]:
-        """Verdicts of a batch; the first four as `exploration.unpack` takes them.
+        """Verdicts of a batch; the first four as `exploration.unpack` takes them, the questions of a request in a row.
 
-        prefix_ids    (batch,) the prompt of each request
+        prefix_ids    (batch, questions) the prompts of each request
         token_counts  (batch, 2) its conversation tokens that were judged, and those that were cut off before
         """
-        release = self._release
-        explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
-        verdicts = [
-            self._verdict(one, int(prefix_id), int(kept), int(cut))
-            for one, prefix_id, (kept, cut) in zip(explored, prefix_ids, token_counts, strict=True)
-        ]
-        return verdicts if self._calibration is None else _calibrated(verdicts, self._calibration)
+        release, asked = self._release, self._release.num_questions
 
-    def _verdict(self, explored: Explored, prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
-        release, tree = self._release, self._release.tree
-        estimates = self._marginalize(explored)
-        scores = zip(release.policy.categories, estimates.marginal, estimates.joint, estimates.conditional, strict=True)
-        greedy = estimates.greedy
-        return Verdict(
+        def by_question(part: Any) -> Any:
+            return part.reshape(part.shape[0] * asked, part.shape[1] // asked, *part.shape[2:])
+
+        outputs = map(by_question, (label_logits, log_normalizer, top_logit, expansions))
+        explored = unpack(release.tree, release.exploration, *outputs)
+        requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
+        return [
+            self._verdict(one, int(prefixes[0]), int(kept), int(cut))
+            for one, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
+        ]
+
+    def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
+        release, prompt = self._release, self._release.prompts[prefix_id]
+        policy = release.policy_named(prompt.policy)
+        estimates = self._estimates(policy, explored, prompt.role)
+        verdict = Verdict(
             release=release.number,
-            policy=release.policy.name,
-            role=release.prompts[prefix_id].role,
+            policy=policy.name,
+            role=prompt.role,
             p_unsafe=estimates.p_unsafe,
             p_safe=estimates.p_safe,
-            categories=tuple(
-                CategoryScore(category.code, category.name, float(marginal), float(joint), float(conditional))
-                for category, marginal, joint, conditional in scores
-            ),
+            categories=self._categories(policy, estimates),
             unexplored=estimates.unexplored,
             off_grammar=estimates.off_grammar,
-            greedy=GreedyVerdict(
-                text=greedy.text(tree),
-                labels=tuple(tree.labels[step.label] for step in greedy.steps),
-                complete=greedy.complete,
-            ),
+            greedy=self._greedy(policy, estimates),
             num_tokens=num_tokens,
             num_truncated_tokens=num_truncated,
+            p_controversial=estimates.rulings.get("controversial"),
         )
+        calibration = self._calibrations.get(policy.name)
+        return verdict if calibration is None else _calibrated(verdict, calibration)
+
+    def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
+        if not self._release.tree.grammar.per_category:
+            return self._marginalize(explored[0], role)
+        return one_by_one([self._marginalize(one, role) for one in explored[: len(policy.categories)]])
+
+    def _greedy(self, policy: Policy, estimates: Estimates) -> GreedyVerdict:
+        tree, greedy = self._release.tree, estimates.greedy
+        written = policy.codes if tree.grammar.per_category else tree.labels
+        codes = {tree.grammar.label(category): category.code for category in policy.categories}
+        labels = [written[step.label] for step in greedy.steps]
+        return GreedyVerdict(greedy.text(tree), tuple(codes.get(label, label) for label in labels), greedy.complete)
+
+    def _categories(self, policy: Policy, estimates: Estimates) -> tuple[CategoryScore, ...]:
+        columns, calibration = self._columns[policy.name], self._calibrations.get(policy.name)
+        marginal = estimates.marginal[columns]
+        calibrated = None if calibration is None else calibration.apply(marginal)[0]
+        scores = []
+        for i, category in enumerate(policy.categories):
+            score = CategoryScore(
+                category.code,
+                category.name,
+                float(marginal[i]),
+                float(estimates.joint[columns[i]]),
+                float(estimates.conditional[columns[i]]),
+                None if calibrated is None or not category.calibrated else float(calibrated[i]),
+            )
+            fitted = None if calibration is None else calibration.categories[i].threshold
+            scores.append(_flagged(score, fitted if category.threshold is None else category.threshold))
+        return tuple(scores)
 
 
-def _calibrated(verdicts: Sequence[Verdict], calibration: Calibration) -> list[Verdict]:
-    scores, flags = calibration.apply([[score.marginal for score in verdict.categories] for verdict in verdicts])
-    p_unsafe, flagged = calibration.apply_unsafe([verdict.p_unsafe for verdict in verdicts])
-    return [
-        msgspec.structs.replace(
-            verdict,
-            categories=tuple(
-                msgspec.structs.replace(category, calibrated=score, flagged=flag)
-                for category, score, flag in zip(verdict.categories, scores[i].tolist(), flags[i].tolist(), strict=True)
-            ),
-            p_unsafe_calibrated=float(p_unsafe[i]),
-            flagged=bool(flagged[i]),
-            calibration=calibration.version,
-        )
-        for i, verdict in enumerate(verdicts)
-    ]
+def _flagged(score: CategoryScore, threshold: float | None) -> CategoryScore:
+    if threshold is None:
+        return score
+    value = score.marginal if score.calibrated is None else score.calibrated
+    return msgspec.structs.replace(score, flagged=value >= threshold)
+
+
+def _calibrated(verdict: Verdict, calibration: Calibration) -> Verdict:
+    p_unsafe, flagged = calibration.apply_unsafe(verdict.p_unsafe)
+    return msgspec.structs.replace(
+        verdict, p_unsafe_calibrated=float(p_unsafe), flagged=bool(flagged), calibration=calibration.version
+    )

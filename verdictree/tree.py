@@ -8,19 +8,15 @@ the end of a label to the next one. A guard's next-token distribution is needed 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.errors import AmbiguousGrammar
 from verdictree.grammar import VerdictGrammar
-
-Tokens = tuple[int, ...]
-Encode = Callable[[str], Sequence[int]]
-
-_MAX_TRIPLES = 4096
+from verdictree.spelling import Encode, Spelling, check
+from verdictree.spelling import Tokens as Tokens
 
 
 class Trie(msgspec.Struct, frozen=True):
@@ -76,41 +72,63 @@ class Trie(msgspec.Struct, frozen=True):
         for index, sequence in enumerate(sequences):
             for node, token in zip(self.walk(sequence), sequence, strict=True):
                 matrix[node, column[token], index] = 1.0
-        return matrix.reshape(-1, len(sequences))
+        return matrix.reshape(len(self) * len(vocabulary), len(sequences))
 
 
 class VerdictTree(msgspec.Struct, frozen=True):
     """A grammar compiled for one tokenizer.
 
-    `safe` and `unsafe` are the tokens of the two words, `first[i]` those from the prompt to label i as first label,
-    `further[i]` those from the end of another label to label i. `head` is the trie of the former, `tail` that of the
-    latter. `unsafe_spelling`, `first_spelling` and `further_spelling` say from which token of such a path on the word
-    or label itself is spelled; what stands before separates. `vocabulary` lists every token id that a verdict can hold.
+    `words[a]` are the tokens of answer a up to and including its word. `first[i]` are those from the prompt to the
+    first label of a list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `further[i]`
+    are those from the end of another label to label i, `closings` those from the end of the last label to the end of
+    the turn. `head` is the trie of words and first labels, `tail` that of further labels and closings. `lead_length`,
+    `first_spelling` (one for each list) and `further_spelling` say from which token of such a path on the word or
+    label itself is spelled; what stands before leads in or separates. `vocabulary` lists every token id that a
+    verdict can hold.
     """
 
     grammar: VerdictGrammar
     labels: tuple[str, ...]
-    safe: Tokens
-    unsafe: Tokens
+    words: tuple[Tokens, ...]
     first: tuple[Tokens, ...]
     further: tuple[Tokens, ...]
+    closings: tuple[Tokens, ...]
     head: Trie
     tail: Trie
-    unsafe_spelling: int
-    first_spelling: int
+    lead_length: int
+    first_spelling: tuple[int, ...]
     further_spelling: int
     end_tokens: Tokens
     vocabulary: Tokens
+
+    @property
+    def lists(self) -> tuple[int, ...]:
+        """The answers that open a list of labels."""
+        return tuple(a for a, answer in enumerate(self.grammar.answers) if answer.opening is not None)
+
+    @property
+    def safe(self) -> Tokens:
+        """The tokens of the first safe answer's word."""
+        return self.words[self.grammar.answers.index(self.grammar.first("safe"))]
+
+    @property
+    def unsafe(self) -> Tokens:
+        """The tokens of the first unsafe answer's word."""
+        return self.words[self.grammar.answers.index(self.grammar.first("unsafe"))]
 
     @property
     def continuations(self) -> Tokens:
         """The tokens that begin a further label right after a label has ended."""
         return tuple(sorted({path[0] for path in self.further}))
 
-    def verdict_tokens(self, named: Sequence[int]) -> Tokens:
-        """The tokens of the unsafe answer that names the labels with these indices, without the end of the turn."""
-        tokens = self.first[named[0]]
-        return tokens + tuple(itertools.chain.from_iterable(self.further[i] for i in named[1:]))
+    @property
+    def endings(self) -> Tokens:
+        """The tokens that end a list right after a label: the first ones of the closings."""
+        return tuple(sorted({path[0] for path in self.closings}))
+
+    def verdict_tokens(self, path: Sequence[int]) -> Tokens:
+        """The tokens of the answer along `path` (an index into `first`, then some into `further`), not closed."""
+        return self.first[path[0]] + tuple(itertools.chain.from_iterable(self.further[i] for i in path[1:]))
 
 
 def compile_tree(
@@ -124,84 +142,32 @@ def compile_tree(
     Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
     lets a label's tokens depend on its neighbours, or hides where a label ends.
     """
+    spelling = Spelling(grammar, tuple(labels), encode)
     ends = tuple(sorted(set(end_tokens)))
-    safe, unsafe = tuple(encode(grammar.safe_answer())), tuple(encode(grammar.unsafe_answer()))
-    first = {label: tuple(encode(grammar.unsafe_answer([label]))) for label in labels}
-    further = {label: _further_tokens(grammar, labels[0], label, first[labels[0]], encode) for label in labels}
-    _check_factorization(grammar, first, further, encode)
-    _check_words(grammar, safe, unsafe, first)
-    _check_label_ends(further, ends)
+    first, further = spelling.first(), spelling.further()
+    closings = tuple((*closing, end) for closing in spelling.closings() for end in ends) if first else ()
+    words = spelling.words()
+    check(spelling, words, first, further, closings)
+    openings = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
+    rows = [first[i : i + len(labels)] for i in range(0, len(first), len(labels))] if first else []
     return VerdictTree(
         grammar=grammar,
         labels=tuple(labels),
-        safe=safe,
-        unsafe=unsafe,
-        first=tuple(first.values()),
-        further=tuple(further.values()),
-        head=_trie([safe, unsafe, *first.values()]),
-        tail=_trie(further.values()),
-        unsafe_spelling=_separator_length([unsafe], encode(grammar.lead), 0),
-        first_spelling=_separator_length(
-            first.values(), encode(grammar.unsafe_answer() + grammar.opening), len(unsafe)
+        words=words,
+        first=first,
+        further=further,
+        closings=closings,
+        head=_trie([*words, *first]),
+        tail=_trie([*further, *closings]),
+        lead_length=_separator_length(words, encode(grammar.lead), 0),
+        first_spelling=tuple(
+            _separator_length(row, opening, len(encode(grammar.text(answer))))
+            for row, opening, answer in zip(rows, openings, spelling.lists, strict=True)
         ),
-        further_spelling=_separator_length(further.values(), encode(grammar.separator), 0),
+        further_spelling=_separator_length(further, encode(grammar.separator) if further else (), 0),
         end_tokens=ends,
-        vocabulary=tuple(sorted({*ends, *safe, *unsafe, *itertools.chain(*first.values(), *further.values())})),
+        vocabulary=tuple(sorted({*ends, *itertools.chain(*words, *first, *further, *closings)})),
     )
-
-
-def _further_tokens(grammar: VerdictGrammar, before: str, label: str, start: Tokens, encode: Encode) -> Tokens:
-    text = grammar.unsafe_answer([before, label])
-    whole = tuple(encode(text))
-    if whole[: len(start)] != start or len(whole) == len(start):
-        raise AmbiguousGrammar(
-            f"expected the tokens of {grammar.unsafe_answer([before])!r} {list(start)} to begin those of {text!r} "
-            f"{list(whole)}; this tokenizer merges a label's end with what follows: use labels that end differently"
-        )
-    return whole[len(start) :]
-
-
-def _check_factorization(
-    grammar: VerdictGrammar, first: dict[str, Tokens], further: dict[str, Tokens], encode: Encode
-) -> None:
-    triples = itertools.islice(itertools.product(first, repeat=3), _MAX_TRIPLES)
-    for named in itertools.chain(itertools.product(first, repeat=2), triples):
-        text = grammar.unsafe_answer(named)
-        expected = first[named[0]] + tuple(itertools.chain(*(further[label] for label in named[1:])))
-        got = tuple(encode(text))
-        if got != expected:
-            raise AmbiguousGrammar(
-                f"the tokens of {text!r} are {list(got)}, but its labels one by one give {list(expected)}; "
-                "this tokenizer spells a label differently beside others: use other labels or another separator"
-            )
-
-
-def _check_words(grammar: VerdictGrammar, safe: Tokens, unsafe: Tokens, first: dict[str, Tokens]) -> None:
-    for label, path in first.items():
-        text = grammar.unsafe_answer([label])
-        if path[: len(unsafe)] != unsafe or len(path) == len(unsafe):
-            raise AmbiguousGrammar(
-                f"expected the tokens of {grammar.unsafe_answer()!r} {list(unsafe)} to begin those of {text!r} "
-                f"{list(path)}; this tokenizer merges the unsafe word with what follows"
-            )
-        if path[: len(safe)] == safe or unsafe == safe[: len(unsafe)]:
-            raise AmbiguousGrammar(
-                f"{text!r} {list(path)} cannot be told from {grammar.safe_answer()!r} {list(safe)}: "
-                "the tokens of one begin the other"
-            )
-
-
-def _check_label_ends(further: dict[str, Tokens], ends: Tokens) -> None:
-    terminators = {*ends, *(sequence[0] for sequence in further.values())}
-    for (a, a_tokens), (b, b_tokens) in itertools.permutations(further.items(), 2):
-        if a_tokens == b_tokens:
-            raise AmbiguousGrammar(f"labels {a!r} and {b!r} have the same tokens {list(a_tokens)}; rename one")
-        extends = b_tokens[: len(a_tokens)] == a_tokens
-        if extends and b_tokens[len(a_tokens)] in terminators:
-            raise AmbiguousGrammar(
-                f"label {b!r} {list(b_tokens)} goes on from label {a!r} {list(a_tokens)} with token "
-                f"{b_tokens[len(a_tokens)]}, which also ends a label; rename one"
-            )
 
 
 def _separator_length(paths: Iterable[Tokens], separator: Sequence[int], otherwise: int) -> int:

@@ -11,8 +11,8 @@ class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     marginal     probability that the verdict names the category, at whatever place
     joint        product of the label tokens of the greedy verdict up to this category; 0 if it is not named there
     conditional  probability of the category's last token where the greedy verdict names it; 0 if it is not
-    calibrated   the marginal after calibration on labelled data; None where the release is not calibrated
-    flagged      whether `calibrated` reaches the category's threshold; None where the release is not calibrated
+    calibrated   the marginal after calibration on labelled data; None where the category is not calibrated
+    flagged      whether `calibrated`, or else the marginal, reaches the category's threshold; None where it has none
     """
 
     code: str
@@ -40,9 +40,12 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the guard says of one conversation, as probabilities over its own answers.
 
     The true marginal of a category lies in [marginal, marginal + unexplored]. `p_safe` and `p_unsafe` are the
-    probabilities that the answer begins with the safe or the unsafe word; `off_grammar` is the probability of
-    answers that are no verdict at all. All are normalized over the model's full vocabulary. Where the release is
-    calibrated, `calibration` names the calibration's version and `flagged` says whether `p_unsafe_calibrated` reaches
+    probabilities that the answer begins with the safe or the unsafe word, `p_controversial` with that in between, which
+    few guards have (else None). A guard that is asked about one category at a time has `p_unsafe` of its most and
+    `p_safe` of its least harmless category. `off_grammar` is the probability of
+    answers that are no verdict at all. All are normalized over the model's full vocabulary. `categories` are the
+    policy's; the greedy verdict may name others that the release knows. Where the policy is calibrated, `calibration`
+    names the calibration's version and `flagged` says whether `p_unsafe_calibrated` reaches
     its threshold; each is None otherwise.
     """
 
@@ -60,6 +63,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     p_unsafe_calibrated: float | None = None
     flagged: bool | None = None
     calibration: str | None = None
+    p_controversial: float | None = None
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from verdictree.verdict import CategoryScore
 from verdictree_evaluation.formats import Row
 from verdictree_evaluation.predictions import Prediction
 
@@ -124,9 +125,14 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         },
         greedy=np.array([[c in verdict.greedy.labels for c in codes] for _, verdict, _ in pairs], bool).reshape(shape),
         label_logits=np.array([logits for _, _, logits in pairs], dtype=np.float64) if has_logits else None,
-        calibrated=np.array([[one.calibrated for one in row] for row in scores], float) if has_calibrated else None,
+        calibrated=np.array([[_calibrated(one) for one in row] for row in scores], float) if has_calibrated else None,
         p_unsafe_calibrated=(
             np.array([verdict.p_unsafe_calibrated for _, verdict, _ in pairs], float) if has_calibrated else None
         ),
         unexplored=np.array([verdict.unexplored for _, verdict, _ in pairs], dtype=np.float64),
     )
+
+
+def _calibrated(score: CategoryScore) -> float:
+    # A category that its policy leaves uncalibrated is judged by its raw score.
+    return score.marginal if score.calibrated is None else score.calibrated

@@ -7,7 +7,7 @@ on u; a row that the guard finds safe (p_safe > p_unsafe) names nothing. They yi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,14 @@ class LabelLogits:
     have at the prefix, log p(label | prefix) + log Σ exp; what goes on to a longer label (S1 → S10) is not counted.
     """
 
-    def __init__(self, tree: VerdictTree) -> None:
+    def __init__(self, tree: VerdictTree, labels: Sequence[str]) -> None:
+        """Those of `labels`, which are among the tree's."""
         paths = tree.first
         shared = 0
         while all(len(path) > shared + 1 for path in paths) and len({path[shared] for path in paths}) == 1:
             shared += 1
         whole = tree.head.path_matrix(paths, tree.vocabulary)
+        self._columns = [tree.labels.index(label) for label in labels]
         self._node = tree.head.walk(paths[0][: shared + 1])[-1]
         self._matrix = whole - tree.head.path_matrix([paths[0][:shared]], tree.vocabulary)
         self._extends = np.array([[_extends(long, short) for long in paths] for short in paths])
@@ -77,7 +79,7 @@ class LabelLogits:
         own = np.exp(log_p) - np.where(self._extends, np.exp(log_p), 0.0).sum(axis=1)
         shorter = self._extends.any(axis=1)
         exact = np.where(shorter, np.log(np.maximum(own, np.finfo(np.float64).tiny)), log_p)
-        return np.asarray(exact + float(head.log_normalizer[self._node]))
+        return np.asarray(exact + float(head.log_normalizer[self._node]))[self._columns]
 
 
 def _extends(longer: tuple[int, ...], shorter: tuple[int, ...]) -> bool:

@@ -23,11 +23,13 @@ Unlabelled = Literal["masked", "negative"]
 class Plan:
     """How to calibrate: the rule of every threshold, those of single codes (`unsafe` is P(unsafe)), and the rest.
 
+    `raw` are the codes that the policy leaves uncalibrated.
     `unlabelled`: whether a category that a row says nothing of is left out (masked) or counts as absent (negative).
     """
 
     rule: Rule = MAX_F1
     rules: Mapping[str, Rule] | None = None
+    raw: frozenset[str] = frozenset()
     min_positives: int = calibrators.MIN_POSITIVES
     unlabelled: Unlabelled = "masked"
     seed: int = 0
@@ -62,7 +64,10 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
     losses: dict[str, dict[Method, float]] = {}
 
     def outcome(code: str, scores: Array, truth: Bools) -> Outcome:
-        found = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
+        if code in plan.raw:
+            found = calibrators.Fit(Calibrator(), {}, "the policy leaves it uncalibrated")
+        else:
+            found = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
         losses[code] = found.losses
         rule = plan.rule_of(code)
         threshold, note = choose(rule, found.calibrator(scores), truth)
@@ -81,13 +86,21 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
 
 
 def artifact(
-    fitted: Fitted, plan: Plan, *, version: str, release: int, manifest_sha256: str, data: dict[str, str]
+    fitted: Fitted,
+    plan: Plan,
+    *,
+    version: str,
+    release: int,
+    policy: str,
+    manifest_sha256: str,
+    data: dict[str, str],
 ) -> Calibration:
-    """The fit as the artifact of a release."""
+    """The fit as the calibration of a release's policy."""
     return Calibration(
         version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         release=release,
+        policy=policy,
         manifest_sha256=manifest_sha256,
         data=data,
         unlabelled=plan.unlabelled,
@@ -97,7 +110,7 @@ def artifact(
 
 
 def next_version(release: int, previous: Calibration | None) -> str:
-    """`RELEASE.N`: N counts the calibrations of a release, from 1."""
+    """`RELEASE.N`: N counts the calibrations of a policy of the release, from 1."""
     number = int(previous.version.rpartition(".")[2]) + 1 if previous else 1
     return f"{release}.{number}"
 

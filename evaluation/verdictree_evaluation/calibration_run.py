@@ -11,6 +11,7 @@ from rich.table import Table
 
 from verdictree import calibration as calibrations
 from verdictree.calibration import Calibration
+from verdictree.policy import Policy
 from verdictree.release import MANIFEST, sha256
 from verdictree_evaluation import calibrate, outputs
 from verdictree_evaluation.datasets import Problem
@@ -47,10 +48,10 @@ class Summary:
 
 def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary:
     """Fit a release's calibration and write it into the release."""
-    plan = _plan(session)
     guard = session.guard()
     if not isinstance(guard, InProcess):
         raise EvaluationError("expected a release of a model repository, got a server; give --repository")
+    plan = _plan(session, guard.policy)
     dataset = session.load(data, guard.codes)
     scored, refused = session.score(guard, dataset, out / outputs.PREDICTIONS)
     fitted = calibrate.fit(scored, plan)
@@ -58,12 +59,13 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
     artifact = calibrate.artifact(
         fitted,
         plan,
-        version=calibrate.next_version(release, guard.guard.calibration),
+        version=calibrate.next_version(release, guard.calibration),
         release=release,
+        policy=guard.policy.name,
         manifest_sha256=sha256(guard.directory / MANIFEST),
         data=dataset.files,
     )
-    path = calibrations.save(artifact, guard.directory)
+    path = calibrations.save({**guard.guard.calibrations, guard.policy.name: artifact}, guard.directory)
     losses = {code: {str(method): loss for method, loss in found.items()} for code, found in fitted.losses.items()}
     content = {"version": artifact.version, "data": dataset.files, "log_losses": losses}
     (out / REPORT).write_text(json.dumps(content, indent=1) + "\n")
@@ -71,11 +73,12 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
     return Summary(artifact, losses, path, [*dataset.problems, *refused], notes)
 
 
-def _plan(session: Session) -> calibrate.Plan:
+def _plan(session: Session, policy: Policy) -> calibrate.Plan:
     rules = dict(parse_rule(text) for text in session.options["rules"])
     return calibrate.Plan(
         rule=rules.pop(None, MAX_F1),
         rules={code: rule for code, rule in rules.items() if code},
+        raw=frozenset(category.code for category in policy.categories if not category.calibrated),
         min_positives=session.options["min_positives"],
         unlabelled=session.options["unlabelled"],
         seed=session.options["seed"],

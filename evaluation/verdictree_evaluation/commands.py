@@ -20,6 +20,7 @@ _SHARED = (
         help="The model repository.",
     ),
     click.option("--release", "number", type=click.IntRange(min=1), help="The release; default: the pinned."),
+    click.option("--policy", help="The policy's name; default: the release's first."),
     click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0: one a core."),
     click.option("--truncate", is_flag=True, help="Judge the last tokens of a conversation that is too long."),
     click.option("--strict", is_flag=True, help="Stop at the first line of DATA that cannot be used."),

@@ -28,7 +28,7 @@ def evaluate_data(
     if tune_set:
         tune, tune_refused = session.score(guard, tune_set, out / outputs.TUNE_PREDICTIONS, "scoring --tune")
         problems += [*tune_set.problems, *tune_refused]
-    calibration = guard.guard.calibration if isinstance(guard, InProcess) else None
+    calibration = guard.calibration if isinstance(guard, InProcess) else None
     seed = session.options["seed"]
     scored, tune, calibrated_by = evaluate.calibrated(scored, tune, calibration, seed)
     run = outputs.Run(
@@ -55,7 +55,7 @@ def _describe(guard: InProcess | Served) -> str:
         return guard.release
     release = guard.guard.release
     adapter = f" with adapter {Path(release.adapter).name}" if release.adapter else ""
-    return f"release {release.number}: {Path(release.checkpoint).name}{adapter}, policy {release.policy.name}"
+    return f"release {release.number}: {Path(release.checkpoint).name}{adapter}, policy {guard.policy.name}"
 
 
 def _check_apart(dataset: Dataset, tune: Dataset | None) -> None:

@@ -40,17 +40,30 @@ class Guard(Protocol):
 class InProcess:
     """A release of a model repository, run in this process: raw verdicts and the label logits."""
 
-    def __init__(self, repository: Path, number: int, *, threads: int = 0, truncate: Truncate = None) -> None:
-        """Load release `number`; InvalidRelease where it is damaged."""
+    def __init__(
+        self,
+        repository: Path,
+        number: int,
+        *,
+        policy: str | None = None,
+        threads: int = 0,
+        truncate: Truncate = None,
+    ) -> None:
+        """Load release `number`, InvalidRelease where it is damaged; ask by `policy`, the default for None."""
         from verdictree_serving.offline import OfflineGuard  # a server is asked without these libraries
 
         self.guard = OfflineGuard(repository, number, threads)
         self.directory = repository / MARGINALS_MODEL / str(number)
-        self.release = f"sha256:{sha256(self.directory / MANIFEST)}"
-        self.codes = self.guard.release.policy.codes
-        self.names = tuple(category.name for category in self.guard.release.policy.categories)
+        self.policy = self.guard.release.policy_named(policy)
+        self.calibration = self.guard.calibrations.get(self.policy.name)
+        self.release = f"sha256:{sha256(self.directory / MANIFEST)} policy {self.policy.name}"
+        self.codes = self.policy.codes
+        self.names = tuple(category.name for category in self.policy.categories)
         self._truncate: Truncate = truncate
-        self._label_logits = LabelLogits(self.guard.release.tree)
+        tree = self.guard.release.tree
+        labels = [tree.grammar.label(category) for category in self.policy.categories]
+        # Other guards than those with one list of labels have no forced prefix.
+        self._label_logits = LabelLogits(tree, labels) if len(tree.lists) == 1 else None
 
     def score(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """One prediction a row; a conversation that cannot be encoded has an error in place of a verdict."""
@@ -60,7 +73,9 @@ class InProcess:
             errors: dict[int, str] = {}
             for index, row in enumerate(batch):
                 try:
-                    encoded[index] = self.guard.tokenize(Conversation(row.conversation, truncate=self._truncate))
+                    encoded[index] = self.guard.tokenize(
+                        Conversation(row.conversation, policy=self.policy.name, truncate=self._truncate)
+                    )
                 except InvalidConversation as exc:
                     errors[index] = str(exc)
             scored = dict(zip(encoded, self._scored([*encoded.values()]), strict=True))
@@ -75,14 +90,16 @@ class InProcess:
                     error=errors.get(index),
                 )
 
-    def _scored(self, batch: Sequence[TokenizedConversation]) -> list[tuple[Verdict, tuple[float, ...]]]:
+    def _scored(self, batch: Sequence[TokenizedConversation]) -> list[tuple[Verdict, tuple[float, ...] | None]]:
         if not batch:
             return []
         outputs = self.guard.infer(batch)
+        verdicts = [uncalibrated(verdict) for verdict in self.guard.verdicts(batch, outputs)]
+        if self._label_logits is None:
+            return [(verdict, None) for verdict in verdicts]
         release = self.guard.release
         label_logits, log_normalizer, top_logit, expansions = outputs
         explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
-        verdicts = [uncalibrated(verdict) for verdict in self.guard.verdicts(batch, outputs)]
         logits = [tuple(self._label_logits(one).tolist()) for one in explored]
         return list(zip(verdicts, logits, strict=True))
 
@@ -90,13 +107,21 @@ class InProcess:
 class Served:
     """A running server. It shows no logits, and calibrates by itself."""
 
-    def __init__(self, url: str, *, concurrency: int = 8, deadline: float = 30.0, truncate: Truncate = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: str | None = None,
+        concurrency: int = 8,
+        deadline: float = 30.0,
+        truncate: Truncate = None,
+    ) -> None:
         """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""
         from verdictree_client import GuardClient
 
         self._client = GuardClient(url, deadline=deadline)
-        self._concurrency, self._truncate = concurrency, truncate
-        verdict = self._client.classify("Hello.")
+        self._policy, self._concurrency, self._truncate = policy, concurrency, truncate
+        verdict = self._client.classify("Hello.", policy=policy)
         calibration = f" calibration {verdict.calibration}" if verdict.calibration else ""
         self.release = f"{url} release {verdict.release} policy {verdict.policy}{calibration}"
         self.codes = tuple(score.code for score in verdict.categories)
@@ -107,7 +132,7 @@ class Served:
         from verdictree_client import GuardError, InvalidRequest
 
         asked = list(rows)
-        conversations = (Conversation(row.conversation, truncate=self._truncate) for row in asked)
+        conversations = (Conversation(row.conversation, policy=self._policy, truncate=self._truncate) for row in asked)
         answers = self._client.classify_many(conversations, concurrency=self._concurrency, return_errors=True)
         for row, answer in zip(asked, answers, strict=True):
             blank = Prediction(id=row.id, digest=row.digest, release=self.release)

@@ -28,15 +28,15 @@ class Session:
     def guard(self) -> InProcess | Served:
         """The guard that the options name."""
         truncate: Truncate = "head" if self.options["truncate"] else None
-        url = self.options.get("url")
+        url, policy = self.options.get("url"), self.options["policy"]
         if url:
-            return Served(url, concurrency=self.options["concurrency"], truncate=truncate)
+            return Served(url, policy=policy, concurrency=self.options["concurrency"], truncate=truncate)
         repository, number = self.options["repository"], self.options["number"]
         if number is None:
             from verdictree.repository import pinned
 
             number = pinned(repository)
-        return InProcess(repository, number, threads=self.options["threads"], truncate=truncate)
+        return InProcess(repository, number, policy=policy, threads=self.options["threads"], truncate=truncate)
 
     def load(self, paths: Sequence[Path], codes: Sequence[str]) -> Dataset:
         """The labelled rows of the files; BadData where there are none."""

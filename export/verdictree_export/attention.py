@@ -23,7 +23,7 @@ HIDDEN = -1e4
 """Finite, since the cells of padding see nothing and a softmax over nothing would be NaN; fits half precision."""
 
 _NAME = "verdictree"
-_UNSUPPORTED = ("sliding_window", "softcap", "s_aux")
+_UNSUPPORTED = ("s_aux",)
 
 
 @dataclass
@@ -61,8 +61,13 @@ class PackedPass:
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Scaled dot-product attention, each row on its own; (1, heads, tokens, size) in, tokens second out."""
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None
+    ) -> Tensor:
+        """Scaled dot-product attention, each row on its own; (1, heads, tokens, size) in, tokens second out.
+
+        `softcap` bounds the scores, softly (Gemma 2, arXiv 2408.00118).
+        """
         heads, key_heads, size = int(query.shape[1]), int(key.shape[1]), int(query.shape[3])
         rows, _, length, width = self.bias.shape
         # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
@@ -70,8 +75,12 @@ class PackedPass:
         queries = self._rows(query).reshape(*stacked, size) * scaling
         segments = self._segments(layer, KeyValues(self._rows(key), self._rows(value)))
         products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
-        scores = _joined(products).reshape(rows, heads, length, width) + self.bias
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(queries.dtype).reshape(*stacked, width)
+        scores = _joined(products).reshape(rows, heads, length, width)
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        weights = (
+            torch.softmax(scores + self.bias, dim=-1, dtype=torch.float32).to(queries.dtype).reshape(*stacked, width)
+        )
         parts = _split(weights, [segment.keys.shape[2] for segment in segments])
         products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
         mixed = functools.reduce(torch.add, products)
@@ -116,12 +125,13 @@ def _attention(
     *,
     scaling: float,
     packed: PackedPass,
+    softcap: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     for name in _UNSUPPORTED:
         if rest.get(name) is not None:
             raise UnsupportedGuard(f"{type(module).__name__} attends with {name}, which the packed attention lacks")
-    return packed.attend(module.layer_idx, query, key, value, scaling), None
+    return packed.attend(module.layer_idx, query, key, value, scaling, softcap), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +36,18 @@ class Checkpoint:
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence that the model was made for, in tokens."""
-        return int(self.model.config.max_position_embeddings)
+        """The longest sequence, in tokens, that the model was made for and every one of its layers sees whole.
+
+        Layers of sliding-window attention see the last tokens only. A sequence that fits into the window looks the
+        same to both kinds of layer, so the graph needs no window.
+        """
+        config = self.model.config
+        windows = [config.max_position_embeddings]
+        layer_types = getattr(config, "layer_types", None)
+        slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
+        if getattr(config, "sliding_window", None) and slides:
+            windows.append(config.sliding_window)
+        return int(min(windows))
 
 
 def load(source: str, adapter: Path | None = None) -> Checkpoint:
@@ -52,16 +63,39 @@ def load(source: str, adapter: Path | None = None) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as exc:
-        reason = str(exc).strip().splitlines()[0]
-        raise UnsupportedGuard(
-            f"expected a causal LM's folder, hub id or GGUF file, got {source!r} ({reason}); "
-            "download the checkpoint first, or give the path of its folder"
-        ) from exc
-    if not tokenizer.chat_template:
-        raise UnsupportedGuard(f"{source!r} has no chat template; a guard is asked through one: give an instruct model")
+        raise _unloadable(source, exc) from exc
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # the default one leaves the soft cap out (Gemma 2)
     if adapter is not None:
         model = _merged(model, adapter)
     return Checkpoint(Path(source).name, model.eval(), tokenizer)
+
+
+def load_outline(source: str) -> Checkpoint:
+    """A checkpoint's configuration and tokenizer, its model without weights (on torch's meta device).
+
+    Raises UnsupportedGuard as `load` does.
+    """
+    place, options = _locate(source)
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place, **options))
+    except (OSError, ValueError, KeyError) as exc:
+        raise _unloadable(source, exc) from exc
+    with contextlib.suppress(OSError):  # without the file the configuration names the end of the turn
+        model.generation_config = GenerationConfig.from_pretrained(place)
+    return Checkpoint(Path(source).name, model.eval(), tokenizer)
+
+
+def _unloadable(source: str, exc: Exception) -> UnsupportedGuard:
+    reason = str(exc).strip().splitlines()[0]
+    return UnsupportedGuard(
+        f"expected a causal LM's folder, hub id or GGUF file, got {source!r} ({reason}); "
+        "download the checkpoint first, or give the path of its folder"
+    )
 
 
 def _locate(source: str) -> tuple[str, dict[str, str]]:

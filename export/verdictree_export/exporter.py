@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from verdictree import families, repository
-from verdictree.conversation import Message
+from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
-from verdictree.policy import Policy
+from verdictree.family import GuardFamily
+from verdictree.policy import Policy, check_distinct
 from verdictree.release import Parity, Prompt, Release
-from verdictree.tree import Tokens, VerdictTree, compile_tree
+from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import golden, onnx_model, parity, prompt
+from verdictree_export import golden, inspection, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.graph import GuardGraph
 from verdictree_export.staging import Staging
@@ -25,13 +26,13 @@ DEFAULT_MAX_TOKENS = 1024
 # Called at the begin of a step with its name and its number of parts; what it returns is called with each part done.
 Progress = Callable[[str, int], Callable[[int], None]]
 
-_PARITY_CONVERSATIONS = (
-    [Message("user", "How do I boil an egg?")],
-    [
+_PARITY_CONVERSATIONS: dict[Role, list[Message]] = {
+    "user": [Message("user", "How do I boil an egg?")],
+    "assistant": [
         Message("user", "Tell me how to pick a lock."),
         Message("assistant", "First you need a tension wrench; then push the pins up one by one."),
     ],
-)
+}
 
 
 def _silent(_step: str, _parts: int) -> Callable[[int], None]:
@@ -41,7 +42,7 @@ def _silent(_step: str, _parts: int) -> Callable[[int], None]:
 def export_release(
     source: str,
     family_name: str,
-    policy: Policy,
+    policies: Sequence[Policy],
     model_repository: Path,
     *,
     number: int | None = None,
@@ -53,20 +54,25 @@ def export_release(
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
 
-    `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; `max_tokens` bounds a conversation's tokens.
+    `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
+    `max_tokens` bounds a conversation's tokens.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, and then leaves the
     repository as it was.
     """
     if precision not in PRECISIONS:
         raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
-    family, exploration = families.family(family_name), exploration or Exploration()
+    policies = tuple(policies)
+    check_distinct(policies)
+    exploration = exploration or Exploration()
+    if family_name != inspection.AUTO:
+        families.family(family_name)  # a wrong name is told before the checkpoint is loaded
     load_done = progress("load the checkpoint", 1)
     guard = checkpoints.load(source, adapter)
     load_done(1)
-    prompts = prompt.split(guard, family, policy)
-    grammar = prompt.grammar_after(prompts, family.grammar)
-    tree = compile_tree(grammar, policy.codes, guard.encode, prompt.end_tokens(guard))
+    family = inspection.resolve(guard, family_name)
+    prompts, tree = inspection.compile_prompts(guard, family, policies)
+    max_tokens = min(max_tokens, _room(guard, prompts, tree, exploration))
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
     staging = Staging(model_repository, number)
@@ -75,7 +81,7 @@ def export_release(
         graph_done = progress("write the ONNX graph", 1)
         onnx_model.write(GuardGraph(guard.model, prompts, tree, exploration), staging.graph)
         graph_done(1)
-        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, progress)
+        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, max_tokens, progress)
         release = Release(
             number=number,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,17 +89,16 @@ def export_release(
             adapter=adapter.name if adapter else None,
             family=family.name,
             precision=precision,
-            policy=policy,
+            policies=policies,
             conversation=family.conversation,
             prompts=prompts,
-            max_tokens=min(max_tokens, _room(guard, prompts, tree, exploration)),
+            max_tokens=max_tokens,
             tree=tree,
             exploration=exploration,
             parity=figures,
             files={},
         )
-        ids = _encode(guard, family, prompts, golden.CONVERSATIONS)
-        release = staging.commit(golden.with_golden(release, staging.graph, golden.CONVERSATIONS, ids))
+        release = staging.commit(golden.with_golden(release, staging.graph, prompt.plain_text_tokenizer(guard)))
     finally:
         staging.discard()
     if first:
@@ -104,7 +109,8 @@ def export_release(
 def _room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
     """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
     constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
-    verdict = max(map(len, tree.first)) + (exploration.max_labels - 1) * max(map(len, tree.further))
+    longest = max(map(len, (*tree.words, *tree.first)))
+    verdict = longest + (exploration.max_labels - 1) * max(map(len, tree.further), default=0)
     room = guard.max_positions - constant - verdict
     if room < 1:
         raise UnsupportedGuard(
@@ -116,29 +122,19 @@ def _room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exp
 
 def _parity(
     guard: Checkpoint,
-    family: families.GuardFamily,
+    family: GuardFamily,
     prompts: tuple[Prompt, ...],
     tree: VerdictTree,
     exploration: Exploration,
     graph: Path,
+    max_tokens: int,
     progress: Progress,
 ) -> Parity:
-    conversations = _encode(guard, family, prompts, _PARITY_CONVERSATIONS)
-    done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, len(conversations)))
-    return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)
-
-
-def _encode(
-    guard: Checkpoint,
-    family: families.GuardFamily,
-    prompts: tuple[Prompt, ...],
-    conversations: Sequence[Sequence[Message]],
-) -> list[tuple[int, Tokens]]:
-    """(prefix id, tokens) of each conversation, as the served tokenizer encodes it."""
     tokenizer = prompt.plain_text_tokenizer(guard)
-    encoded: list[tuple[int, Tokens]] = []
-    for messages in conversations:
-        prefix_id = prompt.ROLES.index(messages[-1].role)
-        text = prompts[prefix_id].lead + family.conversation.render(messages) + prompts[prefix_id].tail
-        encoded.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids)))
-    return encoded
+    conversations: list[tuple[int, Tokens]] = []
+    for prefix_id, one in enumerate(prompts):
+        text = one.lead + family.conversation.render(_PARITY_CONVERSATIONS[one.role]) + one.tail
+        conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
+    num_paths = parity.num_paths(tree, exploration, prompts, conversations)
+    done = progress("compare the graph with the checkpoint", num_paths)
+    return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)

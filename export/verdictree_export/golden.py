@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
+from tokenizers import Tokenizer
 
 from verdictree.conversation import Message
 from verdictree.release import Golden, Release
 from verdictree.scorer import Scorer
-from verdictree.tree import Tokens
 
 CONVERSATIONS = (
     [Message("user", "How do I boil an egg?")],
@@ -23,26 +24,24 @@ CONVERSATIONS = (
 TOLERANCE = 0.02
 
 
-def with_golden(
-    release: Release, graph: Path, conversations: Sequence[Sequence[Message]], ids: Sequence[tuple[int, Tokens]]
-) -> Release:
-    """The release with what its graph says of each conversation, which `ids` holds as (prefix id, its tokens)."""
+def with_golden(release: Release, graph: Path, tokenizer: Tokenizer) -> Release:
+    """The release with what its graph says, under its default policy, of each conversation whose role that judges."""
+    policy = release.policy
+    conversations = [messages for messages in CONVERSATIONS if messages[-1].role in policy.roles]
+    prefix_ids = [release.prefix_ids(policy, messages[-1].role) for messages in conversations]
+    ids = [_encode(release, tokenizer, *pair) for pair in zip(conversations, prefix_ids, strict=True)]
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file is optimized
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     outputs = session.run(
         ["label_logits", "log_normalizer", "top_logit", "expansions"],
         {
-            "input_ids": np.concatenate([np.array(tokens, dtype=np.int64) for _, tokens in ids]),
-            "row_ends": np.cumsum([len(tokens) for _, tokens in ids]).astype(np.int32),
-            "prefix_id": np.array([[prefix_id] for prefix_id, _ in ids], dtype=np.int32),
+            "input_ids": np.concatenate([np.tile(one, release.num_questions) for one in ids]),
+            "row_ends": np.cumsum([len(one) * release.num_questions for one in ids]).astype(np.int32),
+            "prefix_id": np.array(prefix_ids, dtype=np.int32),
         },
     )
-    verdicts = Scorer(release)(
-        *outputs,
-        prefix_ids=[prefix_id for prefix_id, _ in ids],
-        token_counts=[(len(tokens), 0) for _, tokens in ids],
-    )
+    verdicts = Scorer(release)(*outputs, prefix_ids=prefix_ids, token_counts=[(len(one), 0) for one in ids])
     golden = tuple(
         Golden(
             messages=tuple(messages),
@@ -54,3 +53,11 @@ def with_golden(
         for messages, one in zip(conversations, verdicts, strict=True)
     )
     return msgspec.structs.replace(release, golden=golden)
+
+
+def _encode(
+    release: Release, tokenizer: Tokenizer, messages: Sequence[Message], prefix_ids: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    prompt = release.prompts[prefix_ids[0]]
+    text = prompt.lead + release.conversation.render(messages) + prompt.tail
+    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)

@@ -63,8 +63,9 @@ class Chosen(NamedTuple):
 class GuardGraph(nn.Module):
     """A guard LLM with its prompts and its verdict tree compiled in.
 
-    Inputs: `input_ids` (tokens,) the conversations' ids, one after the other; `row_ends` (batch,) where each ends;
-    `prefix_id` (batch, 1) the prompt of each. Outputs: what `verdictree.exploration.unpack` takes apart.
+    Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
+    `row_ends` (batch,) where each request's ids end; `prefix_id` (batch, questions) the prompts of each. Outputs: what
+    `verdictree.exploration.unpack` takes apart, a request's questions side by side.
     """
 
     vocabulary: Tensor
@@ -74,7 +75,7 @@ class GuardGraph(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.widths = exploration.slots(len(tree.labels))
+        self.widths = exploration.slots(tree)
         log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else _IMPOSSIBLE / 2
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         self.head = TriePaths(tree.head, tree.first, tree.vocabulary)
@@ -83,9 +84,12 @@ class GuardGraph(nn.Module):
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
 
     def forward(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        batch, num_labels = prefix_id.shape[0], self.head.lengths.shape[0]
-        level = self._trunk(input_ids, row_ends.long(), prefix_id.long().reshape(-1))
-        nodes, expansions = [level.nodes], []
+        requests, unused = prefix_id.shape[0], self.head.lengths.shape[0]
+        batch = requests * prefix_id.shape[1]
+        level = self._trunk(input_ids, _question_ends(row_ends.long(), prefix_id), prefix_id.long().reshape(-1))
+        # Where no answer lists labels, one unused slot stands for all: a tensor without elements is no output.
+        expansions = [] if self.widths else [torch.full((batch, 1, 1), unused)]
+        nodes = [level.nodes]
         before = self.head
         for length, width in enumerate(self.widths, start=1):
             chosen = self._select(level, before, width)
@@ -93,11 +97,12 @@ class GuardGraph(nn.Module):
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
             nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-            labels = nn.functional.pad(level.labels, (0, len(self.widths) - length), value=num_labels)
-            expansions.append(scatter(labels, cell, cells, num_labels).reshape(batch, width, -1))
+            labels = nn.functional.pad(level.labels, (0, len(self.widths) - length), value=unused)
+            expansions.append(scatter(labels, cell, cells, unused).reshape(batch, width, -1))
             before = self.tail
-        logits, normalizers, tops = (_with_open_sizes(torch.cat(parts, dim=1)) for parts in zip(*nodes, strict=True))
-        return logits, normalizers, tops, _with_open_sizes(torch.cat(expansions, dim=1)).int()
+        outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), torch.cat(expansions, dim=1).int()]
+        logits, normalizers, tops, paths = (_by_request(output, requests) for output in outputs)
+        return logits, normalizers, tops, paths
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""
@@ -164,11 +169,19 @@ class GuardGraph(nn.Module):
             )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """The head, with what some architectures do to its output; parity refuses a model that does anything else."""
+        logits = self.model.get_output_embeddings()(hidden)
+        softcap = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2 and 3
+        if softcap is not None:
+            logits = torch.tanh(logits / softcap) * softcap
+        return logits / getattr(self.config, "logits_scaling", 1.0)  # type: ignore[no-any-return]  # Granite
+
     def _nodes(self, hidden: Tensor) -> Nodes:
         """The verdict head: logits of the label vocabulary and what normalizes them, for hidden (rows, nodes, size)."""
         rows, nodes, size = hidden.shape
         packed = hidden.reshape(1, rows * nodes, int(size))
-        logits = self.model.get_output_embeddings()(packed).float().reshape(rows, nodes, self.config.vocab_size)
+        logits = self._logits(packed).float().reshape(rows, nodes, self.config.vocab_size)
         return Nodes(
             label_logits=logits.index_select(-1, self.vocabulary),
             log_normalizer=torch.logsumexp(logits, dim=-1),
@@ -176,11 +189,19 @@ class GuardGraph(nn.Module):
         )
 
 
-def _with_open_sizes(output: Tensor) -> Tensor:
-    """The same tensor, in a shape that a runtime cannot infer from the release's constants.
+def _question_ends(row_ends: Tensor, prefix_id: Tensor) -> Tensor:
+    """Where the ids of each question end: a request's row repeats its conversation for each of its questions."""
+    questions = prefix_id.shape[1]
+    starts = torch.cat([torch.zeros_like(row_ends[:1]), row_ends[:-1]])
+    lengths = torch.div(row_ends - starts, questions, rounding_mode="floor")
+    return (starts.unsqueeze(1) + lengths.unsqueeze(1) * torch.arange(1, questions + 1)).reshape(-1)
+
+
+def _by_request(output: Tensor, requests: int) -> Tensor:
+    """The tensor with the rows of a request's questions side by side, in a shape that a runtime cannot infer.
 
     Triton wants a model's configuration and its graph to agree on every dimension, and one configuration serves all
     releases: it leaves sizes open, so the graph must leave them open too.
     """
     nothing = output.shape[0] * 0
-    return output.reshape(output.shape[0], *(size + nothing for size in output.shape[1:]))
+    return output.reshape(requests, -1, *(size + nothing for size in output.shape[2:]))

@@ -52,7 +52,7 @@ class GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
         """Ragged conversations, where each ends, and which prompt each is asked with."""
-        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch"}}
+        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch", 1: "questions"}}
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
@@ -88,5 +88,6 @@ def write(graph: GuardGraph, path: Path) -> None:
 
 
 def _set_log_epsilon(model: onnx.ModelProto, value: float) -> None:
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "log_epsilon")
-    tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))
+    for tensor in model.graph.initializer:  # a grammar without lists expands nothing and has no such tensor
+        if tensor.name == "log_epsilon":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))

@@ -33,7 +33,9 @@ def measure(
     """Compare the ONNX graph with the checkpoint's own model on a batch of (prefix id, conversation ids).
 
     The graph runs once for the whole batch and expands every path it has slots for, likely or not; the checkpoint
-    runs the prompt once and then each path by itself. `advance` is called with the number of paths compared.
+    runs each prompt once and then each path by itself. The first policy's paths are compared to the full depth, a
+    further policy's head only: it is the prompts that differ, not the graph. `advance` is called with the number of
+    paths compared.
     Raises UnsupportedGuard where any log-probability at any node differs by more than TOLERANCE.
     """
     worst, num_nodes = 0.0, 0
@@ -42,7 +44,8 @@ def measure(
     ):
         prompt = prompts[prefix_id]
         question = _Question(model, tree, (*prompt.prefix_ids, *ids, *prompt.suffix_ids))
-        for path, nodes in [((), explored.head), *explored.blocks.items()]:
+        blocks = explored.blocks if prompt.policy == prompts[0].policy else {}
+        for path, nodes in [((), explored.head), *blocks.items()]:
             expected = question.log_probs(path, len(nodes.log_probs))
             worst = max(worst, float(np.abs(nodes.log_probs - expected).max()))
             num_nodes += len(expected)
@@ -55,9 +58,12 @@ def measure(
     return Parity(worst, TOLERANCE, len(conversations), num_nodes)
 
 
-def num_paths(tree: VerdictTree, exploration: Exploration, num_conversations: int) -> int:
+def num_paths(
+    tree: VerdictTree, exploration: Exploration, prompts: Sequence[Prompt], conversations: Sequence[tuple[int, Tokens]]
+) -> int:
     """How many paths `measure` compares."""
-    return num_conversations * (1 + sum(exploration.slots(len(tree.labels))))
+    deep = sum(prompts[prefix_id].policy == prompts[0].policy for prefix_id, _ in conversations)
+    return len(conversations) + deep * sum(exploration.slots(tree))
 
 
 def _run_fully_expanded(graph: Path, conversations: Sequence[tuple[int, Tokens]]) -> list[npt.NDArray[Any]]:

@@ -11,15 +11,14 @@ import jinja2
 import msgspec
 from tokenizers import Tokenizer
 
+from verdictree import families
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
-from verdictree.families import GuardFamily
+from verdictree.family import GuardFamily, PlainPrompt, Question, TemplatePrompt
 from verdictree.grammar import VerdictGrammar
 from verdictree.policy import Policy
 from verdictree.release import Prompt
 from verdictree_export.checkpoint import Checkpoint
-
-ROLES: tuple[Role, ...] = ("user", "assistant")
 
 _PROBES = (
     "hello",
@@ -48,66 +47,74 @@ def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer
 
 
-def render(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]) -> str:
-    """The whole prompt of a conversation, as the guard reads it."""
-    if family.prompt is None:
-        return _render_template(checkpoint, family, policy, messages)
-    speaker = family.conversation.speaker(messages[-1].role)
-    question = family.conversation.render(messages) + family.prompt.ask(policy, speaker)
-    system = family.prompt.system(policy)
+def render(checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: list[Message]) -> str:
+    """The whole prompt that asks the question about a conversation, as the guard reads it."""
+    source = family.prompt
+    if isinstance(source, TemplatePrompt):
+        return _render_template(checkpoint, family, source, question, messages)
+    asked = source.before(question) + family.conversation.render(messages) + source.after(question)
+    if isinstance(source, PlainPrompt):
+        return asked
+    if not checkpoint.tokenizer.chat_template:
+        raise UnsupportedGuard(f"{checkpoint.name!r} has no chat template, through which family {family.name} is asked")
+    system, user = source.system(question), {"role": "user", "content": asked}
+    if not system:
+        return checkpoint.render([user])
     try:
-        return checkpoint.render([{"role": "system", "content": system}, {"role": "user", "content": question}])
+        return checkpoint.render([{"role": "system", "content": system}, user])
     except jinja2.TemplateError as exc:  # the template's own refusal, for instance of system messages
         if "system" not in str(exc).lower():
             raise UnsupportedGuard(f"the checkpoint's chat template fails on the moderation prompt: {exc}") from exc
-        return checkpoint.render([{"role": "user", "content": system + "\n\n" + question}])
+        return checkpoint.render([{"role": "user", "content": system + "\n\n" + asked}])
 
 
-def _render_template(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]) -> str:
+def _render_template(
+    checkpoint: Checkpoint, family: GuardFamily, source: TemplatePrompt, question: Question, messages: list[Message]
+) -> str:
     """The prompt by the checkpoint's own moderation template.
 
     Some templates take a message's content as text, some as a list of parts (Llama Guard 3-1B), and the latter drop
     plain text without a word: the form is right if the conversation comes out.
     """
-    categories = {c.code: f"{c.name}." + (f"\n{c.description}" if c.description else "") for c in policy.categories}
+    arguments, conversation = source.arguments(question), family.conversation.render(messages)
     as_text = [{"role": m.role, "content": m.content} for m in messages]
     as_parts = [{"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages]
     for turns in (as_text, as_parts):
-        with contextlib.suppress(jinja2.TemplateError, TypeError):  # what a template does with the form it is not for
-            whole = checkpoint.render(turns, categories=categories)
-            if family.conversation.render(messages) in whole:
+        # what a template, or a checkpoint without one, does with the form it is not for
+        with contextlib.suppress(jinja2.TemplateError, TypeError, ValueError):
+            whole = checkpoint.render(turns, **arguments)
+            if conversation in whole:
                 return whole
     raise UnsupportedGuard(
-        f"expected the chat template to hold the conversation as {family.conversation.render(messages)!r}, as family "
-        f"{family.name} does; it does not: choose the family that the checkpoint was made for"
+        f"expected the chat template to hold a conversation as {conversation!r}, as family {family.name} does; it does "
+        f"not: choose the family that the checkpoint was made for ({', '.join(families.names())}), or a policy whose "
+        f"`roles` leave out {question.role!r}"
     )
 
 
 def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[Prompt, ...]:
-    """The prompt's constant parts for each role of ROLES, proven on probe conversations.
+    """The prompt's constant parts for each of the policy's roles, proven on probe conversations.
 
+    One prompt a role, or where the family asks about one category at a time, one for each category of it.
     Proven: for every probe, prefix ids + ids of the served text alone + suffix ids are the tokenizer's encoding of
     the whole prompt. Raises UnsupportedGuard where the chat template or the tokenizer does not allow such a split.
     """
-    return tuple(_split_role(checkpoint, family, policy, role) for role in ROLES)
+    asked = policy.categories if family.grammar.per_category else (None,)
+    questions = [Question(policy, role, category) for role in policy.roles for category in asked]
+    return tuple(_split(checkpoint, family, question) for question in questions)
 
 
-def _split_role(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, role: Role) -> Prompt:
-    before, after = _around_conversation(checkpoint, family, policy, _turns(role, _PROBES[0]))
-    missing = [code for code in policy.codes if code not in before]
-    if missing:
-        raise UnsupportedGuard(
-            f"the prompt never names {', '.join(missing)}: the checkpoint's chat template has fixed categories; "
-            "use a policy with those"
-        )
-    probes = [_turns(role, content) for content in _PROBES]
+def _split(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> Prompt:
+    before, after = _around_conversation(checkpoint, family, question, _turns(question.role, _PROBES[0]))
+    _check_labels(family, question, before + after)
+    probes = [_turns(question.role, content) for content in _PROBES]
     for probe in probes:
-        if _around_conversation(checkpoint, family, policy, probe) != (before, after):
+        if _around_conversation(checkpoint, family, question, probe) != (before, after):
             raise UnsupportedGuard("expected constant text around the conversation, but the chat template changes it")
     conversations = [family.conversation.render(probe) for probe in probes]
     tokenizer = plain_text_tokenizer(checkpoint)
     for start, end in itertools.product([len(before), *reversed(_word_borders(before))], [0, *_word_borders(after)]):
-        parts = _cut(checkpoint, role, before, start, after, end)
+        parts = _cut(checkpoint, question, (before[:start], before[start:], after[:end], after[end:]))
         if all(_is_exact(checkpoint, tokenizer, parts, conversation) for conversation in conversations):
             return parts
     raise UnsupportedGuard(
@@ -116,10 +123,32 @@ def _split_role(checkpoint: Checkpoint, family: GuardFamily, policy: Policy, rol
     )
 
 
+def _check_labels(family: GuardFamily, question: Question, constant: str) -> None:
+    grammar, policy = family.grammar, question.policy
+    if grammar.per_category:
+        return
+    answers = [answer for answer in grammar.answers if question.role in answer.roles]
+    if all(answer.opening is None for answer in answers):
+        known = sorted({name for answer in answers for name in answer.names})
+        missing = [code for code in policy.codes if code not in known]
+        if missing:
+            raise UnsupportedGuard(
+                f"expected categories among {', '.join(known)}, which family {family.name} answers for messages of "
+                f"role {question.role}, got {', '.join(missing)}; change the policy's categories or its roles"
+            )
+        return
+    missing = [label for label in map(grammar.label, policy.categories) if label not in constant]
+    if missing:
+        raise UnsupportedGuard(
+            f"the prompt never names {', '.join(missing)}: the checkpoint's chat template has fixed categories; "
+            "use a policy with those"
+        )
+
+
 def _around_conversation(
-    checkpoint: Checkpoint, family: GuardFamily, policy: Policy, messages: list[Message]
+    checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: list[Message]
 ) -> tuple[str, str]:
-    whole, conversation = render(checkpoint, family, policy, messages), family.conversation.render(messages)
+    whole, conversation = render(checkpoint, family, question, messages), family.conversation.render(messages)
     before, found, after = whole.rpartition(conversation)
     if not found:
         raise UnsupportedGuard(f"the chat template rewrites what it is given: {conversation!r} is not in its prompt")
@@ -131,10 +160,11 @@ def _word_borders(text: str) -> list[int]:
     return [match.start() for match in re.finditer(r"(?<=[A-Za-z]) (?=[A-Za-z])", text)]
 
 
-def _cut(checkpoint: Checkpoint, role: Role, before: str, start: int, after: str, end: int) -> Prompt:
-    prefix, suffix = before[:start], after[end:]
-    ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
-    return Prompt(role, prefix, before[start:], after[:end], suffix, *ids)
+def _cut(checkpoint: Checkpoint, question: Question, parts: tuple[str, str, str, str]) -> Prompt:
+    prefix, lead, tail, suffix = parts
+    prefix_ids, suffix_ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
+    category = question.category.code if question.category else None
+    return Prompt(question.policy.name, question.role, prefix, lead, tail, suffix, prefix_ids, suffix_ids, category)
 
 
 def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
@@ -170,7 +200,10 @@ def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
 def _closing_token(checkpoint: Checkpoint) -> int | None:
     answer = "safe"
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
-    text = checkpoint.tokenizer.apply_chat_template(turns, tokenize=False)
+    try:
+        text = checkpoint.tokenizer.apply_chat_template(turns, tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError):  # no template, or one that cannot do without a question
+        return None
     after = text.rpartition(answer)[2]
     ids = checkpoint.encode(after)
     return ids[0] if ids and ids[0] in checkpoint.tokenizer.added_tokens_decoder else None

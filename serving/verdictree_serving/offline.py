@@ -24,8 +24,8 @@ class OfflineGuard:
         """Load release `number`; `threads` 0 means one for each core. InvalidRelease where it is damaged."""
         self.release = releases.load_verified(repository, number)
         self.tokenize = ConversationTokenizer(self.release, repository / releases.TOKENIZER_MODEL / str(number))
-        self.calibration = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
-        self.score = Scorer(self.release, self.calibration)
+        self.calibrations = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
+        self.score = Scorer(self.release, self.calibrations)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(
@@ -50,7 +50,7 @@ class OfflineGuard:
                 {
                     "input_ids": np.concatenate([one.input_ids for one in batch]),
                     "row_ends": np.cumsum([len(one.input_ids) for one in batch]).astype(np.int32),
-                    "prefix_id": np.array([[one.prefix_id] for one in batch], dtype=np.int32),
+                    "prefix_id": np.array([one.prefix_ids for one in batch], dtype=np.int32),
                 },
             )
         )
@@ -63,6 +63,6 @@ class OfflineGuard:
             log_normalizer,
             top_logit,
             expansions,
-            prefix_ids=[one.prefix_id for one in batch],
-            token_counts=[(len(one.input_ids), one.num_truncated) for one in batch],
+            prefix_ids=[one.prefix_ids for one in batch],
+            token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
         )

@@ -16,10 +16,17 @@ from verdictree.release import TOKENIZER_FILE, Release
 
 @dataclass(frozen=True)
 class TokenizedConversation:
-    """The conversation's ids (tokens,), the prefix-bank entry that asks about it, and how many ids were cut off."""
+    """A request as the graph takes it.
+
+    prefix_ids     (questions,) the prefix-bank entries that ask about the conversation, mostly one
+    input_ids      (questions * tokens,) the conversation's ids, once for each question
+    num_tokens     ids that are judged
+    num_truncated  ids that were cut off before
+    """
 
     input_ids: npt.NDArray[np.int64]
-    prefix_id: int
+    prefix_ids: tuple[int, ...]
+    num_tokens: int
     num_truncated: int
 
 
@@ -38,17 +45,13 @@ class ConversationTokenizer:
     def __call__(self, conversation: Conversation) -> TokenizedConversation:
         """Encode a validated conversation.
 
-        Raises InvalidConversation for a policy that the release lacks, and for a conversation of more than the
-        release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones.
+        Raises InvalidConversation for a policy that the release lacks, for a role that the policy does not judge, and
+        for more than the release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones.
         """
         release = self._release
-        if conversation.policy not in (None, release.policy.name):
-            raise InvalidConversation(
-                f"expected policy {release.policy.name!r} or none, got {conversation.policy!r}; "
-                f"release {release.number} has no other"
-            )
-        prefix_id = release.prefix_id(conversation.judged_role)
-        prompt = release.prompts[prefix_id]
+        policy = release.policy_named(conversation.policy)
+        prefix_ids = release.prefix_ids(policy, conversation.judged_role)
+        prompt = release.prompts[prefix_ids[0]]
         text = prompt.lead + release.conversation.render(conversation.messages) + prompt.tail
         ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
         excess = max(0, len(ids) - release.max_tokens)
@@ -57,4 +60,4 @@ class ConversationTokenizer:
                 f"expected at most {release.max_tokens} tokens, got {len(ids)}; "
                 'shorten the conversation, or send "truncate": "head" to judge its last tokens only'
             )
-        return TokenizedConversation(ids[excess:], prefix_id, excess)
+        return TokenizedConversation(np.tile(ids[excess:], len(prefix_ids)), prefix_ids, len(ids) - excess, excess)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from verdictree.exploration import Explored, NodeLogits
-from verdictree.grammar import VerdictGrammar
+from verdictree.grammar import label_list
 from verdictree.tree import Trie, VerdictTree
 
-GRAMMAR = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
 END, NOISE = 0, 1  # the end of the turn, and a token that no verdict holds
 
 
@@ -71,7 +71,7 @@ def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0
     """What the graph would hand over, node by node."""
     blocks = {}
     for length in range(1, max_labels + 1):
-        for path in itertools.product(range(len(tree.labels)), repeat=length):
+        for path in itertools.product(range(len(tree.first)), *[range(len(tree.labels))] * (length - 1)):
             tokens = tree.verdict_tokens(path)
             parent_live = length == 1 or path[:-1] in blocks
             if parent_live and sequence_probability(lm, tokens) >= epsilon:

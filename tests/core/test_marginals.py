@@ -159,5 +159,5 @@ def test_greedy_says_where_it_could_not_follow():
     tokenizer, labels = TOKENIZERS["whole labels"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     estimates = Marginalizer(tree)(explore(FakeLM(tokenizer.size, 0, {NOISE: 50.0}), tree, 1))
-    assert estimates.greedy.unsafe is None and not estimates.greedy.complete
+    assert estimates.greedy.answer is None and not estimates.greedy.complete
     assert estimates.off_grammar == pytest.approx(1.0)

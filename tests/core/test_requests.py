@@ -13,6 +13,8 @@ from verdictree import policy
 from verdictree.conversation import MAX_BYTES, MAX_MESSAGES, Conversation, Message, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy
 
+HEAD = "name: x\nversion: '1'\ncategories:\n"
+
 
 @pytest.mark.parametrize(
     ("body", "said"),
@@ -61,23 +63,33 @@ def test_any_text_survives_the_wire(turns):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "line", "said"),
     [
-        ("name: x", "missing required field `version`"),
-        ("name: [", "not valid YAML"),
-        ("name: x\nversion: '1'\ncategories: []", "at least one category"),
-        ("name: x\nversion: '1'\ncategories: [{code: A, name: a}, {code: A, name: b}]", "stands 2 times"),
-        ("name: x\nversion: '1'\ncategories: [{code: 'A B', name: a}]", "one word"),
-        ("name: x\nversion: '1'\ncategories: [{code: A, name: a, colour: red}]", "unknown field `colour`"),
+        ("", 1, "Expected `object`, got `null`"),
+        ("name: x", 1, "missing required field `version`"),
+        ("name: x\nversion: [", 2, "not valid YAML"),
+        ("name: \x07", 1, "not valid YAML"),
+        ("name: x\nversion: '1'\ncategories: []", 3, "at least one category"),
+        ("name: x\nversion: 1\ncategories: []", 2, "Expected `str`, got `int`"),
+        ("name: x y\nversion: '1'\ncategories: [{code: A, name: a}]", 1, "one word"),
+        (f"{HEAD}- {{code: A, name: a}}\n- {{code: A, name: b}}", 5, "stands 2 times"),
+        (f"{HEAD}- {{code: 'A B', name: a}}", 4, "one word"),
+        (f"{HEAD}- {{code: A, name: ' '}}", 4, "expected a name for category 'A'"),
+        (f"{HEAD}- code: A\n  name: a\n  colour: red", 6, "unknown field `colour`"),
+        (f"{HEAD}- code: A\n  name: a\n  threshold: 1.5", 6, "Expected `float` <= 1.0"),
+        (f"{HEAD}- code: A\n  name: a\n  calibrated: maybe", 6, "Expected `bool`"),
+        (f"{HEAD}- code: A\n  name: a\n  code: B", 6, "the key 'code' stands twice"),
+        (f"{HEAD}- {{code: A, name: a}}\nroles: [user, user]", 5, "expected roles among user, assistant"),
+        (f"{HEAD}- {{code: A, name: a}}\nroles:\n- user\n- system", 7, "system"),
     ],
 )
-def test_bad_policy_is_named(tmp_path, text, said):
-    """A policy with a typo must not become a release that scores something else."""
+def test_bad_policy_is_named(tmp_path, text, line, said):
+    """A policy with a typo must not become a release that scores something else, and its line must be found."""
     path = tmp_path / "policy.yaml"
     path.write_text(text)
     with pytest.raises(InvalidPolicy, match=said) as error:
         policy.load(path)
-    assert str(path) in str(error.value)
+    assert str(error.value).startswith(f"{path}:{line}: ") and "\n" not in str(error.value)
 
 
 def test_missing_policy_is_named(tmp_path):

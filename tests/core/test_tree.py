@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verdictree.errors import AmbiguousGrammar
-from verdictree.grammar import VerdictGrammar
+from verdictree.grammar import label_list
 from verdictree.tree import compile_tree
 
 
@@ -53,9 +53,9 @@ def test_visibility_is_ancestry():
     ("words", "labels", "grammar", "said"),
     [
         (["safe", "un", "\n", "S", "1", "1,", ",", "2"], ("S1", "S2"), GRAMMAR, "merges a label's end"),
-        (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the unsafe word"),
+        (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the word with"),
         (["safe", "un", "\n", "A", "B", ","], ("A", "A,B"), GRAMMAR, "also ends a label"),
-        (["safe", "\n", "A", ","], ("A",), VerdictGrammar("safe", "safe", "\n", ","), "cannot be told from"),
+        (["safe", "\n", "A", ","], ("A",), label_list("safe", "safe", "\n", ","), "cannot be told from"),
     ],
 )
 def test_ambiguous_grammar_is_refused(words, labels, grammar, said):

@@ -40,6 +40,24 @@ def models(tmp_path_factory):
     return repository
 
 
+def test_inspect_recognizes_the_family(models):
+    """A newcomer who does not know what a checkpoint is would otherwise export it as something else."""
+    folder = models.parent.parent / "checkpoint0"
+    done = run("inspect", folder, "--policy", folder / "policy.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "family      llama-guard-3" in done.stdout and "→ S10" in done.stdout
+    assert "constant tokens before the conversation" in done.stdout
+    refused = run("inspect", folder, "--policy", "policies/children.yaml", "--family", "qwen3guard")
+    assert refused.returncode == 1 and "choose the family that the checkpoint was made for" in refused.stderr
+
+
+def test_policy_check_warns_of_categories_that_never_move(models):
+    """Custom categories that a guard ignores are the main complaint: a score that is always 0 must be told."""
+    done = run("policy", "check", "--repository", models)
+    assert done.returncode == 1 and "never moved by 0.01" in done.stderr and "S10 Ten" in done.stdout
+    assert "expected policy 'tiny'" in run("policy", "check", "toddlers", "--repository", models).stderr
+
+
 @pytest.fixture
 def serving(models):
     """A running `verdictree serve` and the addresses that it printed."""
@@ -68,6 +86,8 @@ def test_serve_classify_and_stop(serving, sent):
     done = run("classify", "hello there", "--url", said["grpc"], "--json")
     verdict = json.loads(done.stdout)
     assert verdict["release"] == said["release"] == 1 and 0 <= verdict["p_unsafe"] <= 1
+    other = run("classify", "hello there", "--url", said["grpc"], "--policy", "children")
+    assert other.returncode == 1 and "expected policy 'tiny' or none, got 'children'" in other.stderr
     table = run("classify", "hello [bold]there", "--url", said["grpc"])
     assert "P(unsafe)" in table.stdout and "[bold]" in table.stdout
     process.send_signal(sent)
@@ -140,6 +160,15 @@ def test_damaged_release_is_not_served(models, tmp_path):
         (["classify", "hi", "--url", "127.0.0.1:1"], "127.0.0.1:1"),
         (["classify", "hi", "--deadline", "0"], "--deadline"),
         (["export", "x", "--family", "f", "--policy", "/no/policy.yaml"], "no such policy file"),
+        (
+            ["export", "x", "--family", "f", "--policy", "policies/children.yaml", "--policy", "p.yaml"],
+            "p.yaml: no such",
+        ),
+        (["export", "x", "--family", "f", *["--policy", "policies/children.yaml"] * 2], "got 'children' 2 times"),
+        (["inspect", "/no/checkpoint", "--policy", "policies/children.yaml"], "folder, hub id or GGUF file"),
+        (["inspect", "x", "--policy", "README.md"], "README.md:3: not valid YAML"),
+        (["export", "x", "--family", "lama", "--policy", "policies/children.yaml"], "expected a guard family among"),
+        (["policy", "check", "--release", "77"], "expected a release manifest"),
         (["explode"], "No such command"),
     ],
 )

@@ -12,7 +12,7 @@ from fake_rows import CODES, row, scored
 from scipy.special import digamma
 
 from verdictree.exploration import Explored, NodeLogits
-from verdictree.grammar import VerdictGrammar
+from verdictree.grammar import label_list
 from verdictree.tree import compile_tree
 from verdictree_evaluation import baselines, decisions
 
@@ -59,12 +59,12 @@ def encode(text: str) -> list[int]:
 
 def test_label_logits_of_split_labels():
     """Guards against counting S10 as S1 where the tokenizer splits digits, and against the wrong node's logits."""
-    tree = compile_tree(VerdictGrammar("safe", "unsafe", "\n", ","), CODES, encode, [0])
+    tree = compile_tree(label_list("safe", "unsafe", "\n", ","), CODES, encode, [0])
     rng = np.random.default_rng(0)
     full = rng.normal(size=(len(tree.head), 12))
     normalizer = np.log(np.exp(full).sum(axis=1))
     head = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
-    got = baselines.LabelLogits(tree)(Explored(head, {}))
+    got = baselines.LabelLogits(tree, tree.labels)(Explored(head, {}))
     prefix = tree.head.walk([3, 4, 5, 0])[-1]
     after_one = tree.head.walk([3, 4, 5, 6, 0])[-1]
     p = np.exp(full - normalizer[:, None])

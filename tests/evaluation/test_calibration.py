@@ -134,7 +134,7 @@ def test_rules_are_read():
 
 class FakeRelease:
     number = 3
-    policy = Policy("p", "1", tuple(Category(code, code) for code in CODES))
+    policies = (Policy("p", "1", tuple(Category(code, code) for code in CODES)),)
 
 
 @pytest.fixture(scope="module")
@@ -146,20 +146,22 @@ def fitted():
 def artifact(fitted, tmp_path):
     (tmp_path / "release.json").write_text("{}")
     manifest = calibrations.sha256(tmp_path / "release.json")
-    made = calibrate.artifact(fitted, calibrate.Plan(), version="3.1", release=3, manifest_sha256=manifest, data={})
-    calibrations.save(made, tmp_path)
+    made = calibrate.artifact(
+        fitted, calibrate.Plan(), version="3.1", release=3, policy="p", manifest_sha256=manifest, data={}
+    )
+    calibrations.save({"p": made}, tmp_path)
     return made
 
 
 def test_artifact_round_trip(artifact, tmp_path):
     """Guards against parameters that lose digits on disk: served scores would differ from the fitted ones."""
     loaded = calibrations.load(tmp_path, FakeRelease())
-    assert loaded == artifact
-    scores, flags = loaded.apply(np.array([[0.1, 0.5, 0.9]]))
+    assert loaded == {"p": artifact}
+    scores, flags = artifact.apply(np.array([[0.1, 0.5, 0.9]]))
     assert scores.shape == flags.shape == (1, 3)
-    assert scores[0, 2] == loaded.categories[2].calibrator(0.9)
-    assert calibrations.load(tmp_path / "..", FakeRelease()) is None
-    assert calibrate.next_version(3, loaded) == "3.2" and calibrate.next_version(3, None) == "3.1"
+    assert scores[0, 2] == artifact.categories[2].calibrator(0.9)
+    assert calibrations.load(tmp_path / "..", FakeRelease()) == {}
+    assert calibrate.next_version(3, artifact) == "3.2" and calibrate.next_version(3, None) == "3.1"
 
 
 def test_damaged_artifacts_are_refused(artifact, tmp_path):
@@ -167,7 +169,7 @@ def test_damaged_artifacts_are_refused(artifact, tmp_path):
     path = tmp_path / calibrations.CALIBRATION
     whole = path.read_bytes()
     other = json.loads(whole)
-    other["calibration"]["unsafe"]["threshold"] = 0.0
+    other["calibrations"]["p"]["unsafe"]["threshold"] = 0.0
     for damaged in (whole[:-40], b"", b"{}", json.dumps(other).encode(), whole.replace(b'"3.1"', b'"3.2"')):
         path.write_bytes(damaged)
         with pytest.raises(InvalidRelease, match=r"damaged.*calibrate"):
@@ -186,7 +188,7 @@ def test_a_falling_calibrator_is_refused(artifact, tmp_path):
     import msgspec
 
     falling = msgspec.structs.replace(artifact.unsafe, calibrator=Calibrator("platt", slope=-1.0))
-    calibrations.save(msgspec.structs.replace(artifact, unsafe=falling), tmp_path)
+    calibrations.save({"p": msgspec.structs.replace(artifact, unsafe=falling)}, tmp_path)
     with pytest.raises(InvalidRelease, match="not positive"):
         calibrations.load(tmp_path, FakeRelease())
 
@@ -195,3 +197,21 @@ def test_calibrating_a_code_that_is_not_there():
     """Guards against a threshold rule with a misspelt code being ignored."""
     with pytest.raises(EvaluationError, match="got S99"):
         calibrate.fit(skilled(40), calibrate.Plan(rules={"S99": MAX_F1}))
+
+
+def test_an_artifact_of_another_policy_is_refused(artifact, tmp_path):
+    """Guards against one tenant's calibration being applied to another tenant's scores."""
+    import msgspec
+
+    for name, made in [("q", artifact), ("p", msgspec.structs.replace(artifact, policy="q"))]:
+        calibrations.save({name: made}, tmp_path)
+        with pytest.raises(InvalidRelease, match="categories of a policy of release 3"):
+            calibrations.load(tmp_path, FakeRelease())
+
+
+def test_a_category_that_the_policy_leaves_raw():
+    """Guards against `calibrated: false` being ignored: the analyst wants the guard's own number, and its threshold."""
+    rows = skilled(400, sharpness=3.0)
+    found = calibrate.fit(rows, calibrate.Plan(raw=frozenset({"S2"})))
+    assert [one.calibrator.method == "none" for one in found.categories] == [False, True, False]
+    assert "policy leaves it uncalibrated" in found.categories[1].note

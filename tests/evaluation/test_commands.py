@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def repository(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     checkpoint = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("tiny-guard"))
-    export_release(str(checkpoint), "llama-guard-3", tiny_guard.POLICY, path)
+    export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], path)
     return path
 
 
@@ -53,11 +53,12 @@ def test_calibrate_then_evaluate(repository, tmp_path):
 
     guard = OfflineGuard(repository, 1, threads=1)
     (verdict,) = guard.classify([Conversation((Message("user", "b message number 1"),))])
-    assert guard.calibration is not None and verdict.calibration == "1.1"
-    scores, flags = guard.calibration.apply([score.marginal for score in verdict.categories])
+    calibration = guard.calibrations["tiny"]
+    assert verdict.calibration == "1.1"
+    scores, flags = calibration.apply([score.marginal for score in verdict.categories])
     assert [score.calibrated for score in verdict.categories] == scores.tolist()
     assert [score.flagged for score in verdict.categories] == flags.tolist()
-    assert verdict.flagged == (verdict.p_unsafe_calibrated >= guard.calibration.unsafe.threshold)
+    assert verdict.flagged == (verdict.p_unsafe_calibrated >= calibration.unsafe.threshold)
 
 
 def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ class FakeClient:
     def __init__(self, url, deadline):
         self._answer = msgspec.structs.replace(verdict((0.1, 0.2, 0.3)), calibration=self.calibration)
 
-    def classify(self, text):
+    def classify(self, text, policy=None):
         return self._answer
 
     def classify_many(self, items, concurrency, return_errors):

@@ -18,6 +18,7 @@ from verdictree import families, release, repository
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
+from verdictree.family import Question
 from verdictree.policy import Category
 from verdictree_export import checkpoint, parity, prompt
 from verdictree_export.exporter import export_release
@@ -42,8 +43,8 @@ def guard(folder):
 def models(folder, tmp_path_factory):
     """A repository with two releases: 1 explores everything, 2 nothing but the head."""
     path = tmp_path_factory.mktemp("models")
-    export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, path, exploration=EVERYTHING)
-    export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, path, exploration=Exploration(3, 0.999, 8))
+    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING)
+    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=Exploration(3, 0.999, 8))
     return path
 
 
@@ -76,7 +77,7 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
     conversation = ask("How are you? 12")
     verdict = offline.classify([conversation])[0]
     family, tree = families.family("llama-guard-3"), offline.release.tree
-    ids = guard.encode(prompt.render(guard, family, tiny_guard.POLICY, list(conversation.messages)))
+    ids = guard.encode(prompt.render(guard, family, Question(tiny_guard.POLICY, "user"), list(conversation.messages)))
 
     def probability(answer):
         with torch.inference_mode():
@@ -127,10 +128,11 @@ HOSTILE = st.one_of(
 def test_served_tokens_are_the_whole_prompts_tokens(offline, guard, turns):
     """Tokens that merge across the border of the conversation would be read differently than they were trained."""
     messages = tuple(Message("user" if user else "assistant", "".join(parts) + "x") for user, parts in turns)
-    whole = prompt.render(guard, families.family("llama-guard-3"), tiny_guard.POLICY, list(messages))
+    question = Question(tiny_guard.POLICY, messages[-1].role)
+    whole = prompt.render(guard, families.family("llama-guard-3"), question, list(messages))
     assume("<|" not in "".join(message.content for message in messages))
     one = offline.tokenize(Conversation(messages))
-    parts = offline.release.prompts[one.prefix_id]
+    parts = offline.release.prompts[one.prefix_ids[0]]
     assert [*guard.encode(parts.prefix), *one.input_ids, *guard.encode(parts.suffix)] == guard.encode(whole)
 
 
@@ -200,7 +202,7 @@ def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
     """An architecture that exports to something else must not become a release."""
     monkeypatch.setattr(parity, "TOLERANCE", 1e-12)
     with pytest.raises(UnsupportedGuard, match="not exported faithfully"):
-        export_release(str(folder), "llama-guard-3", tiny_guard.POLICY, tmp_path)
+        export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path)
     assert not list(tmp_path.glob("*/1/release.json")) and not list(tmp_path.glob(".release*"))
 
 
@@ -218,7 +220,7 @@ def test_what_cannot_be_exported_is_named(folder, tmp_path, monkeypatch, source,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arguments = {"family_name": "llama-guard-3"} | options
     with pytest.raises(UnsupportedGuard, match=said):
-        export_release(source or str(folder), policy=tiny_guard.POLICY, model_repository=tmp_path, **arguments)
+        export_release(source or str(folder), policies=[tiny_guard.POLICY], model_repository=tmp_path, **arguments)
 
 
 @pytest.fixture

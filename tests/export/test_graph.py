@@ -10,18 +10,18 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from verdictree.exploration import Exploration, unpack
-from verdictree.grammar import VerdictGrammar
+from verdictree.grammar import label_list
 from verdictree.release import Prompt
 from verdictree.tree import compile_tree
 from verdictree_export.graph import GuardGraph
 
-GRAMMAR = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
 LABELS = ("S1", "S2", "S10")
 WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0", ","]
 END = 20
 PROMPTS = [
-    Prompt("user", "", "", "", "", prefix_ids=tuple(range(30, 45)), suffix_ids=(50, 51, 52)),
-    Prompt("assistant", "", "", "", "", prefix_ids=tuple(range(45, 57)), suffix_ids=(60, 61)),
+    Prompt("p", "user", "", "", "", "", prefix_ids=tuple(range(30, 45)), suffix_ids=(50, 51, 52)),
+    Prompt("p", "assistant", "", "", "", "", prefix_ids=tuple(range(45, 57)), suffix_ids=(60, 61)),
 ]
 
 

@@ -26,7 +26,7 @@ from training import BASE_NAME, LoraTraining, Settings
 
 from verdictree.conversation import Message
 from verdictree.exploration import Exploration
-from verdictree.grammar import VerdictGrammar
+from verdictree.grammar import label_list
 from verdictree.release import Prompt
 from verdictree.tree import compile_tree
 
@@ -169,12 +169,12 @@ def test_cooldown_changes_only_the_last_steps() -> None:
 def test_batch_without_a_live_path_is_scored() -> None:
     """Guards against scoring that fails on a batch in which no category is likely enough to be followed."""
     words = {"safe": 1, "unsafe": 2, "\n": 3, "S": 4, "1": 5, "2": 6, "3": 7, ",": 8}
-    grammar = VerdictGrammar(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+    grammar = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
     spell = re.compile("|".join(sorted(words, key=len, reverse=True)))
     tree = compile_tree(grammar, CODES, lambda text: [words[word] for word in spell.findall(text)], [9])
     prompts = [
-        Prompt("user", "", "", "", "", PREFIX, (12, 13)),
-        Prompt("assistant", "", "", "", "", PREFIX, (14, 15)),
+        Prompt("p", "user", "", "", "", "", PREFIX, (12, 13)),
+        Prompt("p", "assistant", "", "", "", "", PREFIX, (14, 15)),
     ]
     with torch.no_grad():
         graph = EagerGraph(tiny_llama().eval(), prompts, tree, Exploration()).eval()

@@ -30,7 +30,7 @@ def test_derived_release_shares_the_weights(repository):
         assert os.path.samefile(repository / name.format(1), repository / name.format(3))
     weights = (repository / "guard_lm/1/model.onnx").stat().st_blocks
     assert blocks(repository) - before < weights
-    found = calibrations.load(repository / "guard_marginals/3", release)
+    (found,) = calibrations.load(repository / "guard_marginals/3", release).values()
     assert [one.threshold for one in (found.unsafe, *found.categories)] == [0.1, 0.4, 0.2, 0.2]
     assert repositories.pinned(repository) == 1 and repositories.versions(repository) == (1,)
     assert not list(repository.glob(".release-*"))
@@ -87,14 +87,12 @@ def test_live_release_changed_on_disk_is_noticed(rollout, repository):
     """Guards against a load of the candidate that brings another calibration of the live release in with it."""
     manifest = releases.load(repository / "guard_marginals/1")
     release_files.derive(repository, 1, None, {None: 0.2})
-    fitted = calibrations.read(repository / "guard_marginals/3/calibration.json")
+    ((name, fitted),) = calibrations.read(repository / "guard_marginals/3/calibration.json").items()
     import msgspec
 
     digest = releases.sha256(repository / "guard_marginals/1/release.json")
-    calibrations.save(
-        msgspec.structs.replace(fitted, release=manifest.number, manifest_sha256=digest, version="1.1"),
-        repository / "guard_marginals/1",
-    )
+    moved = msgspec.structs.replace(fitted, release=manifest.number, manifest_sha256=digest, version="1.1")
+    calibrations.save({name: moved}, repository / "guard_marginals/1")
     from verdictree_client.rollout import StageFailed
 
     with pytest.raises(StageFailed, match=r"expected \(release, calibration\) \(1, '1.1'\), got \(1, None\)"):

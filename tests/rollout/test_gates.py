@@ -49,8 +49,9 @@ def perturb_head(repository, number):
     for model_name in COMPOSING_MODELS:
         (repository / model_name / str(number) / MANIFEST).write_bytes(release.to_json())
     folder = repository / f"guard_marginals/{number}"
-    fitted = calibrations.read(folder / "calibration.json")
-    calibrations.save(msgspec.structs.replace(fitted, manifest_sha256=sha256(folder / MANIFEST)), folder)
+    digest = sha256(folder / MANIFEST)
+    fitted = calibrations.read(folder / "calibration.json").items()
+    calibrations.save({name: msgspec.structs.replace(one, manifest_sha256=digest) for name, one in fitted}, folder)
 
 
 def test_worse_candidates_fail_with_the_reason_named(rollout, calibrated, repository):

@@ -8,6 +8,8 @@ import click
 
 from verdictree.cli.classify import classify
 from verdictree.cli.export import export
+from verdictree.cli.inspect import inspect
+from verdictree.cli.policy import policy
 from verdictree.cli.rollout import rollout
 from verdictree.cli.serve import serve
 from verdictree.errors import VerdictreeError
@@ -29,7 +31,7 @@ class _Commands(click.Group):
             ) from error
 
 
-@click.group(cls=_Commands, commands=[export, serve, classify, evaluate, calibrate, rollout])
+@click.group(cls=_Commands, commands=[inspect, export, policy, serve, classify, evaluate, calibrate, rollout])
 @click.version_option(package_name="verdictree")
 def main() -> None:
     """Turn a guard LLM into a calibrated multi-label classifier and serve it."""

@@ -13,8 +13,17 @@ from verdictree.cli.repository_option import repository_option
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--family", "family_name", required=True, help="The guard family: llama-guard-3 or instruct.")
-@click.option("--policy", type=click.Path(path_type=Path), required=True, help="The policy YAML.")
+@click.option(
+    "--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by the template."
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="A policy YAML; repeatable, the first is the default.",
+)
 @repository_option
 @click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")
 @click.option("--precision", default="fp32", show_default=True, help="The graph's precision.")
@@ -30,7 +39,7 @@ from verdictree.cli.repository_option import repository_option
 def export(
     checkpoint: str,
     family_name: str,
-    policy: Path,
+    policies: tuple[Path, ...],
     repository: Path,
     adapter: Path | None,
     precision: str,
@@ -41,10 +50,13 @@ def export(
     max_tokens: int,
 ) -> None:
     """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
-    from verdictree import policy as policies
+    from verdictree import families, policy
     from verdictree.exploration import Exploration
 
-    taxonomy = policies.load(policy)
+    taxonomies = [policy.load(path) for path in policies]
+    policy.check_distinct(tuple(taxonomies))
+    if family_name != "auto":
+        families.family(family_name)  # a wrong name is told before anything large is imported
     from verdictree.repository import pinned
     from verdictree_export.exporter import export_release
 
@@ -52,7 +64,7 @@ def export(
         release = export_release(
             checkpoint,
             family_name,
-            taxonomy,
+            taxonomies,
             repository,
             number=number,
             adapter=adapter,
@@ -63,7 +75,8 @@ def export(
         )
     parity = release.parity
     click.echo(
-        f"release {release.number}: {release.checkpoint}, {len(release.policy.categories)} categories, "
+        f"release {release.number}: {release.checkpoint}, "
+        f"{', '.join(f'policy {one.name} ({len(one.categories)} categories)' for one in release.policies)}, "
         f"{release.precision}; largest |Δ log p| to the checkpoint {parity.max_abs_log_prob_difference:.1e} "
         f"over {parity.num_nodes} nodes; the ensemble serves release {pinned(repository)}"
     )

@@ -35,16 +35,19 @@ def derive(repository: Path, source: int, calibration: Path | None, thresholds: 
     """Write the next release from release `source`: the same files by hard link, another calibration.
 
     `calibration` is a calibration file that was fitted for `source` (None: the one of `source`, if any); `thresholds`
-    replace its thresholds by code, "unsafe" for P(unsafe), None for all that are not named. Raises InvalidRelease for a
-    source or file that is damaged, Refused for a code that there is none of or a file system without hard links.
+    replace the default policy's thresholds by code, "unsafe" for P(unsafe), None for all that are not named.
+    Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of or a file
+    system without hard links.
     """
     base = releases.load_verified(repository, source)
     folder = repository / MARGINALS_MODEL / str(source)
     fitted = calibrations.load(folder, base) if calibration is None else calibrations.read(calibration)
-    if fitted and fitted.manifest_sha256 != sha256(folder / MANIFEST):
-        raise Refused(f"expected a calibration fitted for release {source}, got one for release {fitted.release}")
+    for one in fitted.values():
+        if one.manifest_sha256 != sha256(folder / MANIFEST):
+            raise Refused(f"expected a calibration fitted for release {source}, got one for release {one.release}")
     if thresholds:
-        fitted = _with_thresholds(fitted or _uncalibrated(base), thresholds)
+        name = base.policy.name
+        fitted = {**fitted, name: _with_thresholds(fitted.get(name) or _uncalibrated(base), thresholds)}
     return _write(repository, base, fitted)
 
 
@@ -87,6 +90,7 @@ def _uncalibrated(release: Release) -> Calibration:
         version="",
         created="",
         release=release.number,
+        policy=release.policy.name,
         manifest_sha256="",
         data={},
         unlabelled="masked",
@@ -95,7 +99,7 @@ def _uncalibrated(release: Release) -> Calibration:
     )
 
 
-def _write(repository: Path, base: Release, fitted: Calibration | None) -> Release:
+def _write(repository: Path, base: Release, fitted: Mapping[str, Calibration]) -> Release:
     number, created = next_number(repository), datetime.now(UTC).isoformat(timespec="seconds")
     moved = {name: name.replace(f"/{base.number}/", f"/{number}/", 1) for name in base.files}
     release = msgspec.structs.replace(
@@ -114,11 +118,9 @@ def _write(repository: Path, base: Release, fitted: Calibration | None) -> Relea
             _link(repository / name, staging / name.replace(f"/{base.number}/", "/", 1))
         if fitted:
             manifest = sha256(staging / MARGINALS_MODEL / MANIFEST)
-            version = f"{number}.1"
-            sealed = msgspec.structs.replace(
-                fitted, version=version, created=created, release=number, manifest_sha256=manifest
-            )
-            calibrations.save(sealed, staging / MARGINALS_MODEL)
+            changes = {"version": f"{number}.1", "created": created, "release": number, "manifest_sha256": manifest}
+            rebound = {name: msgspec.structs.replace(one, **changes) for name, one in fitted.items()}
+            calibrations.save(rebound, staging / MARGINALS_MODEL)
         for model in COMPOSING_MODELS:
             (staging / model).rename(repository / model / str(number))
     finally:

@@ -20,9 +20,13 @@ _WARM_UP_CONCURRENCY = 4  # at once, so that batches of several sizes run before
 
 
 def verified(repository: Path, number: int) -> tuple[Release, str | None]:
-    """A release whose every file is what was exported, and its calibration's version; InvalidRelease otherwise."""
+    """A release whose every file is what was exported, and its default policy's calibration's version, if any.
+
+    Raises InvalidRelease for a release that is damaged.
+    """
     release = releases.load_verified(repository, number)
-    calibration = calibrations.load(repository / MARGINALS_MODEL / str(number), release)
+    fitted = calibrations.load(repository / MARGINALS_MODEL / str(number), release)
+    calibration = fitted.get(release.policy.name)
     if not release.golden:
         raise Refused(f"expected golden conversations in release {number}, got none; export it again to roll it out")
     return release, calibration.version if calibration else None

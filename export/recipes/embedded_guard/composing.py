@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from rows import Row
 
-from verdictree.conversation import Message
-from verdictree_export.prompt import ROLES
+from verdictree.conversation import ROLES, Message
 
 Joint = tuple[str, str]
 """How a part is marked, and what stands between two parts."""

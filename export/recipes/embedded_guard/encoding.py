@@ -8,7 +8,7 @@ from packing import EncodedRow
 from rows import Row
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.families import GuardFamily
+from verdictree.family import GuardFamily
 from verdictree.policy import Policy
 from verdictree.tree import VerdictTree, compile_tree
 from verdictree_export import prompt

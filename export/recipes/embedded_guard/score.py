@@ -19,10 +19,11 @@ from torch import Tensor
 
 from verdictree import families
 from verdictree import policy as policies
+from verdictree.conversation import ROLES
 from verdictree.exploration import Exploration, unpack
 from verdictree.marginals import Estimates, Marginalizer
 from verdictree.tree import Tokens, VerdictTree
-from verdictree_export import checkpoint, prompt
+from verdictree_export import checkpoint
 from verdictree_export.attention import PackedPass
 from verdictree_export.graph import GuardGraph
 
@@ -84,7 +85,7 @@ def main(rows: Path, adapter: Path | None, output: Path) -> None:
     batches = [judged[i : i + _ROWS_PER_BATCH] for i in range(0, len(judged), _ROWS_PER_BATCH)]
     with output.open("wb") as lines:
         for batch in track(batches, "scoring"):
-            prefix_id = [prompt.ROLES.index(row.conversation[-1].role) for row in batch]
+            prefix_id = [ROLES.index(row.conversation[-1].role) for row in batch]
             estimates = estimate(graph, encode.tree, [encode.conversation(row) for row in batch], prefix_id)
             for row, estimated in zip(batch, estimates, strict=True):
                 lines.write(msgspec.json.encode(_score(row, estimated)) + b"\n")

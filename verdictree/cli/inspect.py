@@ -1,0 +1,53 @@
+"""`verdictree inspect`: what an export would look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by template.")
+@click.option(
+    "--policy", "policies", type=click.Path(path_type=Path), required=True, multiple=True, help="Policy YAML."
+)
+def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> None:
+    """Show CHECKPOINT's family, its prompt split and its verdict tree, without loading its weights."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    from verdictree import policy
+    from verdictree_export.inspection import TESTED_ARCHITECTURES
+    from verdictree_export.inspection import inspect as look
+
+    found = look(checkpoint, family_name, [policy.load(path) for path in policies])
+    tested = "tested" if found.architecture in TESTED_ARCHITECTURES else "not among the tested ones; the export decides"
+    rows = [
+        ("checkpoint", f"{found.guard.name}: {found.architecture} ({tested}), {found.guard.max_positions} positions"),
+        ("family", found.family.name),
+    ]
+    for one in found.prompts:
+        category = f", category {one.category}" if one.category else ""
+        counts = f"{len(one.prefix_ids)} constant tokens before the conversation, {len(one.suffix_ids)} after"
+        rows.append(("prompt", f"policy {one.policy}, role {one.role}{category}: {counts}"))
+        middle = f"{one.lead!r} conversation {one.tail!r}"
+        rows.append(("", f"… {one.prefix[-50:]!r} | {middle} | {one.suffix[:50]!r} …"))
+    for name, text in rows:
+        click.echo(f"{name:<12}{text}")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_grown(Tree(f"answer ({len(found.tree.head)} nodes)"), found.head))
+    if found.tree.further:
+        console.print(_grown(Tree(f"after a label ({len(found.tree.tail)} nodes)"), found.tail))
+
+
+def _grown(node: Any, branches: Iterable[Any]) -> Any:
+    from rich.markup import escape
+
+    for branch in branches:
+        outcome = f"  → {branch.outcome}" if branch.outcome else ""
+        _grown(node.add(escape(repr(branch.text) + outcome)), branch.branches)
+    return node

@@ -1,0 +1,59 @@
+"""`verdictree policy check`: does the guard know a policy's categories?"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from verdictree.cli.repository_option import repository_option
+
+_BATCH = 4
+
+
+@click.group()
+def policy() -> None:
+    """Look after a release's policies."""
+
+
+@policy.command()
+@click.argument("name", required=False)
+@repository_option
+@click.option("--release", "number", type=click.IntRange(min=1), help="The release; default: the pinned.")
+@click.option("--probes", "path", type=click.Path(path_type=Path), help="Conversations to ask too: JSON lines.")
+def check(name: str | None, repository: Path, number: int | None, path: Path | None) -> None:
+    """Ask the guard about probe conversations by policy NAME (default: the release's first).
+
+    Warns of each category whose probability never moves, with exit status 1: the guard does not seem to know it.
+    """
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from verdictree import probes
+    from verdictree.conversation import parse
+    from verdictree.repository import pinned
+    from verdictree_serving.offline import OfflineGuard
+
+    lines = path.read_bytes().splitlines() if path else []
+    guard = OfflineGuard(repository, number or pinned(repository))
+    taxonomy = guard.release.policy_named(name)
+    own = [msgspec.structs.replace(parse(line), policy=taxonomy.name) for line in lines if line.strip()]
+    conversations = iter([*probes.probes(taxonomy), *own])
+    verdicts = []
+    while batch := list(islice(conversations, _BATCH)):
+        verdicts.extend(guard.classify(batch))
+    table = Table("category", "lowest", "highest", "")
+    reaches = probes.reaches(taxonomy, verdicts)
+    for one in reaches:
+        row = (f"{one.code} {one.name}", f"{one.lowest:.3f}", f"{one.highest:.3f}", "never moves" if one.still else "")
+        table.add_row(*row)
+    Console().print(table)
+    still = [one.code for one in reaches if one.still]
+    if still:
+        raise click.ClickException(
+            f"{', '.join(still)} never moved by {probes.STILL} on {len(verdicts)} probes: the guard does not seem to "
+            "know what this is; describe it otherwise, or give --probes that should raise it"
+        )
+    click.echo(f"every category of policy {taxonomy.name} moves")

@@ -1,0 +1,44 @@
+"""The guard families, one module each: what a module here lists in FAMILIES can be exported."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from verdictree.errors import UnsupportedGuard
+from verdictree.family import GuardFamily
+
+
+def all_families() -> tuple[GuardFamily, ...]:
+    """Every family, in the order of the modules' names."""
+    modules = (importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__))
+    return tuple(family for module in modules for family in module.FAMILIES)
+
+
+def family(name: str) -> GuardFamily:
+    """The family of this name; UnsupportedGuard, naming the known ones, where there is none."""
+    for candidate in all_families():
+        if candidate.name == name:
+            return candidate
+    raise UnsupportedGuard(f"expected a guard family among {', '.join(names())}, got {name!r}")
+
+
+def names() -> tuple[str, ...]:
+    """The names of all families."""
+    return tuple(candidate.name for candidate in all_families())
+
+
+def recognize(chat_template: str) -> GuardFamily:
+    """The first family whose marks all stand in a checkpoint's chat template; `instruct` where none's do.
+
+    A guard that is asked through another model's template (Nemotron, WildGuard) cannot be told by it: name its family.
+    Raises UnsupportedGuard for a guard that reasons before it answers.
+    """
+    if all(mark in chat_template for mark in ("guardian_config", "think")):
+        raise UnsupportedGuard(
+            "this checkpoint reasons in free text before it rules (Granite Guardian 3.3 and later); a verdict tree "
+            "holds short answers only: use Granite Guardian 3.0 or 3.1"
+        )
+    marked = (one for one in all_families() if one.template_marks)
+    matching = (one for one in marked if all(mark in chat_template for mark in one.template_marks))
+    return next(matching, family("instruct"))

@@ -1,0 +1,32 @@
+"""Llama Guard 1 to 4: `safe`, or `unsafe` and a line of codes.
+
+Llama Guard 3 and 4 begin their answer with an empty line, 1 and 2 do not. 3 and 4 take the categories as an argument
+of their chat template; in those of 1 and 2 they are fixed.
+"""
+
+from __future__ import annotations
+
+from verdictree.family import ConversationFormat, GuardFamily, Question, TemplatePrompt
+from verdictree.grammar import label_list
+
+_USER_AND_AGENT = ConversationFormat({"user": "User: {content}\n\n", "assistant": "Agent: {content}\n\n"})
+
+
+def _categories(question: Question) -> dict[str, dict[str, str]]:
+    categories = question.policy.categories
+    texts = {c.code: f"{c.name}." + (f"\n{c.description}" if c.description else "") for c in categories}
+    return {"categories": texts}
+
+
+def _family(version: int, lead: str, prompt: TemplatePrompt, *marks: str) -> GuardFamily:
+    grammar = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",", lead=lead)
+    return GuardFamily(f"llama-guard-{version}", grammar, _USER_AND_AGENT, prompt, ("BEGIN CONVERSATION", *marks))
+
+
+# The newest first: a template is recognized by what the older ones lack.
+FAMILIES = (
+    _family(4, "\n\n", TemplatePrompt(_categories), "S13", "<|header_start|>"),
+    _family(3, "\n\n", TemplatePrompt(_categories), "S13"),
+    _family(2, "", TemplatePrompt(), "S11"),
+    _family(1, "", TemplatePrompt(), "O1"),
+)

@@ -1,0 +1,30 @@
+"""Qwen3Guard-Gen: `Safety: Safe|Unsafe|Controversial`, a line of category names, after a response `Refusal: Yes|No`.
+
+arXiv 2510.14276, section 2. The categories are fixed in the chat template.
+"""
+
+from __future__ import annotations
+
+from verdictree.family import ConversationFormat, GuardFamily, TemplatePrompt
+from verdictree.grammar import Answer, VerdictGrammar
+
+_NAMES = "\nCategories: "
+
+FAMILIES = (
+    GuardFamily(
+        name="qwen3guard",
+        grammar=VerdictGrammar(
+            answers=(
+                Answer("Safety: Safe", "safe"),
+                Answer("Safety: Unsafe", "unsafe", _NAMES),
+                Answer("Safety: Controversial", "controversial", _NAMES),
+            ),
+            separator=", ",
+            closings=("", "\nRefusal: Yes", "\nRefusal: No"),
+            labels_are="name",
+        ),
+        conversation=ConversationFormat({"user": "USER: {content}\n\n", "assistant": "ASSISTANT: {content}\n\n"}),
+        prompt=TemplatePrompt(),
+        template_marks=("Controversial", "Categories"),
+    ),
+)

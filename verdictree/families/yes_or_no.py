@@ -1,0 +1,54 @@
+"""ShieldGemma and Granite Guardian 3.0 and 3.1: `Yes` or `No` to one category; a policy is asked as many questions.
+
+ShieldGemma (arXiv 2407.21772) takes a category's description as the argument `guideline` of its chat template,
+Granite Guardian (arXiv 2412.07724) a risk by name or with a definition of its own. Versions that reason or state a
+confidence in text (Granite Guardian 3.2 and later) answer something else and are not covered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verdictree.errors import UnsupportedGuard
+from verdictree.family import ConversationFormat, GuardFamily, Question, TemplatePrompt
+from verdictree.grammar import Answer, VerdictGrammar
+from verdictree.policy import Category
+
+_GRAMMAR = VerdictGrammar((Answer("No", "safe"), Answer("Yes", "unsafe")), per_category=True)
+
+
+def _category(question: Question) -> Category:
+    if question.category is None:
+        raise UnsupportedGuard("expected one category a question, got none; this family is asked one by one")
+    return question.category
+
+
+def _guideline(question: Question) -> dict[str, Any]:
+    category = _category(question)
+    return {"guideline": f'"{category.name}": {category.description}' if category.description else category.name}
+
+
+def _risk(question: Question) -> dict[str, Any]:
+    category = _category(question)
+    definition = {"risk_definition": category.description} if category.description else {}
+    return {"guardian_config": {"risk_name": category.code, **definition}}
+
+
+FAMILIES = (
+    GuardFamily(
+        name="shieldgemma",
+        grammar=_GRAMMAR,
+        conversation=ConversationFormat({"user": "{content}", "assistant": "{content}"}),
+        prompt=TemplatePrompt(_guideline),
+        template_marks=("guideline", "Human Question"),
+    ),
+    GuardFamily(
+        name="granite-guardian",
+        grammar=_GRAMMAR,
+        conversation=ConversationFormat(
+            {"user": "User Message: {content}\n\n", "assistant": "Assistant Message: {content}"}
+        ),
+        prompt=TemplatePrompt(_risk),
+        template_marks=("guardian_config", "risk_name"),
+    ),
+)
