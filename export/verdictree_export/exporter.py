@@ -103,6 +103,7 @@ def export_release(
         staging.discard()
     if first:
         repository.pin(model_repository, number)
+        repository.keep_only_pinned(model_repository)
     return release
 
 

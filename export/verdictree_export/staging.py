@@ -72,8 +72,8 @@ class Staging:
 
 
 def _copy_template(repository: Path) -> None:
-    files = [*_TEMPLATE.glob(f"*/{CONFIG}"), _TEMPLATE / ROUTER / "1" / _ADAPTER]
-    for file in files:
+    models = (*COMPOSING_MODELS, ENSEMBLE, ROUTER)
+    for file in (*(_TEMPLATE / model / CONFIG for model in models), _TEMPLATE / ROUTER / "1" / _ADAPTER):
         target = repository / file.relative_to(_TEMPLATE)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verdictree import pair as pairs
 from verdictree import repository as repositories
 from verdictree.conversation import Conversation
+from verdictree.journal import Journal
 from verdictree.pair import Pair
 from verdictree.repository import CANDIDATE, ENSEMBLE, LIVE
 from verdictree.verdict import Verdict
 from verdictree_client.errors import GuardError, InvalidRequest
 from verdictree_client.rollout import traffic
-from verdictree_client.rollout.errors import Refused
+from verdictree_client.rollout.errors import GatesFailed, Refused
 from verdictree_client.rollout.releases import fingerprint
 from verdictree_client.rollout.server import Server
 
@@ -33,7 +34,7 @@ def contents(repository: Path, candidate: int) -> list[str]:
 
 
 def compare(
-    repository: Path, server: Server, candidate: int, conversations: Iterable[Conversation] | None, gates: Gates | None
+    repository: Path, server: Server, candidate: int, conversations: Iterable[Conversation] | None, limits: Gates | None
 ) -> Compared:
     """Compare on the shadow's record, or on `conversations`, which both releases are asked about."""
     from verdictree_comparison import Gates, compare_pairs  # only a comparison needs its libraries
@@ -46,7 +47,17 @@ def compare(
         found, source = list(pairs.read(path)), "live traffic, by shadow"
     if not found:
         raise Refused("expected pairs of verdicts to compare, got none; run `shadow` a while, or give conversations")
-    return compare_pairs(found, live=live, candidate=candidate, source=source, gates=gates or Gates())
+    return compare_pairs(found, live=live, candidate=candidate, source=source, gates=limits or Gates())
+
+
+def gates(repository: Path, journal: Journal, candidate: int, force: bool) -> dict[str, Any]:
+    """The outcome of the last comparison of these two contents; GatesFailed where it failed, or there is none."""
+    wanted = contents(repository, candidate)
+    found = [one for one in journal.entries() if one.action == "compare" and one.details["contents"] == wanted]
+    failed = found[-1].details["failed"] if found else ["no comparison with the live release; run `compare` first"]
+    if failed and not force:
+        raise GatesFailed(f"release {candidate} may not be promoted: {'; '.join(failed)}")
+    return {"comparison": found[-1].number if found else None, "failed": failed}
 
 
 def _asked(server: Server, conversations: Iterable[Conversation]) -> tuple[Sequence[Pair], str]:

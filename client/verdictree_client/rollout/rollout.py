@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from verdictree import repository as repositories
 from verdictree.conversation import Conversation
-from verdictree.journal import Event, Journal
+from verdictree.journal import Journal
 from verdictree.release import Release
 from verdictree_client.connection import TLS
 from verdictree_client.rollout import comparing, stage, traffic
 from verdictree_client.rollout import releases as release_files
+from verdictree_client.rollout.actions import Actions
 from verdictree_client.rollout.configs import Split
-from verdictree_client.rollout.errors import ControlFailed, GatesFailed, Refused
+from verdictree_client.rollout.errors import Refused
 from verdictree_client.rollout.server import Server
 from verdictree_client.rollout.status import Status, status
 
@@ -46,6 +46,7 @@ class Rollout:
         self._repository = Path(repository).resolve()
         self._server = Server(url, admin_key, tls)
         self._journal = Journal(self._repository, who)
+        self._actions = Actions(self._repository, self._server, self._journal)
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +64,7 @@ class Rollout:
 
     def stage(self, number: int, *, reason: str = "") -> None:
         """Verify release `number`, load it beside the live one as `guard_candidate`, warm it up and try it."""
-        with self._action("stage", number, reason):
+        with self._actions.begun("stage", number, reason):
             self._refuse_while_split("stage")
             if number == repositories.pinned(self._repository):
                 raise Refused(f"expected a release other than the live one, got {number}")
@@ -98,30 +99,30 @@ class Rollout:
         if force and not reason.strip():
             raise Refused("expected a reason with force, got none; say why the gates do not count")
         candidate = repositories.candidate(self._repository)
-        with self._action("promote", candidate, reason) as details:
+        with self._actions.begun("promote", candidate, reason) as details:
             candidate = self._staged()
-            details |= {"force": force, "gates": self._gates(candidate, force)}
+            details |= {"force": force, "gates": comparing.gates(self._repository, self._journal, candidate, force)}
             if not stage.is_loaded(self._server, candidate):
                 raise Refused(f"expected release {candidate} loaded, but the server was restarted; stage it again")
-            self._pin(candidate)
+            self._actions.pin(candidate)
         return candidate
 
     def rollback(self, *, reason: str = "") -> int:
         """Let the former release be the live one again, and return its number."""
         former = self._journal.former(repositories.pinned(self._repository))
-        with self._action("rollback", former, reason):
+        with self._actions.begun("rollback", former, reason):
             former = self._journal.former(repositories.pinned(self._repository))
             if former is None:
                 raise Refused("expected a former release to return to, got none: nothing was promoted")
             if not stage.is_loaded(self._server, former):
                 self._refuse_while_split("roll back to a release that is not loaded")
                 stage.stage(self._repository, self._server, former)
-            self._pin(former)
+            self._actions.pin(former)
         return former
 
     def retire(self, number: int, *, delete: bool = False, reason: str = "") -> None:
         """Unload release `number`; with `delete` remove its files, if neither a pin nor `rollback` needs them."""
-        with self._action("retire", number, reason) as details:
+        with self._actions.begun("retire", number, reason) as details:
             details["delete"] = delete
             stable = repositories.pinned(self._repository)
             if number not in repositories.releases(self._repository):
@@ -154,46 +155,10 @@ class Rollout:
             self._journal.write("derive", "done", stable=stable, release=release.number, reason=reason, details=details)
         return release
 
-    @contextmanager
-    def _action(self, action: str, release: int | None, reason: str) -> Iterator[dict[str, Any]]:
-        """Lock, recover, write `begun`; after the body, `done` with what it put into the dictionary, or `failed`."""
-        with self._journal.lock(action):
-            before = repositories.pinned(self._repository)
-            self._journal.recover(before)
-            self._journal.write(action, "begun", stable=before, release=release, reason=reason)
-            details: dict[str, Any] = {"before": before}
-            event: Event = "failed"
-            try:
-                self._bring_in_line()
-                yield details
-                event = "done"
-            except BaseException as exc:
-                details["error"] = str(exc) or type(exc).__name__
-                raise
-            finally:
-                stable = repositories.pinned(self._repository)
-                self._journal.write(action, event, stable=stable, release=release, reason=reason, details=details)
-
-    def _bring_in_line(self) -> None:
-        served = traffic.served(self._server)
-        if served is None or served.release != repositories.pinned(self._repository):
-            traffic.serve_pinned(self._repository, self._server)
-
-    def _pin(self, number: int) -> None:
-        before = repositories.pinned(self._repository)
-        repositories.pin(self._repository, number)  # from here on a server that starts serves `number`
-        try:
-            traffic.serve_pinned(self._repository, self._server)
-        except ControlFailed:
-            repositories.pin(self._repository, before)
-            traffic.serve_pinned(self._repository, self._server)
-            raise
-        stage.drop_candidate(self._repository, self._server)
-
     def _split(self, action: str, fraction: float, reason: str, record_texts: bool | None) -> None:
         if not 0 <= fraction <= 1:
             raise Refused(f"expected a fraction from 0 to 1, got {fraction}")
-        with self._action(action, repositories.candidate(self._repository), reason) as details:
+        with self._actions.begun(action, repositories.candidate(self._repository), reason) as details:
             details["fraction"] = fraction
             candidate = self._staged()
             if not stage.is_loaded(self._server, candidate):
@@ -205,15 +170,6 @@ class Rollout:
             else:
                 wanted = Split(split.canary, fraction, bool(record_texts))
             traffic.split(self._repository, self._server, wanted)
-
-    def _gates(self, candidate: int, force: bool) -> dict[str, Any]:
-        contents = comparing.contents(self._repository, candidate)
-        found = [one for one in self._journal.entries() if one.action == "compare"]
-        last = next((one for one in reversed(found) if one.details["contents"] == contents), None)
-        failed = last.details["failed"] if last else ["no comparison with the live release; run `compare` first"]
-        if failed and not force:
-            raise GatesFailed(f"release {candidate} may not be promoted: {'; '.join(failed)}")
-        return {"comparison": last.number if last else None, "failed": failed}
 
     def _staged(self) -> int:
         candidate = repositories.candidate(self._repository)
