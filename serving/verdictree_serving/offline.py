@@ -20,8 +20,17 @@ from verdictree_serving.tokenization import ConversationTokenizer, TokenizedConv
 class OfflineGuard:
     """One release of a model repository, loaded into this process."""
 
-    def __init__(self, repository: Path, number: int, threads: int = 0) -> None:
-        """Load release `number`; `threads` 0 means one for each core. InvalidRelease where it is damaged."""
+    def __init__(
+        self,
+        repository: Path,
+        number: int,
+        threads: int = 0,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        """Load release `number`; `threads` 0 means one for each core, `providers` are ONNX Runtime's.
+
+        Raises InvalidRelease where the release is damaged.
+        """
         self.release = releases.load_verified(repository, number)
         self.tokenize = ConversationTokenizer(self.release, repository / releases.TOKENIZER_MODEL / str(number))
         self.calibrations = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
@@ -31,7 +40,7 @@ class OfflineGuard:
         self.session = onnxruntime.InferenceSession(
             repository / releases.GRAPH_MODEL / str(number) / releases.GRAPH_FILE,
             options,
-            providers=["CPUExecutionProvider"],
+            providers=list(providers),
         )
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:

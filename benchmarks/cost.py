@@ -1,0 +1,100 @@
+"""What one request makes the machine compute: tokens, and multiplications in linear layers.
+
+Computed tokens of a request = for each question that it is asked with (one, but for guards that judge one category at a
+    time) its conversation's + the suffix's + the head trie's nodes after its entry
+    + for each expanded path of labels the tail trie's nodes, or one where the path has the greatest length.
+The entry of a trie is a token that was counted before it: the suffix's last one, or a label's last one, which is the
+first of its block. Operations = 2 · (computed tokens · Σ K·N over one token's linear layers
+    + evaluated nodes · hidden size · vocabulary size); attention and all else is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verdictree.release import Release
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One kind of linear layer: (rows, inputs) × (inputs, outputs), `count` times in the model."""
+
+    name: str
+    inputs: int
+    outputs: int
+    count: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The linear layers of a Llama-like model: those that every token passes, and the LM head."""
+
+    layers: tuple[LinearShape, ...]
+    head: LinearShape
+
+    @property
+    def multiplications_per_token(self) -> int:
+        """Σ inputs · outputs over the layers, without the LM head."""
+        return sum(layer.inputs * layer.outputs * layer.count for layer in self.layers)
+
+    @property
+    def multiplications_per_node(self) -> int:
+        """inputs · outputs of the LM head, which only the verdict tree's nodes pass."""
+        return self.head.inputs * self.head.outputs
+
+
+def model_shape(config: Any) -> ModelShape:
+    """The shapes of a Hugging Face Llama configuration; equal shapes of one block are one entry."""
+    hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    head_size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    queries, keys = config.num_attention_heads * head_size, config.num_key_value_heads * head_size
+    layers = (
+        LinearShape("query", hidden, queries, blocks),
+        LinearShape("key, value", hidden, keys, 2 * blocks),
+        LinearShape("attention output", queries, hidden, blocks),
+        LinearShape("gate, up", hidden, inner, 2 * blocks),
+        LinearShape("down", inner, hidden, blocks),
+    )
+    return ModelShape(layers, LinearShape("LM head", hidden, config.vocab_size, 1))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a number of requests made the graph compute; sums add up with `+`."""
+
+    requests: int = 0
+    conversation_tokens: int = 0
+    expanded_paths: int = 0
+    computed_tokens: int = 0
+    nodes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def operations(self, shape: ModelShape) -> int:
+        """Multiplications and additions in linear layers."""
+        return 2 * (
+            self.computed_tokens * shape.multiplications_per_token + self.nodes * shape.multiplications_per_node
+        )
+
+
+def of_batch(release: Release, conversation_tokens: int, expansions: npt.NDArray[np.int32]) -> Cost:
+    """The cost of one batch: `conversation_tokens` over all that it asks, `expansions` (batch, slots, max_labels)."""
+    tree, longest = release.tree, release.exploration.max_labels
+    lengths = (expansions < len(tree.first)).sum(axis=2)
+    paths, full = int((lengths > 0).sum()), int((lengths == longest).sum())
+    block_tokens = (paths - full) * len(tree.tail) + full
+    asked = len(expansions) * release.num_questions
+    # Every request's suffix is filled up to the longest of the release's prompts.
+    suffix = max(len(prompt.suffix_ids) for prompt in release.prompts)
+    return Cost(
+        requests=len(expansions),
+        conversation_tokens=conversation_tokens,
+        expanded_paths=paths,
+        computed_tokens=conversation_tokens + asked * (suffix + len(tree.head) - 1) + block_tokens,
+        nodes=asked * len(tree.head) + block_tokens,
+    )

@@ -1,0 +1,122 @@
+"""The order of measurements: everything once a round, so that a slow minute of the machine hits all systems alike.
+
+The production mix is measured at all loads, the other one (the worst case) at the heaviest only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from benchmarks.program import Program, ProgramFailed
+from benchmarks.run import Run
+from benchmarks.stack import Load, Stack
+from benchmarks.systems import System
+from benchmarks.workload import MIXES, Workload
+
+RATES = (0.3, 0.5, 0.7, 0.85, 0.95)  # of the saturation rate
+STEADY = 0.7  # the rate at which p99 is judged
+_WARM_UP_SECONDS = 1.0
+
+
+def poisson(share: float) -> str:
+    """What a load of Poisson arrivals at this share of saturation is called."""
+    return f"Poisson, {share:.0%} of saturation"
+
+
+def at_a_time(size: int) -> str:
+    """What the load of a program that runs so many conversations together is called."""
+    return f"{size} at a time"
+
+
+class Key(NamedTuple):
+    """What was measured: whose requests, which mix, and how they came."""
+
+    system: str
+    mix: str
+    load: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: rounds, seconds for each measurement, and how many requests in flight at Triton."""
+
+    rounds: int
+    seconds: float
+    concurrencies: tuple[int, ...]
+
+
+@dataclass
+class Measured:
+    """The runs of each key, and why a system has none or fewer."""
+
+    runs: dict[Key, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def stack_name(precision: str) -> str:
+    """What our stack at this precision is called in tables."""
+    return f"Verdictree {precision}"
+
+
+def measure(
+    plan: Plan,
+    stacks: Mapping[str, Stack],
+    programs: Mapping[System, Program],
+    workloads: Mapping[str, Workload],
+    say: Callable[[str], None],
+) -> Measured:
+    """All rounds; `stacks` by precision, the main one first. A program that fails on the way is left out from then."""
+    measured = Measured()
+    alive = dict(programs)
+    for stack in stacks.values():
+        stack.warm_up(workloads[MIXES[0]], plan.concurrencies[-1])
+    for number in range(plan.rounds + 1):
+        say(f"round {number} of {plan.rounds}" if number else "warm-up of the programs")
+        for precision, stack in stacks.items() if number else ():
+            for key, run in _stack_runs(plan, precision, stack, workloads):
+                measured.runs[key].append(run)
+        for system, program in list(alive.items()):
+            seconds = (0.0 if system.brief else plan.seconds) if number else _WARM_UP_SECONDS
+            try:
+                for key, run in _program_runs(system, program, seconds, workloads):
+                    if number:
+                        measured.runs[key].append(run)
+            except ProgramFailed as failure:
+                measured.absent[system.name] = str(failure)
+                del alive[system]
+    return measured
+
+
+def sweep_rates(plan: Plan, name: str, stack: Stack, workload: Workload, measured: Measured) -> float:
+    """Poisson arrivals up to saturation; return the saturation rate: the best of the closed-loop measurements."""
+    saturation = max(
+        sorted(run.requests_per_s for run in runs)[len(runs) // 2]
+        for key, runs in measured.runs.items()
+        if key.system == name and key.mix == workload.mix
+    )
+    for share in RATES:
+        rate = share * saturation
+        for _ in range(plan.rounds if share == STEADY else 1):
+            run = stack.run(workload, Load(rate=rate), 2 * plan.seconds)
+            measured.runs[Key(name, workload.mix, poisson(share))].append(run)
+    return saturation
+
+
+def _stack_runs(
+    plan: Plan, precision: str, stack: Stack, workloads: Mapping[str, Workload]
+) -> Iterator[tuple[Key, Run]]:
+    for mix, workload in workloads.items():
+        for concurrency in plan.concurrencies if mix == MIXES[0] else plan.concurrencies[-1:]:
+            key = Key(stack_name(precision), mix, f"concurrency {concurrency}")
+            yield key, stack.run(workload, Load(concurrency=concurrency), plan.seconds)
+
+
+def _program_runs(
+    system: System, program: Program, seconds: float, workloads: Mapping[str, Workload]
+) -> Iterator[tuple[Key, Run]]:
+    for mix in workloads if not system.brief else MIXES[:1]:
+        for size in system.sizes if mix == MIXES[0] else system.sizes[-1:]:
+            yield Key(system.name, mix, at_a_time(size)), program.run(mix, size, seconds)

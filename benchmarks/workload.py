@@ -1,0 +1,76 @@
+"""What is asked: conversations in a stated mix, as request bodies and as token ids."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verdictree.conversation import parse
+from verdictree_serving.offline import OfflineGuard
+from verdictree_serving.tokenization import TokenizedConversation
+
+_CONVERSATIONS = Path(__file__).with_name("conversations")
+_SAFE_PER_UNSAFE = 19  # 95 to 5
+
+MIXES = ("production", "unsafe")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One mix of distinct conversations; `bodies[i]` is the request whose ids are `tokenized[i]`."""
+
+    mix: str
+    unsafe: int
+    bodies: list[str]
+    tokenized: list[TokenizedConversation]
+
+    def statement(self) -> dict[str, Any]:
+        """What a reader must know of it."""
+        lengths = sorted(one.num_tokens for one in self.tokenized)
+        return {
+            "mix": self.mix,
+            "conversations": len(self.bodies),
+            "unsafe_share": self.unsafe / len(self.bodies),
+            "conversation_tokens": {
+                "least": lengths[0],
+                "median": statistics.median(lengths),
+                "mean": statistics.mean(lengths),
+                "most": lengths[-1],
+            },
+        }
+
+
+def load(mix: str, guard: OfflineGuard) -> Workload:
+    """The mix "production" (safe conversations, every twentieth an unsafe one) or "unsafe" (all unsafe)."""
+    safe, unsafe = (_lines(name) for name in ("safe", "unsafe"))
+    bodies, num_unsafe = (unsafe, len(unsafe)) if mix == "unsafe" else _mixed(safe, unsafe)
+    return Workload(mix, num_unsafe, bodies, [guard.tokenize(parse(body.encode())) for body in bodies])
+
+
+def _mixed(safe: list[str], unsafe: list[str]) -> tuple[list[str], int]:
+    bodies: list[str] = []
+    chosen = iter(unsafe)
+    for start in range(0, len(safe), _SAFE_PER_UNSAFE):
+        bodies += [*safe[start : start + _SAFE_PER_UNSAFE], next(chosen)]
+    return bodies, len(bodies) - len(safe)
+
+
+def _lines(name: str) -> list[str]:
+    return (_CONVERSATIONS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def write_prompts(guard: OfflineGuard, workloads: Mapping[str, Workload], path: Path) -> None:
+    """The same conversations as the rivals read them, `benchmarks.programs.answering.Prompts`: whole, in token ids."""
+    prompts, tree = guard.release.prompts, guard.release.tree
+    mixes = {
+        mix: [
+            [*prompts[one.prefix_ids[0]].prefix_ids, *one.input_ids.tolist(), *prompts[one.prefix_ids[0]].suffix_ids]
+            for one in workload.tokenized
+        ]
+        for mix, workload in workloads.items()
+    }
+    path.write_text(json.dumps({"mixes": mixes, "end_tokens": tree.end_tokens, "labels": tree.labels}))

@@ -1,0 +1,42 @@
+"""Computed tokens, against a count by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks import cost
+
+SHAPE = cost.model_shape(
+    SimpleNamespace(
+        hidden_size=6, intermediate_size=10, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+        vocab_size=50,
+    )
+)  # fmt: skip
+
+
+def release(head: int, tail: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
+    return SimpleNamespace(
+        tree=SimpleNamespace(first=((7,), (8,), (9,)), head=[None] * head, tail=[None] * tail),
+        num_questions=1,
+        exploration=SimpleNamespace(max_labels=2),
+        prompts=[SimpleNamespace(suffix_ids=(0,) * length) for length in suffixes],
+    )
+
+
+def test_blocks_count_by_the_length_of_their_path():
+    """Ours would look near the ceiling if unused slots or whole tails at the last level were counted as work."""
+    unused = [3, 3]
+    expansions = np.array([[unused, unused, unused], [[1, 3], [1, 0], [2, 3]]], dtype=np.int32)
+    found = cost.of_batch(release(head=5, tail=4, suffixes=(7, 9)), 30, expansions)
+    assert found.expanded_paths == 3
+    assert found.computed_tokens == 30 + 2 * (9 + 4) + (4 + 4 + 1)
+    assert found.nodes == 2 * 5 + (4 + 4 + 1)
+
+
+def test_operations_are_two_for_each_weight_and_token():
+    """A wrong layer shape would shift every fraction of the ceiling."""
+    block = 6 * 6 + 2 * 6 * 2 + 6 * 6 + 2 * 6 * 10 + 10 * 6
+    assert SHAPE.multiplications_per_token == 2 * block
+    assert cost.Cost(computed_tokens=3, nodes=2).operations(SHAPE) == 2 * (3 * 2 * block + 2 * 6 * 50)
