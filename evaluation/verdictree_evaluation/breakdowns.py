@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from verdictree_evaluation import metrics, resampling
-from verdictree_evaluation.arrays import Scored
+from verdictree_evaluation.arrays import Bools, Scored
 from verdictree_evaluation.decisions import PER_CATEGORY, Method
 from verdictree_evaluation.evaluate import REFERENCE, with_intervals
 
@@ -44,21 +44,27 @@ def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
     return found
 
 
-def measure_sources(scored: Scored) -> list[dict[str, Any]]:
-    """One line a source: its rows, and where P(unsafe) lies on them."""
+def measure_sources(scored: Scored, flags: Bools) -> list[dict[str, Any]]:
+    """One line a source: where P(unsafe) lies on its rows, and how many of them are flagged by it, `flags` (n,).
+
+    A source of one side alone has no ROC-AUC of its own: it is ranked against all rows of the other side.
+    """
     sources = np.array([row.source for row in scored.rows])
     found = []
     for source in sorted(set(sources.tolist())):
         own = sources == source
+        sides = set(scored.unsafe[own].tolist())
+        ranked = own if len(sides) == 2 else own | (scored.unsafe != scored.unsafe[own][0])
         quartiles = np.percentile(scored.p_unsafe[own], [25, 50, 75]).tolist()
-        mean = float(scored.unexplored[own].mean())
         found.append(
             {
                 "source": source,
                 "rows": int(own.sum()),
                 "unsafe": int(scored.unsafe[own].sum()),
+                "flagged": float(flags[own].mean()),
+                "ROC-AUC": metrics.unsafe_figures(scored.select(ranked), scored.p_unsafe[ranked])["ROC-AUC"],
                 "p_unsafe quartiles": quartiles,
-                "mean unexplored": mean,
+                "mean unexplored": float(scored.unexplored[own].mean()),
             }
         )
     return found
