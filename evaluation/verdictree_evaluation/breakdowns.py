@@ -25,8 +25,14 @@ def measure_unsafe(scored: Scored, num_resamples: int, seed: int) -> list[dict[s
 
 
 def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
-    """One line a category: its counts, and the marginal's figures over the rows that know it."""
+    """One line a category: its counts, and the marginal's figures over the rows that know it.
+
+    `in top k` is the share of its rows where it is among the k most probable categories, k being the row's number of
+    labels: 1 for a row of one hazard.
+    """
     found = []
+    rank = (-scored.estimates[REFERENCE]).argsort(axis=1, kind="stable").argsort(axis=1)
+    in_top = rank < scored.truth.sum(axis=1, keepdims=True)
     flags = method.flags[PER_CATEGORY]
     for column, code in enumerate(scored.codes):
         known = scored.known[:, column]
@@ -40,6 +46,7 @@ def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
         if scored.calibrated is not None:
             values["ECE calibrated"] = metrics.ece(scored.calibrated[known, column], one.truth[:, 0])
         positives = int(one.truth.sum())
+        values["in top k"] = float(in_top[scored.truth[:, column], column].mean()) if positives else None
         found.append({"code": code, "positives": positives, "negatives": len(one) - positives, "figures": values})
     return found
 

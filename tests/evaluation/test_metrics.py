@@ -125,3 +125,12 @@ def test_a_difference_favours_the_marginal_by_the_figures_own_direction(name, si
     gain, nothing = {"interval": (0.1, 0.2)}, {"interval": (-0.1, 0.2)}
     assert report._is_better(gain, name) == (sign > 0) and report._is_worse(gain, name) == (sign < 0)
     assert not report._is_better(nothing, name) and not report._is_worse(nothing, name)
+
+
+def test_in_top_k_looks_at_as_many_categories_as_a_row_has():
+    """Guards against a composed row that can never count in full, since only one category can be the most probable."""
+    rows = [row("a", ("S1",)), row("b", ("S1", "S10"), "composed"), row("c", ("S2",))]
+    data = scored(rows, [[0.3, 0.2, 0.1], [0.2, 0.1, 0.3], [0.3, 0.2, 0.1]])
+    marginal = next(one for one in methods(data, data) if one.name == "marginal")
+    found = {one["code"]: one["figures"]["in top k"] for one in breakdowns.measure_categories(data, marginal)}
+    assert found == {"S1": 1.0, "S2": 0.0, "S10": 1.0}
