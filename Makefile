@@ -55,7 +55,9 @@ clean: ## removes what was built, releases included
 
 $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(EXPORT_CODE)
 	$(BIN)/verdictree export embedded --family instruct --policy policies/embedded.yaml \
-		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) --repository $(REPOSITORY) --release 1
+		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) \
+		$(if $(wildcard $(ADAPTER)/calibration.json),--calibration $(ADAPTER)/calibration.json) \
+		--repository $(REPOSITORY) --release 1
 
 # An older tritonclient wheel carries the perf_analyzer binary; the libraries that it wants lie in Triton's own wheel,
 # under names of the wheel's making.

@@ -97,8 +97,9 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The calibration of one policy of a release: under another policy the same score means something else.
 
-    `manifest_sha256` names the release; `data` maps the files that it was fitted on to their SHA-256; `unlabelled` says
-    how a category counted that a row says nothing of; `categories` are in the policy's order.
+    `manifest_sha256` names the release, `guard_sha256` its guard (see `Release`); `data` maps the files that it was
+    fitted on to their SHA-256; `unlabelled` says how a category counted that a row says nothing of; `categories` are in
+    the policy's order.
     """
 
     version: str
@@ -106,6 +107,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     release: int
     policy: str
     manifest_sha256: str
+    guard_sha256: str
     data: dict[str, str]
     unlabelled: Literal["masked", "negative"]
     unsafe: Outcome
@@ -141,6 +143,23 @@ def save(calibrations: Mapping[str, Calibration], directory: Path) -> Path:
     temporary.write_bytes(msgspec.json.encode(sealed) + b"\n")
     temporary.replace(path)
     return path
+
+
+def carry_over(path: Path, release: Release, directory: Path) -> None:
+    """Put the calibrations that were fitted on one export of a guard into another export of it, in `directory`.
+
+    InvalidRelease for a damaged file, and for that of another guard.
+    """
+    manifest, carried = sha256(directory / MANIFEST), {}
+    for policy, calibration in read(path).items():
+        if calibration.guard_sha256 != release.guard_sha256:
+            raise InvalidRelease(
+                f"the calibration '{path}' was made for another guard (expected {release.guard_sha256[:12]}…, got "
+                f"{calibration.guard_sha256[:12]}…: another checkpoint, adapter, policy, precision or exploration); "
+                "run `verdictree calibrate` on this release"
+            )
+        carried[policy] = msgspec.structs.replace(calibration, release=release.number, manifest_sha256=manifest)
+    save(carried, directory)
 
 
 def read(path: Path) -> dict[str, Calibration]:

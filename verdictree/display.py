@@ -14,10 +14,14 @@ from verdictree.verdict import Verdict
 MAX_CHARACTERS = 280
 _SHOWN_CATEGORIES = 3
 _SHOWN_CHARACTERS = 64
+_FLAG = "⚑ "
 
 
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
-    """A table of (text, verdict, milliseconds): the most probable categories with their three estimates."""
+    """A table of (text, verdict, milliseconds): the most probable categories with their three estimates.
+
+    What a calibrated release flags has a flag before it.
+    """
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     result.add_column("conversation", min_width=12, ratio=1)
     result.add_column("P(unsafe)", justify="right", no_wrap=True, min_width=9)
@@ -28,8 +32,8 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
             Text(_shortened(text)),  # not markup: the text is a stranger's
-            f"{verdict.p_unsafe:.3f}",
-            "\n".join(f"{score.code} {score.name}" for score in top),
+            f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}",
+            "\n".join(f"{_FLAG if score.flagged else ''}{score.code} {score.name}" for score in top),
             "\n".join(f"{score.marginal:.3f}" for score in top),
             "\n".join(f"{score.joint:.3f}" for score in top),
             "\n".join(f"{score.conditional:.3f}" for score in top),

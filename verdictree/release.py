@@ -65,9 +65,10 @@ class Golden(msgspec.Struct, frozen=True):
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """One exported guard. The same manifest lies in the release's directory of each composing model.
 
-    A request names one of `policies`; the first is the default. `prompts[i]` belongs to prefix id i. `max_tokens`
-    bounds a conversation's own tokens. `files` maps the release's other files, relative to the model repository, to
-    their SHA-256. A release from before there were golden conversations has none.
+    `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
+    first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
+    maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
+    were golden conversations has none.
     """
 
     number: int
@@ -122,6 +123,15 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             f"expected a last message of role {' or '.join(policy.roles)}, which policy {policy.name!r} judges, "
             f"got {role!r}; choose another policy or end the conversation before that message"
         )
+
+    @property
+    def guard_sha256(self) -> str:
+        """The hash of all that raw scores depend on: one guard exported alike has it on every machine.
+
+        The checkpoint counts by its name: weights that are retrained in place keep it.
+        """
+        guard = (self.checkpoint, self.adapter, self.family, self.precision, self.policies, self.prompts)
+        return hashlib.sha256(msgspec.json.encode((*guard, self.exploration))).hexdigest()
 
     def to_json(self) -> bytes:
         """The manifest's file content."""

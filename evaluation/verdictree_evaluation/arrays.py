@@ -31,6 +31,7 @@ class Scored:
     greedy         (n, c) the greedy verdict names the category
     label_logits   (n, c) at the forced prefix, or None where the guard did not show them
     calibrated     (n, c) marginals, and p_unsafe_calibrated (n,), or None
+    served_flags   (n, c) what the release's own calibration flags, or None where it has none
     """
 
     rows: tuple[Row, ...]
@@ -44,6 +45,7 @@ class Scored:
     label_logits: Array | None
     calibrated: Array | None
     p_unsafe_calibrated: Array | None
+    served_flags: Bools | None
     unexplored: Array
 
     def __len__(self) -> int:
@@ -81,6 +83,7 @@ class Scored:
             label_logits=part(self.label_logits),
             calibrated=part(self.calibrated),
             p_unsafe_calibrated=part(self.p_unsafe_calibrated),
+            served_flags=None if self.served_flags is None else self.served_flags[index],
             unexplored=self.unexplored[index],
         )
 
@@ -129,6 +132,7 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         p_unsafe_calibrated=(
             np.array([verdict.p_unsafe_calibrated for _, verdict, _ in pairs], float) if has_calibrated else None
         ),
+        served_flags=np.array([[one.flagged for one in row] for row in scores], bool) if has_calibrated else None,
         unexplored=np.array([verdict.unexplored for _, verdict, _ in pairs], dtype=np.float64),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from verdictree_evaluation import metrics, resampling
-from verdictree_evaluation.arrays import Scored
+from verdictree_evaluation.arrays import Bools, Scored
 from verdictree_evaluation.decisions import PER_CATEGORY, Method
 from verdictree_evaluation.evaluate import REFERENCE, with_intervals
 
@@ -25,8 +25,14 @@ def measure_unsafe(scored: Scored, num_resamples: int, seed: int) -> list[dict[s
 
 
 def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
-    """One line a category: its counts, and the marginal's figures over the rows that know it."""
+    """One line a category: its counts, and the marginal's figures over the rows that know it.
+
+    `in top k` is the share of its rows where it is among the k most probable categories, k being the row's number of
+    labels: 1 for a row of one hazard.
+    """
     found = []
+    rank = (-scored.estimates[REFERENCE]).argsort(axis=1, kind="stable").argsort(axis=1)
+    in_top = rank < scored.truth.sum(axis=1, keepdims=True)
     flags = method.flags[PER_CATEGORY]
     for column, code in enumerate(scored.codes):
         known = scored.known[:, column]
@@ -40,25 +46,32 @@ def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
         if scored.calibrated is not None:
             values["ECE calibrated"] = metrics.ece(scored.calibrated[known, column], one.truth[:, 0])
         positives = int(one.truth.sum())
+        values["in top k"] = float(in_top[scored.truth[:, column], column].mean()) if positives else None
         found.append({"code": code, "positives": positives, "negatives": len(one) - positives, "figures": values})
     return found
 
 
-def measure_sources(scored: Scored) -> list[dict[str, Any]]:
-    """One line a source: its rows, and where P(unsafe) lies on them."""
+def measure_sources(scored: Scored, flags: Bools) -> list[dict[str, Any]]:
+    """One line a source: where P(unsafe) lies on its rows, and how many of them are flagged by it, `flags` (n,).
+
+    A source of one side alone has no ROC-AUC of its own: it is ranked against all rows of the other side.
+    """
     sources = np.array([row.source for row in scored.rows])
     found = []
     for source in sorted(set(sources.tolist())):
         own = sources == source
+        sides = set(scored.unsafe[own].tolist())
+        ranked = own if len(sides) == 2 else own | (scored.unsafe != scored.unsafe[own][0])
         quartiles = np.percentile(scored.p_unsafe[own], [25, 50, 75]).tolist()
-        mean = float(scored.unexplored[own].mean())
         found.append(
             {
                 "source": source,
                 "rows": int(own.sum()),
                 "unsafe": int(scored.unsafe[own].sum()),
+                "flagged": float(flags[own].mean()),
+                "ROC-AUC": metrics.unsafe_figures(scored.select(ranked), scored.p_unsafe[ranked])["ROC-AUC"],
                 "p_unsafe quartiles": quartiles,
-                "mean unexplored": mean,
+                "mean unexplored": float(scored.unexplored[own].mean()),
             }
         )
     return found

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from verdictree.calibration import Calibration, Calibrator, Method, Outcome
+from verdictree.release import Release
 from verdictree_evaluation import calibrators
 from verdictree_evaluation.arrays import Array, Bools, Scored
 from verdictree_evaluation.errors import EvaluationError
@@ -90,7 +91,7 @@ def artifact(
     plan: Plan,
     *,
     version: str,
-    release: int,
+    release: Release,
     policy: str,
     manifest_sha256: str,
     data: dict[str, str],
@@ -99,9 +100,10 @@ def artifact(
     return Calibration(
         version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        release=release,
+        release=release.number,
         policy=policy,
         manifest_sha256=manifest_sha256,
+        guard_sha256=release.guard_sha256,
         data=data,
         unlabelled=plan.unlabelled,
         unsafe=fitted.unsafe,

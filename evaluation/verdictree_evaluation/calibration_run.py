@@ -55,11 +55,11 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
     dataset = session.load(data, guard.codes)
     scored, refused = session.score(guard, dataset, out / outputs.PREDICTIONS)
     fitted = calibrate.fit(scored, plan)
-    release = guard.guard.release.number
+    release = guard.guard.release
     artifact = calibrate.artifact(
         fitted,
         plan,
-        version=calibrate.next_version(release, guard.calibration),
+        version=calibrate.next_version(release.number, guard.calibration),
         release=release,
         policy=guard.policy.name,
         manifest_sha256=sha256(guard.directory / MANIFEST),

@@ -34,7 +34,8 @@ def methods(scored: Scored, tune: Scored | None, seed: int = 0) -> list[Method]:
 
     fixed         the paper's 0.2
     tuned         one threshold for all categories: the highest micro-F1
-    per category  one for each: the highest F1, and `tuned` where it has no positives or no negatives
+    per category  one for each: the highest F1, and `tuned` where it has no positives or no negatives;
+                  of the flags that the release serves, the thresholds of its own calibration
     """
     found = [Method("greedy", None, {FIXED: scored.greedy, TUNED: scored.greedy, PER_CATEGORY: scored.greedy})]
     if scored.label_logits is not None and (tune is None or tune.label_logits is not None):
@@ -44,6 +45,8 @@ def methods(scored: Scored, tune: Scored | None, seed: int = 0) -> list[Method]:
         found.append(_threshold_method(name, values, lambda one, name=name: one.estimates[name], scored, tune, seed))  # type: ignore[misc]
     if scored.calibrated is not None:
         found.append(_threshold_method("calibrated marginal", scored.calibrated, _calibrated, scored, tune, seed))
+    if scored.served_flags is not None:
+        found.append(Method("served flags", None, {PER_CATEGORY: scored.served_flags}))
     return found
 
 

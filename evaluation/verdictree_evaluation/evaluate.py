@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,23 +58,30 @@ def calibrated(
     if scored.calibrated is not None:
         return scored, tune, "calibrated by the server"
     if calibration is not None:
-        text = f"the release's calibration {calibration.version}, fitted on {', '.join(calibration.data)}"
+        text = f"the release's own, {calibration.version}, fitted on {', '.join(calibration.data)}"
         return _applied(scored, calibration), _applied(tune, calibration) if tune else None, text
     plan = calibrate.Plan(seed=seed)
     if tune is not None:
         fitted = calibrate.fit(tune, plan)
-        return _with(scored, *fitted.calibrated(scored)), _with(tune, *fitted.calibrated(tune)), "fitted on --tune rows"
+        text = "fitted on the rows of --tune" + _left_raw([fitted])
+        return _with(scored, *fitted.calibrated(scored)), _with(tune, *fitted.calibrated(tune)), text
     marginal, p_unsafe = np.empty_like(scored.estimates[REFERENCE]), np.empty_like(scored.p_unsafe)
-    folds = scored.folds(NUM_FOLDS, seed)
+    folds, fits = scored.folds(NUM_FOLDS, seed), []
     for fold in np.unique(folds):
-        fitted = calibrate.fit(scored.select(folds != fold), plan)
-        marginal[folds == fold], p_unsafe[folds == fold] = fitted.calibrated(scored.select(folds == fold))
-    return _with(scored, marginal, p_unsafe), None, f"cross-fitted, each of {NUM_FOLDS} folds on the others"
+        fits.append(calibrate.fit(scored.select(folds != fold), plan))
+        marginal[folds == fold], p_unsafe[folds == fold] = fits[-1].calibrated(scored.select(folds == fold))
+    text = f"cross-fitted, each of {NUM_FOLDS} folds on the others" + _left_raw(fits)
+    return _with(scored, marginal, p_unsafe), None, text
+
+
+def _left_raw(fits: Sequence[calibrate.Fitted]) -> str:
+    codes = {code: None for fitted in fits for code, losses in fitted.losses.items() if not losses}
+    return f"; left raw for want of labelled rows: {', '.join(codes)}" if codes else ""
 
 
 def _applied(scored: Scored, calibration: Calibration) -> Scored:
-    marginal, _ = calibration.apply(scored.estimates[REFERENCE])
-    return _with(scored, marginal, calibration.apply_unsafe(scored.p_unsafe)[0])
+    marginal, flags = calibration.apply(scored.estimates[REFERENCE])
+    return replace(_with(scored, marginal, calibration.apply_unsafe(scored.p_unsafe)[0]), served_flags=flags)
 
 
 def _with(scored: Scored, marginal: Array, p_unsafe: Array) -> Scored:

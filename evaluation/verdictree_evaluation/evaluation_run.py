@@ -54,8 +54,8 @@ def _describe(guard: InProcess | Served) -> str:
     if isinstance(guard, Served):
         return guard.release
     release = guard.guard.release
-    adapter = f" with adapter {Path(release.adapter).name}" if release.adapter else ""
-    return f"release {release.number}: {Path(release.checkpoint).name}{adapter}, policy {guard.policy.name}"
+    adapter = " with its LoRA adapter" if release.adapter else ""
+    return f"release {release.number}: {release.checkpoint}{adapter}, {release.precision}, policy {guard.policy.name}"
 
 
 def _check_apart(dataset: Dataset, tune: Dataset | None) -> None:

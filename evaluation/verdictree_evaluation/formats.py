@@ -20,7 +20,7 @@ from verdictree_evaluation.errors import BadData
 LabelKind = Literal["targeted", "composed", "safe", "complete"]
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """A conversation and what is known of it.
 
     `label_kind` says what the labels mean. `complete`: every other category is absent; `safe`: all are absent;

@@ -73,7 +73,7 @@ def measure(run: Run, begin: Any) -> dict[str, Any]:
         "views": [evaluate.measure(view, run.num_resamples, run.seed, advance) for view in views],
         "unsafe": breakdowns.measure_unsafe(run.scored, run.num_resamples, run.seed),
         "categories": breakdowns.measure_categories(run.scored, _marginal(run)),
-        "sources": breakdowns.measure_sources(run.scored),
+        "sources": breakdowns.measure_sources(run.scored, unsafe_flags(run.scored, run.tune, run.seed)),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from sklearn.metrics import precision_recall_curve
 
 from verdictree_evaluation.arrays import Array, Bools, Scored
@@ -42,16 +43,16 @@ def category_reliability(scored: Scored) -> str:
 
 def precision_recall(scored: Scored) -> str:
     """Precision over recall of each category: the three estimates over known entries."""
-    colours = {"marginal": BLUE, "joint": ORANGE, "conditional": GREEN}
+    styles = {"marginal": (BLUE, "-"), "joint": (ORANGE, "-"), "conditional": (GREEN, (0, (2, 2)))}
 
     def draw(axes: Any, column: int) -> None:
         known = scored.known[:, column]
         truth = scored.truth[known, column]
         axes.set_title(f"{plain(scored.codes[column])}   {int(truth.sum())} of {len(truth)}")
         if truth.any() and not truth.all():
-            for name, colour in colours.items():
+            for name, (colour, dashes) in styles.items():
                 precision, recall, _ = precision_recall_curve(truth, scored.estimates[name][known, column])
-                axes.plot(recall, precision, color=colour, lw=1.4, label=name, drawstyle="steps-post")
+                axes.plot(recall, precision, color=colour, ls=dashes, lw=1.4, label=name, drawstyle="steps-post")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
 
     return small_multiples(scored, draw, "recall", "precision", legend=True)
@@ -69,7 +70,8 @@ def score_histograms(scored: Scored) -> str:
             axes.hist(scores[~scored.unsafe], bins, color=BLUE, alpha=0.6, label=f"safe ({(~scored.unsafe).sum()})")
             axes.hist(scores[scored.unsafe], bins, color=ORANGE, alpha=0.6, label=f"unsafe ({scored.unsafe.sum()})")
             axes.set(title=title, yscale="symlog", xlim=(0, 1), ylabel="rows (log scale)")
-            axes.legend()
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.legend(loc="upper center")
         return to_svg(figure)
 
 
@@ -93,6 +95,8 @@ def confusion(scored: Scored, flags: Bools) -> str:
         counts = [f"{plain(scored.codes[c])}  {missed[:, c].sum()}/{scored.truth[:, c].sum()}" for c in rows]
         axes.set_yticks(range(len(rows)), counts)
         axes.set(xlabel="mean probability given to", ylabel="labelled  (missed / rows)")
+        for line in np.flatnonzero(np.isnan(table[:, 0])):
+            axes.text(len(names) / 2 - 0.5, line, "none missed", ha="center", va="center", fontsize=7, color=GREY)
         for line, column in np.argwhere(np.isfinite(table)):
             dark = table[line, column] > 0.6 * most
             colour = "white" if dark else "#20252b"

@@ -29,7 +29,7 @@ def render(content: dict[str, Any]) -> str:
     )
     environment.filters |= {"figure": _figure, "range": _range, "image": _image}
     environment.tests["best"] = _is_best
-    environment.tests["clear"] = _excludes_zero
+    environment.tests |= {"better": _is_better, "worse": _is_worse}
     template = environment.get_template(TEMPLATE)
     return template.render(score_figures=SCORE_FIGURES, decision_figures=DECISION_FIGURES, **content)
 
@@ -61,5 +61,11 @@ def _is_best(value: dict[str, Any] | None, rows: list[dict[str, Any]], name: str
     return bool(round(value["value"], 3) == round(best, 3))
 
 
-def _excludes_zero(value: dict[str, Any] | None) -> bool:
-    return bool(value and value["interval"] and (value["interval"][0] > 0 or value["interval"][1] < 0))
+def _is_better(difference: dict[str, Any] | None, name: str) -> bool:
+    sign = -1.0 if name.startswith(_LOWER_IS_BETTER) else 1.0
+    return bool(difference and difference["interval"] and min(sign * bound for bound in difference["interval"]) > 0)
+
+
+def _is_worse(difference: dict[str, Any] | None, name: str) -> bool:
+    sign = -1.0 if name.startswith(_LOWER_IS_BETTER) else 1.0
+    return bool(difference and difference["interval"] and max(sign * bound for bound in difference["interval"]) < 0)

@@ -113,7 +113,7 @@ class Served:
         *,
         policy: str | None = None,
         concurrency: int = 8,
-        deadline: float = 30.0,
+        deadline: float = 300.0,
         truncate: Truncate = None,
     ) -> None:
         """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verdictree.errors import VerdictreeError
 from verdictree_evaluation import datasets
 from verdictree_evaluation.arrays import Scored, gather
 from verdictree_evaluation.datasets import Dataset, Problem
@@ -50,7 +51,12 @@ class Session:
     def score(self, guard: Guard, dataset: Dataset, path: Path, step: str = "scoring") -> tuple[Scored, list[Problem]]:
         """The rows with their verdicts, and a problem for each row that the guard refused."""
         with PredictionStore(path) as store:
-            found = score_all(guard, dataset.rows, store, lambda total, done: self.begin(step, total, done))
+            try:
+                found = score_all(guard, dataset.rows, store, lambda total, done: self.begin(step, total, done))
+            except VerdictreeError as exc:
+                raise EvaluationError(
+                    f"the guard failed ({exc}); what was scored is kept in '{path}': run this again to go on from there"
+                ) from exc
         pairs = zip(dataset.rows, found, strict=True)
         refused = [Problem(row.place, one.error or "") for row, one in pairs if one.verdict is None]
         scored = gather(dataset.rows, found, guard.codes)

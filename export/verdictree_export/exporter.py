@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,7 +87,7 @@ def export_release(
             number=number,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             checkpoint=guard.name,
-            adapter=adapter.name if adapter else None,
+            adapter=_named(adapter) if adapter else None,
             family=family.name,
             precision=precision,
             policies=policies,
@@ -105,6 +106,13 @@ def export_release(
         repository.pin(model_repository, number)
         repository.keep_only_pinned(model_repository)
     return release
+
+
+def _named(adapter: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(adapter.glob("adapter_*")):  # its configuration and its weights
+        digest.update(path.read_bytes())
+    return f"{adapter.name} sha256:{digest.hexdigest()}"
 
 
 def _room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:

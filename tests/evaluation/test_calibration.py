@@ -133,7 +133,7 @@ def test_rules_are_read():
 
 
 class FakeRelease:
-    number = 3
+    number, guard_sha256 = 3, "guard"
     policies = (Policy("p", "1", tuple(Category(code, code) for code in CODES)),)
 
 
@@ -147,7 +147,7 @@ def artifact(fitted, tmp_path):
     (tmp_path / "release.json").write_text("{}")
     manifest = calibrations.sha256(tmp_path / "release.json")
     made = calibrate.artifact(
-        fitted, calibrate.Plan(), version="3.1", release=3, policy="p", manifest_sha256=manifest, data={}
+        fitted, calibrate.Plan(), version="3.1", release=FakeRelease(), policy="p", manifest_sha256=manifest, data={}
     )
     calibrations.save({"p": made}, tmp_path)
     return made
@@ -181,6 +181,20 @@ def test_an_artifact_of_another_release_is_refused(artifact, tmp_path):
     (tmp_path / "release.json").write_text('{"new": 1}')
     with pytest.raises(InvalidRelease, match="made for another release"):
         calibrations.load(tmp_path, FakeRelease())
+
+
+def test_a_calibration_follows_its_guard_alone(artifact, tmp_path):
+    """Guards against the shipped calibration landing on another guard, whose scores mean something else."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "release.json").write_text('{"new": 1}')
+    path, exported_again = tmp_path / calibrations.CALIBRATION, FakeRelease()
+    exported_again.number = 7
+    calibrations.carry_over(path, exported_again, other)
+    assert calibrations.load(other, exported_again)["p"].categories == artifact.categories
+    exported_again.guard_sha256 = "another"
+    with pytest.raises(InvalidRelease, match="made for another guard"):
+        calibrations.carry_over(path, exported_again, other)
 
 
 def test_a_falling_calibrator_is_refused(artifact, tmp_path):

@@ -48,8 +48,8 @@ def test_calibrate_then_evaluate(repository, tmp_path):
     assert "calibration 1.1" in told.output
     invoke(evaluate, test, "--out", tmp_path / "e", *options, "--resamples", "10")
     measured = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert "calibration 1.1" in measured["calibrated_by"] and "train.csv" in measured["calibrated_by"]
-    assert {"entropy", "LogTokU"} <= {row["method"] for row in measured["views"][0]["methods"]}
+    assert "own, 1.1" in measured["calibrated_by"] and "train.csv" in measured["calibrated_by"]
+    assert {"entropy", "LogTokU", "served flags"} <= {row["method"] for row in measured["views"][0]["methods"]}
 
     guard = OfflineGuard(repository, 1, threads=1)
     (verdict,) = guard.classify([Conversation((Message("user", "b message number 1"),))])

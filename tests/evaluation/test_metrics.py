@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from fake_rows import CODES, row, scored, skilled
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from verdictree_evaluation import evaluate, metrics, resampling
+from verdictree_evaluation import breakdowns, evaluate, metrics, report, resampling
 from verdictree_evaluation.decisions import Method, methods
 from verdictree_evaluation.thresholds import PAPER_THRESHOLD
 
@@ -104,3 +105,32 @@ def test_views():
     rows = [row(f"c{i}", ("S1", "S2"), "composed") for i in range(25)] + [row(f"s{i}") for i in range(5)]
     names = [view.name for view in evaluate.views(scored(rows, np.zeros((30, 3))), None)]
     assert names == ["known labels", "unlabelled as absent", "composed rows"]
+
+
+def test_a_source_of_one_side_is_ranked_against_the_other_side():
+    """Guards against a source without a figure because it holds unsafe rows alone, and against flags of other rows."""
+    rows = [msgspec.structs.replace(one, source="hard" if i == 0 else one.source) for i, one in enumerate(SIDES)]
+    data = scored(rows, np.full((4, 3), 0.1), p_unsafe=[0.3, 0.9, 0.2, 0.4])
+    fake, hard = breakdowns.measure_sources(data, data.p_unsafe >= 0.35)
+    assert (hard["source"], hard["rows"], hard["flagged"], hard["ROC-AUC"]) == ("hard", 1, 0.0, 0.5)
+    assert (fake["unsafe"], fake["ROC-AUC"]) == (1, 1.0) and fake["flagged"] == pytest.approx(2 / 3)
+
+
+SIDES = [row("a", ("S1",)), row("b", ("S2",)), row("c"), row("d")]
+
+
+@pytest.mark.parametrize("name, sign", [("micro-F1 @ tuned", 1), ("Hamming loss @ tuned", -1), ("Brier", -1)])
+def test_a_difference_favours_the_marginal_by_the_figures_own_direction(name, sign):
+    """Guards against a higher loss shown as a gain."""
+    gain, nothing = {"interval": (0.1, 0.2)}, {"interval": (-0.1, 0.2)}
+    assert report._is_better(gain, name) == (sign > 0) and report._is_worse(gain, name) == (sign < 0)
+    assert not report._is_better(nothing, name) and not report._is_worse(nothing, name)
+
+
+def test_in_top_k_looks_at_as_many_categories_as_a_row_has():
+    """Guards against a composed row that can never count in full, since only one category can be the most probable."""
+    rows = [row("a", ("S1",)), row("b", ("S1", "S10"), "composed"), row("c", ("S2",))]
+    data = scored(rows, [[0.3, 0.2, 0.1], [0.2, 0.1, 0.3], [0.3, 0.2, 0.1]])
+    marginal = next(one for one in methods(data, data) if one.name == "marginal")
+    found = {one["code"]: one["figures"]["in top k"] for one in breakdowns.measure_categories(data, marginal)}
+    assert found == {"S1": 1.0, "S2": 0.0, "S10": 1.0}

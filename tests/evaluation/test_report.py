@@ -10,8 +10,9 @@ import pytest
 from fake_rows import CODES, CountingGuard
 
 from verdictree import display
+from verdictree_client import ServerUnavailable
 from verdictree_evaluation import evaluation_run, outputs, session
-from verdictree_evaluation.errors import BadData
+from verdictree_evaluation.errors import BadData, EvaluationError
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e $x$ {{ 7 * 7 }} " + "long " * 200
 OPTIONS = {
@@ -57,7 +58,7 @@ def test_report_escapes_hostile_text(evaluated):
     assert "&lt;script&gt;alert(1)" in html and "<script" not in html
     assert "<img src=x" not in html and "<b>d" not in html and "<i>fake" not in html
     assert "\u202e" not in html and "{{ 7 * 7 }}" in html
-    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
     assert "default-src 'none'" in html
 
 
@@ -89,6 +90,20 @@ def test_tuning_rows_must_be_others(evaluated, without_plots, tmp_path):
         evaluated(tune=[write_data(tmp_path / "tune.jsonl", "d")])
     measured = json.loads((evaluated(tune=[write_data(tmp_path / "tune.jsonl", "t")]) / "metrics.json").read_text())
     assert "--tune" in measured["tuned_on"] and "--tune" in measured["calibrated_by"]
+
+
+def test_a_failing_guard_says_how_to_go_on(evaluated, monkeypatch, tmp_path):
+    """Guards against a long run that ends with a bare gRPC status, from which nobody learns that nothing is lost."""
+
+    class Failing(CountingGuard):
+        def score(self, rows):
+            yield from super().score(list(rows)[:3])
+            raise ServerUnavailable("gone")
+
+    monkeypatch.setattr(session.Session, "guard", lambda self: Failing())
+    with pytest.raises(EvaluationError, match=r"gone.*predictions\.jsonl': run this again"):
+        evaluated()
+    assert len((tmp_path / "out" / "predictions.jsonl").read_bytes().splitlines()) == 3
 
 
 def test_long_texts_are_cut():

@@ -63,6 +63,7 @@ def test_release_is_whole_and_pinned(models):
     assert repository.pinned(models) == 1 and release.load_verified(models, 2).number == 2
     assert first.parity.max_abs_log_prob_difference <= first.parity.tolerance == 1e-3
     assert first.parity.num_nodes > 100
+    assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
     assert set(first.files) == {"guard_lm/1/model.onnx", "guard_tokenizer/1/tokenizer.json"}
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,17 +18,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "recipes" / "embedded_guard"))
 
 from composing import Composer
+from data import multilabel_rows
 from packing import EncodedRow, answer_loss, attend_packed, pack
-from rows import Row, read_rows, write_rows
-from score import EagerGraph, estimate
+from rows import read_rows, write_rows
 from splits import HELD_OUT_SOURCES, Splits, split_rows
 from training import BASE_NAME, LoraTraining, Settings
 
 from verdictree.conversation import Message
-from verdictree.exploration import Exploration
-from verdictree.grammar import label_list
-from verdictree.release import Prompt
-from verdictree.tree import compile_tree
+from verdictree_evaluation.formats import LabelKind, Row
 
 CODES = ("S1", "S2", "S3")
 PREFIX = (5, 9, 11, 3)
@@ -59,8 +56,8 @@ def encoded_rows(count: int) -> list[EncodedRow]:
 
 def written_row(number: int, source: str, *labels: str) -> Row:
     words = random.Random(f"{source}/{number}").choices(_WORDS, k=12)
-    kind = "targeted" if labels else "safe"
-    return Row(f"{source}-{number}", source, (Message("user", " ".join(words)),), labels, kind)
+    kind: LabelKind = "targeted" if labels else "safe"
+    return Row(f"{source}-{number}", (Message("user", " ".join(words)),), labels, kind, source)
 
 
 def fixture_rows() -> list[Row]:
@@ -128,6 +125,16 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert any(tensor.abs().max() > 0 for name, tensor in got.items() if "lora_B" in name)
 
 
+def test_validation_loss_is_the_mean_over_rows_and_trains_nothing(tmp_path: Path) -> None:
+    """Guards against a validation figure that depends on how rows are shared out, or that moves the weights."""
+    rows = encoded_rows(7)
+    training = LoraTraining(tiny_llama(), PREFIX, rows, Settings(steps=4, rows_per_step=3, rank=4))
+    alone = [training.mean_loss([row]) for row in rows]
+    assert training.mean_loss(rows) == pytest.approx(sum(alone) / len(rows), rel=0.02)
+    training.save_adapter(tmp_path / "adapter")
+    assert not any(tensor.any() for name, tensor in adapter_weights(tmp_path).items() if "lora_B" in name)
+
+
 def test_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     """Guards against going on silently with another learning rate than the run began with."""
     _, training = train(tmp_path, [1])
@@ -166,23 +173,6 @@ def test_cooldown_changes_only_the_last_steps() -> None:
     assert rates[-1] == pytest.approx(settings.rate(59) / 10)
 
 
-def test_batch_without_a_live_path_is_scored() -> None:
-    """Guards against scoring that fails on a batch in which no category is likely enough to be followed."""
-    words = {"safe": 1, "unsafe": 2, "\n": 3, "S": 4, "1": 5, "2": 6, "3": 7, ",": 8}
-    grammar = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
-    spell = re.compile("|".join(sorted(words, key=len, reverse=True)))
-    tree = compile_tree(grammar, CODES, lambda text: [words[word] for word in spell.findall(text)], [9])
-    prompts = [
-        Prompt("p", "user", "", "", "", "", PREFIX, (12, 13)),
-        Prompt("p", "assistant", "", "", "", "", PREFIX, (14, 15)),
-    ]
-    with torch.no_grad():
-        graph = EagerGraph(tiny_llama().eval(), prompts, tree, Exploration()).eval()
-    both = estimate(graph, tree, [(20, 21, 22), (23,)], [0, 1])
-    assert all(0 < one.p_unsafe < 0.5 and not one.marginal.any() for one in both)
-    assert estimate(graph, tree, [(23,)], [1])[0].p_unsafe == pytest.approx(both[1].p_unsafe, abs=1e-6)
-
-
 def ids(rows: tuple[Row, ...]) -> set[str]:
     return {row.id for row in rows}
 
@@ -216,7 +206,7 @@ def test_near_duplicate_of_a_test_row_is_never_trained_on() -> None:
     held_out = next(row for row in rows if row.source in HELD_OUT_SOURCES)
     for number in range(20):
         text = held_out.text.upper().rsplit(" ", 1)[0] + f", word{number}!"
-        rows.append(Row(f"copy-{number}", "crimes", (Message("user", text),), ("S1",), "targeted"))
+        rows.append(Row(f"copy-{number}", (Message("user", text),), ("S1",), "targeted", "crimes"))
     splits = split_rows(rows, seed=0)
     kept = [row for part in _parts(splits) for row in part if row.id == held_out.id or row.id.startswith("copy")]
     assert [row for row in kept if row in splits.test] == kept
@@ -239,6 +229,14 @@ def test_composed_row_names_the_categories_of_its_parts(composer: Composer) -> N
             assert len(row.labels) == num_unsafe
             assert all(part.text in row.text for part in parts)
             assert row.label_kind == "composed"
+
+
+def test_multilabel_rows_differ() -> None:
+    """Guards against the same composed row twice in a figure, which a small split would draw sooner or later."""
+    pairs = [written_row(n, "crimes", CODES[n % 3]) for n in range(30)]
+    rows = multilabel_rows(pairs, CODES, seed=0)
+    assert len({row.id for row in rows}) == len(rows) == 400
+    assert all(len(row.labels) == 2 for row in rows[:300])
 
 
 def test_joined_safe_prompts_stay_safe(composer: Composer) -> None:
@@ -265,20 +263,8 @@ def test_rows_survive_writing_and_wrong_ones_are_named(tmp_path: Path) -> None:
     """Guards against an exported split that reads back otherwise, and against a silent unknown label."""
     path = tmp_path / "rows.jsonl"
     write_rows(fixture_rows(), path)
-    assert read_rows([path], CODES) == fixture_rows()
+    assert [msgspec.structs.replace(row, place="") for row in read_rows([path], CODES)] == fixture_rows()
+    assert str(tmp_path) not in path.read_text()
     write_rows([written_row(0, "mine", "S4")], path)
-    with pytest.raises(click.ClickException, match=r"rows\.jsonl:1: expected labels of the policy .* got \['S4'\]"):
+    with pytest.raises(click.ClickException, match=r"rows\.jsonl:1: expected labels .* got S4; correct the line"):
         read_rows([path], CODES)
-
-
-def test_unlabelled_categories_are_masked_on_unsafe_rows_only() -> None:
-    """Guards against figures that punish a right answer on an unlabelled category, or that excuse one on safe rows."""
-    pytest.importorskip("sklearn")
-    from metrics import Scores
-    from score import Score
-
-    blank = (0.0, 0.0, 0.0)
-    rows = [Score("a", "x", ("S2",), 0.9, blank, blank, blank, 0.0), Score("b", "x", (), 0.1, blank, blank, blank, 0.0)]
-    scores = Scores(rows, CODES)
-    assert scores.judged(strict=False).tolist() == [[False, True, False], [True, True, True]]
-    assert scores.judged(strict=True).all()

@@ -26,6 +26,11 @@ from verdictree.cli.repository_option import repository_option
 )
 @repository_option
 @click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A calibration.json that was fitted on another export of this very guard.",
+)
 @click.option("--precision", default="fp32", show_default=True, help="The graph's precision.")
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
@@ -42,6 +47,7 @@ def export(
     policies: tuple[Path, ...],
     repository: Path,
     adapter: Path | None,
+    calibration: Path | None,
     precision: str,
     number: int | None,
     max_labels: int,
@@ -73,6 +79,11 @@ def export(
             max_tokens=max_tokens,
             progress=progress,
         )
+    if calibration:
+        from verdictree.calibration import carry_over
+        from verdictree.release import MARGINALS_MODEL
+
+        carry_over(calibration, release, repository / MARGINALS_MODEL / str(release.number))
     parity = release.parity
     click.echo(
         f"release {release.number}: {release.checkpoint}, "

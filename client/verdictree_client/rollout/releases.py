@@ -92,6 +92,7 @@ def _uncalibrated(release: Release) -> Calibration:
         release=release.number,
         policy=release.policy.name,
         manifest_sha256="",
+        guard_sha256=release.guard_sha256,
         data={},
         unlabelled="masked",
         unsafe=raw("unsafe"),

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from rows import Row
 
 from verdictree.conversation import ROLES, Message
+from verdictree_evaluation.formats import LabelKind, Row
 
 Joint = tuple[str, str]
 """How a part is marked, and what stands between two parts."""
@@ -103,7 +103,8 @@ class Composer:
         text = _join([shortened(part.text, share) for part in parts], self._rng.choice(joints))
         labels = tuple(code for code in self._codes if any(code in part.labels for part in parts))
         name = "+".join(part.id for part in parts)
-        return Row(name, "composed", (Message("user", text),), labels, "composed" if labels else "safe")
+        kind: LabelKind = "composed" if labels else "safe"
+        return Row(name, (Message("user", text),), labels, kind, "composed")
 
     def in_turns(self, row: Row) -> Row:
         """The row's message after a previous exchange, or as what the agent says, or refused by the agent."""

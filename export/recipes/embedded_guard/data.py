@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 from composing import JOINTS, UNSEEN_JOINTS, Composer
-from rows import Row, read_rows, write_rows
-from splits import Splits, split_rows
+from rows import read_rows, write_rows
+from splits import HELD_OUT_SOURCES, Splits, split_rows
 
 from verdictree import policy as policies
+from verdictree_evaluation.formats import Row
 
 POLICY = Path(__file__).parents[3] / "policies" / "embedded.yaml"
 MAX_CHARACTERS = 450
@@ -57,10 +58,16 @@ def training_rows(rows: Sequence[Row], codes: Sequence[str], count: int, seed: i
 
 
 def multilabel_rows(rows: Sequence[Row], codes: Sequence[str], seed: int) -> list[Row]:
-    """Composed rows of two and three categories, from the test split; some joints are none that training saw."""
+    """Different rows composed of two and three categories; some joints are none that training sees."""
     composer = Composer(rows, codes, random.Random(f"{seed}/multilabel"), MAX_CHARACTERS)
     joints = (*JOINTS, *UNSEEN_JOINTS)
-    return [composer.joined(n, 0, joints) for n, count in _MULTILABEL_ROWS.items() for _ in range(count)]
+    found: dict[str, Row] = {}
+    for num_categories, count in _MULTILABEL_ROWS.items():
+        enough = len(found) + count
+        while len(found) < enough:
+            row = composer.joined(num_categories, 0, joints)
+            found[row.id] = row
+    return list(found.values())
 
 
 def _perhaps_in_turns(composer: Composer, row: Row, rng: random.Random) -> Row:
@@ -68,19 +75,24 @@ def _perhaps_in_turns(composer: Composer, row: Row, rng: random.Random) -> Row:
     return composer.in_turns(row) if alone and rng.random() < _TURNS_SHARE else row
 
 
+_EXPORTED: dict[str, Callable[[Splits, Sequence[str], int], Sequence[Row]]] = {
+    "validation": lambda splits, codes, seed: splits.validation,
+    "validation_multilabel": lambda splits, codes, seed: multilabel_rows(splits.validation, codes, seed),
+    "test": lambda splits, codes, seed: splits.test,
+    "test_unseen_sources": lambda splits, codes, seed: [row for row in splits.test if row.source in HELD_OUT_SOURCES],
+    "test_multilabel": lambda splits, codes, seed: multilabel_rows(splits.test, codes, seed),
+}
+
+
 @click.command()
 @click.argument("data_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--split", type=click.Choice(["validation", "test", "test_multilabel"]), required=True)
+@click.option("--split", type=click.Choice(list(_EXPORTED)), required=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="JSONL to write.")
 @click.option("--seed", default=0, show_default=True)
 def main(data_dir: Path, split: str, output: Path, seed: int) -> None:
     """Write a split of the moderation rows in DATA_DIR, the one that training with this seed holds out."""
     codes = policies.load(POLICY).codes
-    splits = load_splits(data_dir, codes, seed)
-    if split == "test_multilabel":
-        exported: Sequence[Row] = multilabel_rows(splits.test, codes, seed)
-    else:
-        exported = splits.test if split == "test" else splits.validation
+    exported = _EXPORTED[split](load_splits(data_dir, codes, seed), codes, seed)
     write_rows(exported, output)
     click.echo(f"{len(exported)} rows in {output}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from packing import EncodedRow
-from rows import Row
 
 from verdictree.errors import UnsupportedGuard
 from verdictree.family import GuardFamily
 from verdictree.policy import Policy
 from verdictree.tree import VerdictTree, compile_tree
+from verdictree_evaluation.formats import Row
 from verdictree_export import prompt
 from verdictree_export.checkpoint import Checkpoint
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
 from data import POLICY, load_splits, training_rows
 from encoding import GuardEncoder
+from packing import EncodedRow
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rows import read_rows
 from training import LoraTraining, Settings
@@ -24,6 +26,8 @@ from verdictree import policy as policies
 from verdictree_export import checkpoint
 
 _STEPS_PER_STATE = 10
+_STEPS_PER_VALIDATION = 50
+_NUM_VALIDATION_ROWS = 64
 
 
 @click.command()
@@ -33,7 +37,7 @@ _STEPS_PER_STATE = 10
     "--jsonl",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Further training rows of your own, in the same format; none is held out.",
+    help="Further training rows of your own, in any format that `verdictree evaluate` reads; none is held out.",
 )
 @click.option(
     "--adapter",
@@ -57,8 +61,10 @@ def main(
     """Train on the training split of DATA_DIR and write the adapter, its state and its log to --output."""
     settings = Settings(**options)  # type: ignore[arg-type] # click has converted each to its default's type
     policy = policies.load(POLICY)
-    rows = [*load_splits(data_dir, policy.codes, settings.seed).train, *read_rows(jsonl, policy.codes)]
+    splits = load_splits(data_dir, policy.codes, settings.seed)
+    rows = [*splits.train, *read_rows(jsonl, policy.codes)]
     drawn = training_rows(rows, policy.codes, settings.steps * settings.rows_per_step, settings.seed)
+    held_out = training_rows(splits.validation, policy.codes, _NUM_VALIDATION_ROWS, settings.seed)
     guard = checkpoint.load(checkpoint.EMBEDDED)
     encode = GuardEncoder(guard, families.family("instruct"), policy)
     guard.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,23 +79,29 @@ def main(
         except ValueError as exc:
             raise click.ClickException(f"{state}: {exc}; remove it or give the same options") from exc
         click.echo(f"going on after step {training.step}")
-    _run(training, state, output / "log.jsonl")
+    _run(training, [encode(row) for row in held_out], state, output / "log.jsonl")
     training.save_adapter(output)
 
 
-def _run(training: LoraTraining, state: Path, log: Path) -> None:
+def _run(training: LoraTraining, held_out: Sequence[EncodedRow], state: Path, log: Path) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as progress:
-        task = progress.add_task("training", total=training.last_step, completed=training.step, rate="", loss="")
+    losses = (TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[validation]}"))
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), *losses) as progress:
+        blank = {"rate": "", "loss": "", "validation": ""}
+        task = progress.add_task("training", total=training.last_step, completed=training.step, **blank)
         while training.step < training.last_step:
             start = time.perf_counter()
             loss = training.run_step()
             seconds = time.perf_counter() - start
             figures = {"step": training.step, "loss": round(loss, 4), "seconds": round(seconds, 2)}
+            last = training.step == training.last_step
+            if training.step % _STEPS_PER_VALIDATION == 0 or last:
+                figures["validation_loss"] = round(training.mean_loss(held_out), 4)
+                progress.update(task, validation=f"validation {figures['validation_loss']:.3f}")
             with log.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(figures) + "\n")
             progress.update(task, advance=1, rate=f"{seconds:.1f} s/step", loss=f"loss {loss:.3f}")
-            if training.step % _STEPS_PER_STATE == 0 or training.step == training.last_step:
+            if training.step % _STEPS_PER_STATE == 0 or last:
                 training.save_state(state)
 
 

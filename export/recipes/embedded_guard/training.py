@@ -88,11 +88,26 @@ class LoraTraining:
         self.step += 1
         return sum(loss for loss, _ in results) / len(rows)
 
+    def mean_loss(self, rows: Sequence[EncodedRow]) -> float:
+        """The mean loss of rows that are not trained on."""
+
+        def loss(share: Sequence[EncodedRow]) -> float:
+            with torch.no_grad():
+                return self._loss(share).item()
+
+        size = self.settings.rows_per_step
+        steps = [rows[start : start + size] for start in range(0, len(rows), size)]
+        shares = [share for step in steps for share in _balanced(step, self._num_workers)]
+        return sum(self._workers.map(loss, shares)) / len(rows)
+
     def _gradients(self, rows: Sequence[EncodedRow]) -> tuple[float, tuple[Tensor, ...]]:
+        loss = self._loss(rows)
+        return loss.item(), torch.autograd.grad(loss, list(self._trained.values()))
+
+    def _loss(self, rows: Sequence[EncodedRow]) -> Tensor:
         packed = pack(self._prefix, rows).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=_multiplies_bfloat16(self._device)):
-            loss = answer_loss(self._causal_lm, packed)
-        return loss.item(), torch.autograd.grad(loss, list(self._trained.values()))
+            return answer_loss(self._causal_lm, packed)
 
     def save_state(self, path: Path) -> None:
         """Write what `restore` needs; the file is replaced as a whole."""
