@@ -98,6 +98,7 @@ def test_thresholds_and_calibration_are_each_policys_own(models, offline):
         release=1,
         policy="tenant-1",
         manifest_sha256=releases.sha256(directory / releases.MANIFEST),
+        guard_sha256=offline.release.guard_sha256,
         data={},
         unlabelled="masked",
         unsafe=outcomes[0],

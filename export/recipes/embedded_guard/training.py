@@ -65,7 +65,7 @@ class LoraTraining:
         self._peft = get_peft_model(model, config).train()
         attend_packed(model)
         # One thread a core, each with rows of its own, meets once a step; threads inside one operation meet at each.
-        self._num_workers = 1 if self._device.type == "cuda" else torch.get_num_threads()
+        self._num_workers = 1 if self._device.type == "cuda" else len(os.sched_getaffinity(0))
         self._workers = ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,))
         torch.set_num_threads(1)  # the optimizer's many small operations too
         self._trained = {name: p for name, p in self._peft.named_parameters() if p.requires_grad}
