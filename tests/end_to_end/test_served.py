@@ -39,6 +39,13 @@ def test_served_equals_offline(client, offline, conversation):
     assert [s.code for s in served.categories] == list(offline.release.policy.codes)
 
 
+def test_the_embedded_guard_comes_calibrated(client):
+    """Guards against a first table of raw scores: the calibration that ships with the adapter must fit its release."""
+    verdict = client.classify(CONVERSATIONS[0])
+    assert verdict.calibration and verdict.p_unsafe_calibrated < 0.1 and not verdict.flagged
+    assert not any(score.flagged or score.calibrated is None for score in verdict.categories)
+
+
 def test_probabilities_are_probabilities(client):
     """A sum above one means that an event was counted twice."""
     for conversation in CONVERSATIONS:
