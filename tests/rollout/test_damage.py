@@ -96,4 +96,5 @@ def test_damaged_candidates_never_become_ready(rollout, server, saturated, p_uns
     for name, window in windows.items():
         during = load.milliseconds([window])
         print(f"{name}: median {np.median(during):.1f} ms, steady {usual:.1f} ms")
-        assert np.median(during) <= 2 * usual, name
+        # Loading a candidate takes processor time; loading the live one anew would stop requests for seconds.
+        assert np.median(during) <= 4 * usual, name
