@@ -14,7 +14,8 @@ from verdictree.family import ConversationFormat
 from verdictree.policy import Policy
 from verdictree.tree import Tokens, VerdictTree
 
-MANIFEST, GRAPH_FILE, TOKENIZER_FILE = "release.json", "model.onnx", "tokenizer.json"
+MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
+GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 
@@ -37,6 +38,10 @@ class Prompt(msgspec.Struct, frozen=True):
     prefix_ids: Tokens
     suffix_ids: Tokens
     category: str | None = None
+
+    def text(self, conversation: str) -> str:
+        """What is encoded of a request: its rendered conversation, between lead and tail."""
+        return self.lead + conversation + self.tail
 
 
 class Parity(msgspec.Struct, frozen=True):

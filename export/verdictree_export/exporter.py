@@ -18,7 +18,9 @@ from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import golden, inspection, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
+from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
+from verdictree_export.prompt_bank import prefill
 from verdictree_export.staging import Staging
 
 PRECISIONS = ("fp32",)
@@ -80,9 +82,10 @@ def export_release(
     try:
         staging.add_tokenizer(prompt.plain_text_tokenizer(guard))
         graph_done = progress("write the ONNX graph", 1)
-        onnx_model.write(GuardGraph(guard.model, prompts, tree, exploration), staging.graph)
+        policies_compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
+        graph = onnx_model.write(GuardGraph(guard.model, policies_compiled), staging.graph_folder)
         graph_done(1)
-        figures = _parity(guard, family, prompts, tree, exploration, staging.graph, max_tokens, progress)
+        figures = _parity(guard, family, prompts, tree, exploration, graph, max_tokens, progress)
         release = Release(
             number=number,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +102,7 @@ def export_release(
             parity=figures,
             files={},
         )
-        release = staging.commit(golden.with_golden(release, staging.graph, prompt.plain_text_tokenizer(guard)))
+        release = staging.commit(golden.with_golden(release, graph, prompt.plain_text_tokenizer(guard)))
     finally:
         staging.discard()
     if first:
@@ -142,7 +145,7 @@ def _parity(
     tokenizer = prompt.plain_text_tokenizer(guard)
     conversations: list[tuple[int, Tokens]] = []
     for prefix_id, one in enumerate(prompts):
-        text = one.lead + family.conversation.render(_PARITY_CONVERSATIONS[one.role]) + one.tail
+        text = one.text(family.conversation.render(_PARITY_CONVERSATIONS[one.role]))
         conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
     num_paths = parity.num_paths(tree, exploration, prompts, conversations)
     done = progress("compare the graph with the checkpoint", num_paths)

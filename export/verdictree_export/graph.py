@@ -8,25 +8,18 @@ Nothing is decoded token by token: the nodes of a trie are evaluated side by sid
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from verdictree.exploration import Exploration
-from verdictree.release import Prompt
-from verdictree.tree import VerdictTree
 from verdictree_export.attention import KeyValues, PackedPass, packed_attention
 from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
 from verdictree_export.blocks import lay_out as lay_out_blocks
-from verdictree_export.prompt_bank import PromptBank
+from verdictree_export.compiled_policies import IMPOSSIBLE, CompiledPolicies
 from verdictree_export.trie_paths import Nodes, TriePaths
 from verdictree_export.trunk import lay_out as lay_out_trunk
-
-_IMPOSSIBLE = -1e9  # log-probability of a path that was not followed; finite, so that sums of it stay ordered
 
 
 @dataclass
@@ -61,57 +54,53 @@ class Chosen(NamedTuple):
 
 
 class GuardGraph(nn.Module):
-    """A guard LLM with its prompts and its verdict tree compiled in.
+    """A guard LLM and the policies that it is asked about, compiled.
 
     Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
     `row_ends` (batch,) where each request's ids end; `prefix_id` (batch, questions) the prompts of each. Outputs: what
-    `verdictree.exploration.unpack` takes apart, a request's questions side by side.
+    `verdictree.exploration.unpack` takes apart, a request's questions side by side; then layer by layer the trunk's
+    keys and values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
     """
 
-    vocabulary: Tensor
-    log_epsilon: Tensor
-
-    def __init__(self, model: Any, prompts: Sequence[Prompt], tree: VerdictTree, exploration: Exploration) -> None:
+    def __init__(self, model: Any, policies: CompiledPolicies) -> None:
         super().__init__()
         self.model = model
         self.config = model.config
-        self.widths = exploration.slots(tree)
-        log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else _IMPOSSIBLE / 2
-        self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
-        self.head = TriePaths(tree.head, tree.first, tree.vocabulary)
-        self.tail = TriePaths(tree.tail, tree.further, tree.vocabulary)
-        self.bank = PromptBank(model, prompts, self.head)
-        self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
+        self.policies = policies
 
-    def forward(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        requests, unused = prefix_id.shape[0], self.head.lengths.shape[0]
-        batch = requests * prefix_id.shape[1]
-        level = self._trunk(input_ids, _question_ends(row_ends.long(), prefix_id), prefix_id.long().reshape(-1))
-        # Where no answer lists labels, one unused slot stands for all: a tensor without elements is no output.
-        expansions = [] if self.widths else [torch.full((batch, 1, 1), unused)]
+    def forward(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> tuple[Tensor, ...]:
+        policies, requests = self.policies, prefix_id.shape[0]
+        widths, batch = policies.widths, requests * prefix_id.shape[1]
+        trunk = level = self._trunk(input_ids, _question_ends(row_ends.long(), prefix_id), prefix_id.long().reshape(-1))
+        # A label's number plus one, zero where a path has ended or none is. Where no answer lists labels, one unused
+        # slot stands for all: a tensor without elements is no output.
+        expansions = [] if widths else [torch.zeros(batch, 1, 1, dtype=torch.long)]
         nodes = [level.nodes]
-        before = self.head
-        for length, width in enumerate(self.widths, start=1):
+        before = policies.head
+        for length, width in enumerate(widths, start=1):
             chosen = self._select(level, before, width)
-            level = self._expand(level, before, chosen, with_tail=length < len(self.widths))
+            level = self._expand(level, before, chosen, with_tail=length < len(widths))
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
             nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-            labels = nn.functional.pad(level.labels, (0, len(self.widths) - length), value=unused)
-            expansions.append(scatter(labels, cell, cells, unused).reshape(batch, width, -1))
-            before = self.tail
-        outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), torch.cat(expansions, dim=1).int()]
-        logits, normalizers, tops, paths = (_by_request(output, requests) for output in outputs)
-        return logits, normalizers, tops, paths
+            labels = nn.functional.pad(level.labels + 1, (0, len(widths) - length))
+            expansions.append(scatter(labels, cell, cells, 0).reshape(batch, width, -1))
+            before = policies.tail
+        numbered, unused = torch.cat(expansions, dim=1), policies.head.lengths.shape[0]
+        paths = torch.where(numbered > 0, numbered - 1, unused).int()
+        outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), paths]
+        caches = [tensor for (layer,) in trunk.layers for tensor in (layer.keys, layer.values)]
+        return (*(_by_request(output, requests) for output in outputs), *caches)
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""
-        bank, batch = self.bank, prefix_id.shape[0]
-        trunk = lay_out_trunk(bank, self.head, input_ids, row_ends, prefix_id)
+        bank, batch = self.policies.bank, prefix_id.shape[0]
+        trunk = lay_out_trunk(bank, self.policies.head, input_ids, row_ends, prefix_id)
         hidden = self._run(trunk.tokens, trunk.positions, trunk.packed)[input_ids.shape[0] :]
-        hidden = hidden.reshape(batch, bank.tail_tokens.shape[1], -1)
+        tail_width, num_nodes = bank.tail_tokens.shape[1], self.policies.head.tokens.shape[0]
+        hidden = hidden.reshape(batch, tail_width, -1)
         return Level(
-            nodes=self._nodes(hidden[:, bank.suffix_width - 1 :]),
+            nodes=self._nodes(hidden[:, tail_width - num_nodes :]),
             layers=trunk.packed.layers,
             visible=trunk.before_trie,
             position=trunk.entry_position,
@@ -124,9 +113,9 @@ class GuardGraph(nn.Module):
         """Of all one-label continuations of `level`, those likely enough, at most `width` a request."""
         num_labels, before = trie.lengths.shape[0], level.slots
         scores = level.log_prob.unsqueeze(1) + trie.label_log_probs(level.nodes)
-        dense = scatter(scores, before.cell, before.batch * before.width, _IMPOSSIBLE).reshape(before.batch, -1)
+        dense = scatter(scores, before.cell, before.batch * before.width, IMPOSSIBLE).reshape(before.batch, -1)
         log_prob, continuation = dense.topk(width, dim=1)
-        cell = (log_prob >= self.log_epsilon).flatten().nonzero().squeeze(1)
+        cell = (log_prob >= self.policies.log_epsilon).flatten().nonzero().squeeze(1)
         continuation = continuation.flatten().index_select(0, cell)
         slot_before = torch.div(continuation, num_labels, rounding_mode="floor")
         cell_before = torch.div(cell, width, rounding_mode="floor") * before.width + slot_before
@@ -139,18 +128,19 @@ class GuardGraph(nn.Module):
 
     def _expand(self, level: Level, trie: TriePaths, chosen: Chosen, with_tail: bool) -> Level:
         """Evaluate the tail trie, or its entry alone, after each chosen path; `trie` is the one that leads to it."""
-        size = self.tail.tokens.shape[0] if with_tail else 1
+        head, tail = self.policies.head, self.policies.tail
+        size = tail.tokens.shape[0] if with_tail else 1
         paths = chosen.label.shape[0]
         on_path = trie.ancestors.index_select(0, chosen.label)
-        if trie is self.head:
+        if trie is head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
         shorter = visible_block(level.slots, chosen.parent, on_path)
         visible = torch.cat([level.visible.index_select(0, chosen.parent), shorter], dim=1)
         position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.label)
         entry = trie.last_tokens.index_select(0, chosen.label).unsqueeze(1)
-        tokens = torch.cat([entry, self.tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
-        packed = lay_out_blocks(level.layers, chosen.slots, visible, self.tail.attention[:size, :size])
-        hidden = self._run(tokens.flatten(), (position.unsqueeze(1) + self.tail.depths[:size]).flatten(), packed)
+        tokens = torch.cat([entry, tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
+        packed = lay_out_blocks(level.layers, chosen.slots, visible, tail.attention[:size, :size])
+        hidden = self._run(tokens.flatten(), (position.unsqueeze(1) + tail.depths[:size]).flatten(), packed)
         parent_labels = level.labels.index_select(0, chosen.parent)
         return Level(
             nodes=self._nodes(hidden.reshape(paths, size, int(hidden.shape[-1]))),
@@ -183,7 +173,7 @@ class GuardGraph(nn.Module):
         packed = hidden.reshape(1, rows * nodes, int(size))
         logits = self._logits(packed).float().reshape(rows, nodes, self.config.vocab_size)
         return Nodes(
-            label_logits=logits.index_select(-1, self.vocabulary),
+            label_logits=logits.index_select(-1, self.policies.vocabulary),
             log_normalizer=torch.logsumexp(logits, dim=-1),
             top_logit=logits.amax(dim=-1),
         )

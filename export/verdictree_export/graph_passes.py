@@ -107,16 +107,16 @@ def _projection_width(
     return None
 
 
-def optimize(path: Path) -> None:
-    """Rewrite the ONNX file in place with constants folded and normalizations fused by ONNX Runtime.
+def optimize(source: Path, target: Path, weights: str) -> None:
+    """Write the ONNX file `source` as `target`, with constants folded and normalizations fused by ONNX Runtime.
 
     What is left are standard operators and ONNX Runtime's own. Done once here, since a server would do it at every
-    start: it is most of the time that loading takes.
+    start: it is most of the time that loading takes. The weights go into a file of this name beside `target`.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    optimized = path.with_suffix(".optimized")
-    options.optimized_model_filepath = str(optimized)
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.log_severity_level = 3  # it warns of every constant that it folds away
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    optimized.replace(path)
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,17 +1,28 @@
-"""Write a guard's graph as an ONNX file, through optimum's exporter."""
+"""Write a guard's graph as an ONNX file, through optimum's exporter.
+
+Three files: `model.onnx` is the graph, `weights.bin` holds the guard's weights, and `policies.bin` all that its
+policies decide. A release of other policies shares the weights' file.
+"""
 
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from onnx.external_data_helper import convert_model_to_external_data
 from optimum.exporters.onnx import OnnxConfig, export
 from optimum.utils import DummyInputGenerator, NormalizedConfig
+from torch import Tensor, nn
 
+from verdictree.graph_io import INPUTS, OUTPUTS
+from verdictree.release import POLICIES_FILE, WEIGHTS_FILE
+from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
 from verdictree_export.graph_passes import (
     keep_zero_sizes,
@@ -21,7 +32,69 @@ from verdictree_export.graph_passes import (
 )
 
 OPSET = 18
-INPUTS = ("input_ids", "row_ends", "prefix_id")
+LOG_EPSILON = "policies.log_epsilon"
+_POLICIES = "policies."
+_EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
+
+
+def write(graph: GuardGraph, folder: Path) -> Path:
+    """Export `graph` into `folder`, in standard operators of opset 18 and ONNX Runtime's own; return the graph's file.
+
+    The folder must be new or empty.
+    """
+    path = folder / "model.onnx"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        traced = Path(scratch) / "traced.onnx"
+        with warnings.catch_warnings():
+            # Tracing warns of every shape it reads; parity is measured on other shapes afterwards.
+            warnings.simplefilter("ignore")
+            export(_Traced(graph), _GuardOnnxConfig(graph), traced, opset=OPSET, disable_dynamic_axes_fix=True)
+        model = onnx.load(traced, load_external_data=False)
+        use_shared_weights_directly(model)
+        make_projection_shapes_explicit(model)
+        keep_zero_sizes(model)
+        onnx.save(model, traced)
+        del model
+        optimize(traced, path, WEIGHTS_FILE)
+    set_policies(path, graph.policies)
+    return path
+
+
+def set_policies(path: Path, policies: CompiledPolicies) -> None:
+    """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew."""
+    model = onnx.load(path, load_external_data=False)
+    values = {f"{_POLICIES}{name}": value for name, value in policies.named_buffers()}
+    used = {name for node in model.graph.node for name in node.input if name.startswith(_POLICIES)}
+    inputs = [one for one in model.graph.input if not one.name.startswith(_POLICIES)]
+    weights = [one for one in model.graph.initializer if not one.name.startswith(_POLICIES)]
+    constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used)]
+    outputs = [one for one in model.graph.output if one.name in OUTPUTS]
+    for field, kept in (("input", inputs), ("initializer", [*weights, *constants]), ("output", outputs)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(kept)
+    (path.parent / POLICIES_FILE).unlink(missing_ok=True)  # what is there would be added to
+    convert_model_to_external_data(model, location=POLICIES_FILE, size_threshold=_EXTERNAL_FROM)
+    onnx.save(model, path)
+
+
+class _Traced(nn.Module):
+    """The graph with its policies as an input, so that tracing takes none of their sizes for a constant."""
+
+    def __init__(self, graph: GuardGraph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.config = graph.config
+
+    def forward(
+        self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor, policies: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        compiled = self.graph.policies
+        own = dict(compiled.named_buffers())
+        compiled.put(dict(zip(own, policies, strict=True)))
+        try:
+            return self.graph.forward(input_ids, row_ends, prefix_id)
+        finally:
+            compiled.put(own)
 
 
 class _RaggedBatch(DummyInputGenerator):  # type: ignore[misc]
@@ -37,57 +110,57 @@ class _RaggedBatch(DummyInputGenerator):  # type: ignore[misc]
         }
 
     def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "", float_dtype: str = "") -> Any:
-        import torch
-
-        values = self._values[input_name]
-        return torch.from_numpy(values) if framework == "pt" else values
+        return torch.from_numpy(self._values[input_name])
 
 
-class GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
+class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     """Names and dynamic axes of the graph's inputs and outputs."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
     DUMMY_INPUT_GENERATOR_CLASSES = (_RaggedBatch,)
 
+    def __init__(self, graph: GuardGraph) -> None:
+        super().__init__(graph.config)
+        self._policies = graph.policies
+
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
-        """Ragged conversations, where each ends, and which prompt each is asked with."""
-        return {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch", 1: "questions"}}
+        """Ragged conversations, where each ends, which prompt each is asked with, and the policies themselves."""
+        requests = {"input_ids": {0: "tokens"}, "row_ends": {0: "batch"}, "prefix_id": {0: "batch", 1: "questions"}}
+        return {
+            **requests,
+            **{
+                f"{_POLICIES}{name}": {axis: f"{name}_{axis}" for axis in _open_axes(name, value)}
+                for name, value in self._policies.named_buffers()
+            },
+        }
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         """One row a request. The other dimensions are constants of the release, but the served configuration holds
-        for every release, so they are declared open."""
-        return {
+        for every release, so they are declared open. The caches are outputs for the time of the export."""
+        requests = {
             "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
             "log_normalizer": {0: "batch", 1: "nodes"},
             "top_logit": {0: "batch", 1: "nodes"},
             "expansions": {0: "batch", 1: "slots", 2: "max_labels"},
         }
+        return {**requests, **{name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}}
+
+    def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
+        """What is traced: a live path on every level, since every path is followed."""
+        buffers = dict(self._policies.named_buffers())
+        buffers["log_epsilon"] = torch.full_like(buffers["log_epsilon"], -math.inf)
+        requests = {name: _RaggedBatch("", None).generate(name) for name in INPUTS}
+        return {**requests, "policies": list(buffers.values())}
 
 
-def write(graph: GuardGraph, path: Path) -> None:
-    """Export `graph` to the ONNX file `path`, in standard operators of opset 18."""
-    log_epsilon = graph.log_epsilon.item()
-    graph.log_epsilon.fill_(-math.inf)  # tracing needs a live path on every level
-    try:
-        with warnings.catch_warnings():
-            # Tracing warns of every shape it reads; parity is measured on other shapes afterwards.
-            warnings.simplefilter("ignore")
-            export(graph, GuardOnnxConfig(graph.config), path, opset=OPSET, disable_dynamic_axes_fix=True)
-    finally:
-        graph.log_epsilon.fill_(log_epsilon)
-    model = onnx.load(path, load_external_data=False)
-    _set_log_epsilon(model, log_epsilon)
-    use_shared_weights_directly(model)
-    make_projection_shapes_explicit(model)
-    keep_zero_sizes(model)
-    onnx.save(model, path)
-    del model
-    optimize(path)
+def cache_names(num_layers: int) -> list[str]:
+    """The names in the graph of the trunk's keys and values, layer by layer."""
+    return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
 
 
-def _set_log_epsilon(model: onnx.ModelProto, value: float) -> None:
-    for tensor in model.graph.initializer:  # a grammar without lists expands nothing and has no such tensor
-        if tensor.name == "log_epsilon":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), tensor.name))
+def _open_axes(name: str, value: Tensor) -> list[int]:
+    if name.startswith(("bank.keys_", "bank.values_")):
+        return [0, 2]  # prompts and tokens; heads and their size are the model's
+    return list(range(value.dim()))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from verdictree.errors import UnsupportedGuard
@@ -17,6 +16,8 @@ from verdictree.exploration import Exploration, unpack
 from verdictree.exploration import Path as LabelPath
 from verdictree.release import Parity, Prompt
 from verdictree.tree import Tokens, Trie, VerdictTree
+from verdictree_export.graph_session import GraphSession
+from verdictree_export.onnx_model import LOG_EPSILON
 
 TOLERANCE = 1e-3
 
@@ -39,9 +40,9 @@ def measure(
     Raises UnsupportedGuard where any log-probability at any node differs by more than TOLERANCE.
     """
     worst, num_nodes = 0.0, 0
-    for (prefix_id, ids), explored in zip(
-        conversations, unpack(tree, exploration, *_run_fully_expanded(graph, conversations)), strict=True
-    ):
+    session = GraphSession(graph, {LOG_EPSILON: np.array(-np.inf, dtype=np.float32)})
+    outputs = session.run([ids for _, ids in conversations], [[prefix_id] for prefix_id, _ in conversations])
+    for (prefix_id, ids), explored in zip(conversations, unpack(tree, exploration, *outputs), strict=True):
         prompt = prompts[prefix_id]
         question = _Question(model, tree, (*prompt.prefix_ids, *ids, *prompt.suffix_ids))
         blocks = explored.blocks if prompt.policy == prompts[0].policy else {}
@@ -64,23 +65,6 @@ def num_paths(
     """How many paths `measure` compares."""
     deep = sum(prompts[prefix_id].policy == prompts[0].policy for prefix_id, _ in conversations)
     return len(conversations) + deep * sum(exploration.slots(tree))
-
-
-def _run_fully_expanded(graph: Path, conversations: Sequence[tuple[int, Tokens]]) -> list[npt.NDArray[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file is optimized
-    everything = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(-np.inf, dtype=np.float32))
-    options.add_initializer("log_epsilon", everything)
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    outputs: list[npt.NDArray[Any]] = session.run(
-        ["label_logits", "log_normalizer", "top_logit", "expansions"],
-        {
-            "input_ids": np.concatenate([np.array(ids, dtype=np.int64) for _, ids in conversations]),
-            "row_ends": np.cumsum([len(ids) for _, ids in conversations]).astype(np.int32),
-            "prefix_id": np.array([[prefix_id] for prefix_id, _ in conversations], dtype=np.int32),
-        },
-    )
-    return outputs
 
 
 class _Question:

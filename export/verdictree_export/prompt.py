@@ -168,7 +168,7 @@ def _cut(checkpoint: Checkpoint, question: Question, parts: tuple[str, str, str,
 
 
 def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
-    text = parts.lead + conversation + parts.tail
+    text = parts.text(conversation)
     served = tokenizer.encode(text, add_special_tokens=False).ids
     return [*parts.prefix_ids, *served, *parts.suffix_ids] == checkpoint.encode(parts.prefix + text + parts.suffix)
 

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from verdictree.release import Prompt
-from verdictree.tree import Tokens
 from verdictree_export.attention import KeyValues
 from verdictree_export.trie_paths import TriePaths
+
+
+def prefill(model: Any, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
+    """The keys and values of each prompt's prefix, layer by layer, each (1, key-value heads, tokens, head size)."""
+    with torch.inference_mode():
+        outputs = [model.get_decoder()(torch.tensor([one.prefix_ids]), use_cache=True) for one in prompts]
+    return [[KeyValues(layer.keys, layer.values) for layer in one.past_key_values.layers] for one in outputs]
 
 
 class PromptBank(nn.Module):
@@ -27,35 +33,31 @@ class PromptBank(nn.Module):
     tail_offset: Tensor
     suffix_length: Tensor
 
-    def __init__(self, model: Any, prompts: Sequence[Prompt], head: TriePaths) -> None:
+    def __init__(self, prompts: Sequence[Prompt], head: TriePaths, key_values: Sequence[Sequence[KeyValues]]) -> None:
         super().__init__()
         prefixes, suffixes = [p.prefix_ids for p in prompts], [p.suffix_ids for p in prompts]
-        self.num_layers = int(model.config.num_hidden_layers)
-        self.suffix_width = max(len(suffix) for suffix in suffixes)
+        self.num_layers = len(key_values[0])
         self.register_buffer("prefix_length", torch.tensor([len(prefix) for prefix in prefixes]))
         self.register_buffer("suffix_length", torch.tensor([len(suffix) for suffix in suffixes]))
         width = max(len(prefix) for prefix in prefixes)
         self.register_buffer("prefix_valid", torch.arange(width) < self.prefix_length[:, None])
-        self._store_key_values(model, prefixes, width)
-        pads = [self.suffix_width - len(suffix) for suffix in suffixes]
+        self._store(key_values, width)
+        suffix_width = max(len(suffix) for suffix in suffixes)
+        pads = [suffix_width - len(suffix) for suffix in suffixes]
         nodes = head.tokens[1:].tolist()
         rows = [[0] * pad + list(suffix) + nodes for pad, suffix in zip(pads, suffixes, strict=True)]
         self.register_buffer("tail_tokens", torch.tensor(rows))
-        columns = torch.cat([torch.arange(self.suffix_width), self.suffix_width - 1 + head.depths[1:]])
+        columns = torch.cat([torch.arange(suffix_width), suffix_width - 1 + head.depths[1:]])
         offset = columns - torch.tensor(pads)[:, None]
         self.register_buffer("tail_valid", offset >= 0)
         self.register_buffer("tail_offset", offset.clamp(min=0))
 
-    def _store_key_values(self, model: Any, prefixes: Sequence[Tokens], width: int) -> None:
-        caches = []
-        for prefix in prefixes:
-            output = model.get_decoder()(torch.tensor([prefix]), use_cache=True)
-            pad = (0, 0, 0, width - len(prefix))
-            layers = output.past_key_values.layers
-            caches.append([(nn.functional.pad(x.keys, pad), nn.functional.pad(x.values, pad)) for x in layers])
-        for layer, pairs in enumerate(zip(*caches, strict=True)):
-            self.register_buffer(f"keys_{layer}", torch.cat([keys for keys, _ in pairs]))
-            self.register_buffer(f"values_{layer}", torch.cat([values for _, values in pairs]))
+    def _store(self, key_values: Sequence[Sequence[KeyValues]], width: int) -> None:
+        for layer, prompts in enumerate(zip(*key_values, strict=True)):
+            for name in ("keys", "values"):
+                parts = [getattr(one, name) for one in prompts]
+                padded = [nn.functional.pad(part, (0, 0, 0, width - part.shape[2])) for part in parts]
+                self.register_buffer(f"{name}_{layer}", torch.cat(padded))
 
     def key_values(self, prefix_id: Tensor) -> list[list[KeyValues]]:
         """The cached prefix of each request, layer by layer, one segment each."""

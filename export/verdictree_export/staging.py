@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from verdictree.release import (
     COMPOSING_MODELS,
-    GRAPH_FILE,
     GRAPH_MODEL,
     MANIFEST,
     TOKENIZER_FILE,
@@ -41,9 +40,9 @@ class Staging:
                 shutil.copy(adapter, self._directory / model / _ADAPTER)
 
     @property
-    def graph(self) -> Path:
-        """Where the ONNX graph is to be written."""
-        return self._directory / GRAPH_MODEL / GRAPH_FILE
+    def graph_folder(self) -> Path:
+        """Where the ONNX graph is to be written, with its weights and its policies."""
+        return self._directory / GRAPH_MODEL
 
     def add_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Write the tokenizer that is served."""

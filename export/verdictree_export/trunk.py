@@ -36,6 +36,7 @@ class Trunk:
 def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Trunk:
     """The trunk of a batch: `input_ids` (tokens,), `row_ends` and `prefix_id` (batch,)."""
     num_tokens, batch, tail_width = input_ids.shape[0], prefix_id.shape[0], bank.tail_tokens.shape[1]
+    num_nodes = head.tokens.shape[0] - 1
     starts = torch.cat([torch.zeros_like(row_ends[:1]), row_ends[:-1]])
     lengths = row_ends - starts
     columns = torch.arange(lengths.max())  # type: ignore[call-overload]
@@ -65,7 +66,7 @@ def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tens
             pack=pack,
             joined=True,
         ),
-        before_trie=valid[:, : valid.shape[1] - (tail_width - bank.suffix_width)],
+        before_trie=valid[:, : valid.shape[1] - num_nodes],
         entry_position=ends + bank.suffix_length.index_select(0, prefix_id) - 1,
     )
 
@@ -74,9 +75,10 @@ def _attention(bank: PromptBank, head: TriePaths, columns: Tensor) -> Tensor:
     """Which keys (prefix, conversation, suffix, trie) the queries (conversation, suffix, trie) of a row attend to."""
     num_nodes = head.attention.shape[0] - 1
     causal = columns.unsqueeze(0) <= columns.unsqueeze(1)
-    suffix = torch.ones(bank.suffix_width, bank.suffix_width, dtype=torch.bool).tril()
-    suffix_row = torch.cat([suffix, torch.zeros(bank.suffix_width, num_nodes, dtype=torch.bool)], dim=1)
-    trie_row = torch.cat([torch.ones(num_nodes, bank.suffix_width, dtype=torch.bool), head.attention[1:, 1:]], dim=1)
+    suffix_width = bank.tail_tokens.shape[1] - num_nodes
+    suffix = torch.ones(suffix_width, suffix_width, dtype=torch.bool).tril()
+    suffix_row = torch.cat([suffix, torch.zeros(suffix_width, num_nodes, dtype=torch.bool)], dim=1)
+    trie_row = torch.cat([torch.ones(num_nodes, suffix_width, dtype=torch.bool), head.attention[1:, 1:]], dim=1)
     tail = torch.cat([suffix_row, trie_row])
     conversation = torch.cat([causal, torch.zeros_like(causal[:, :1]).expand(-1, tail.shape[0])], dim=1)
     tail = torch.cat([torch.ones_like(tail[:, :1]).expand(-1, columns.shape[0]), tail], dim=1)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree.conversation import Conversation
+from verdictree.graph_io import OUTPUTS, feeds
 from verdictree.scorer import Scorer
 from verdictree.verdict import Verdict
 from verdictree_serving.tokenization import ConversationTokenizer, TokenizedConversation
@@ -53,16 +53,8 @@ class OfflineGuard:
 
     def infer(self, batch: Sequence[TokenizedConversation]) -> list[Any]:
         """What the graph computes for a batch: label_logits, log_normalizer, top_logit, expansions; see `unpack`."""
-        return list(
-            self.session.run(
-                ["label_logits", "log_normalizer", "top_logit", "expansions"],
-                {
-                    "input_ids": np.concatenate([one.input_ids for one in batch]),
-                    "row_ends": np.cumsum([len(one.input_ids) for one in batch]).astype(np.int32),
-                    "prefix_id": np.array([one.prefix_ids for one in batch], dtype=np.int32),
-                },
-            )
-        )
+        inputs = feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch])
+        return list(self.session.run(OUTPUTS, inputs))
 
     def verdicts(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
         """The verdicts of a batch from what `infer` computed for it."""

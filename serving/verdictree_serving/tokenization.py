@@ -52,7 +52,7 @@ class ConversationTokenizer:
         policy = release.policy_named(conversation.policy)
         prefix_ids = release.prefix_ids(policy, conversation.judged_role)
         prompt = release.prompts[prefix_ids[0]]
-        text = prompt.lead + release.conversation.render(conversation.messages) + prompt.tail
+        text = prompt.text(release.conversation.render(conversation.messages))
         ids = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
         excess = max(0, len(ids) - release.max_tokens)
         if excess and conversation.truncate is None:

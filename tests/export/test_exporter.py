@@ -64,7 +64,12 @@ def test_release_is_whole_and_pinned(models):
     assert first.parity.max_abs_log_prob_difference <= first.parity.tolerance == 1e-3
     assert first.parity.num_nodes > 100
     assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
-    assert set(first.files) == {"guard_lm/1/model.onnx", "guard_tokenizer/1/tokenizer.json"}
+    assert set(first.files) == {
+        "guard_lm/1/model.onnx",
+        "guard_lm/1/policies.bin",
+        "guard_lm/1/weights.bin",
+        "guard_tokenizer/1/tokenizer.json",
+    }
 
 
 def test_graph_uses_standard_and_contrib_operators_only(models):

@@ -43,7 +43,7 @@ class GuardEncoder:
     def conversation(self, row: Row) -> tuple[int, ...]:
         """The ids between the constant prefix and suffix: what a request carries."""
         split = self._split_of[row.conversation[-1].role]
-        text = split.lead + self._family.conversation.render(row.conversation) + split.tail
+        text = split.text(self._family.conversation.render(row.conversation))
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def verdict(self, labels: Sequence[str]) -> tuple[int, ...]:

@@ -1,0 +1,62 @@
+"""Everything of the graph that a release's policies decide: prompts, verdict tree, and how far it is explored.
+
+None of it is a constant of the traced graph, neither a value nor a size: it lies beside the weights, in a file of its
+own. Other policies of the same guard need that file written anew, nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from verdictree.exploration import Exploration
+from verdictree.release import Prompt
+from verdictree.tree import VerdictTree
+from verdictree_export.attention import KeyValues
+from verdictree_export.prompt_bank import PromptBank
+from verdictree_export.trie_paths import TriePaths
+
+IMPOSSIBLE = -1e9  # log-probability of a path that was not followed; finite, so that sums of it stay ordered
+
+
+class CompiledPolicies(nn.Module):
+    """The policies of a release as buffers; `key_values[i]` are those of prompt i's prefix, layer by layer.
+
+    `slots_<n>` counts off the paths of n labels that a request can have expanded.
+    """
+
+    vocabulary: Tensor
+    log_epsilon: Tensor
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        tree: VerdictTree,
+        exploration: Exploration,
+        key_values: Sequence[Sequence[KeyValues]],
+    ) -> None:
+        super().__init__()
+        self.head = TriePaths(tree.head, tree.first, tree.vocabulary)
+        self.tail = TriePaths(tree.tail, tree.further, tree.vocabulary)
+        self.bank = PromptBank(prompts, self.head, key_values)
+        self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
+        log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else IMPOSSIBLE / 2
+        self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
+        slots = exploration.slots(tree)
+        self.num_levels = len(slots)
+        for length, width in enumerate(slots, start=1):
+            self.register_buffer(f"slots_{length}", torch.arange(width))
+
+    def put(self, buffers: Mapping[str, Tensor]) -> None:
+        """Exchange buffers by name."""
+        for name, value in buffers.items():
+            owner, _, attribute = name.rpartition(".")
+            setattr(self.get_submodule(owner), attribute, value)
+
+    @property
+    def widths(self) -> list[int]:
+        """How many paths of 1, 2, … labels a request can have expanded; traced as sizes of what is put in."""
+        return [self.get_buffer(f"slots_{length}").shape[0] for length in range(1, self.num_levels + 1)]
