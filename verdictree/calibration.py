@@ -150,16 +150,23 @@ def carry_over(path: Path, release: Release, directory: Path) -> None:
 
     InvalidRelease for a damaged file, and for that of another guard.
     """
-    manifest, carried = sha256(directory / MANIFEST), {}
-    for policy, calibration in read(path).items():
+    found = read(path)
+    for calibration in found.values():
         if calibration.guard_sha256 != release.guard_sha256:
             raise InvalidRelease(
                 f"the calibration '{path}' was made for another guard (expected {release.guard_sha256[:12]}…, got "
                 f"{calibration.guard_sha256[:12]}…: another checkpoint, adapter, policy, precision or exploration); "
                 "run `verdictree calibrate` on this release"
             )
-        carried[policy] = msgspec.structs.replace(calibration, release=release.number, manifest_sha256=manifest)
-    save(carried, directory)
+    rebind(found, release, directory)
+
+
+def rebind(calibrations: Mapping[str, Calibration], release: Release, directory: Path) -> None:
+    """Put calibrations of the same guard into a release's `directory` of `guard_marginals`, as the release's own."""
+    if calibrations:
+        guard, manifest = release.guard_sha256, sha256(directory / MANIFEST)
+        changes = {"release": release.number, "manifest_sha256": manifest, "guard_sha256": guard}
+        save({name: msgspec.structs.replace(one, **changes) for name, one in calibrations.items()}, directory)
 
 
 def read(path: Path) -> dict[str, Calibration]:

@@ -16,6 +16,7 @@ from verdictree.tree import Tokens, VerdictTree
 
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
+OUTLINE_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 

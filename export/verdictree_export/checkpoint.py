@@ -90,6 +90,12 @@ def load_outline(source: str) -> Checkpoint:
     return Checkpoint(Path(source).name, model.eval(), tokenizer)
 
 
+def save_outline(guard: Checkpoint, folder: Path) -> None:
+    """Write what `load_outline` reads."""
+    for part in (guard.model.config, guard.model.generation_config, guard.tokenizer):
+        part.save_pretrained(folder)
+
+
 def _unloadable(source: str, exc: Exception) -> UnsupportedGuard:
     reason = str(exc).strip().splitlines()[0]
     return UnsupportedGuard(

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from verdictree import families, repository
-from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.family import GuardFamily
@@ -16,7 +15,7 @@ from verdictree.policy import Policy, check_distinct
 from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import golden, inspection, onnx_model, parity, prompt
+from verdictree_export import compilation, golden, inspection, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
@@ -28,14 +27,6 @@ DEFAULT_MAX_TOKENS = 1024
 
 # Called at the begin of a step with its name and its number of parts; what it returns is called with each part done.
 Progress = Callable[[str, int], Callable[[int], None]]
-
-_PARITY_CONVERSATIONS: dict[Role, list[Message]] = {
-    "user": [Message("user", "How do I boil an egg?")],
-    "assistant": [
-        Message("user", "Tell me how to pick a lock."),
-        Message("assistant", "First you need a tension wrench; then push the pins up one by one."),
-    ],
-}
 
 
 def _silent(_step: str, _parts: int) -> Callable[[int], None]:
@@ -74,13 +65,14 @@ def export_release(
     guard = checkpoints.load(source, adapter)
     load_done(1)
     family = inspection.resolve(guard, family_name)
-    prompts, tree = inspection.compile_prompts(guard, family, policies)
-    max_tokens = min(max_tokens, _room(guard, prompts, tree, exploration))
+    prompts, tree = compilation.compile_prompts(guard, family, policies)
+    max_tokens = min(max_tokens, compilation.room(guard, prompts, tree, exploration))
     first = repository.next_number(model_repository) == 1
     number = number or repository.next_number(model_repository)
     staging = Staging(model_repository, number)
     try:
         staging.add_tokenizer(prompt.plain_text_tokenizer(guard))
+        checkpoints.save_outline(guard, staging.outline_folder)
         graph_done = progress("write the ONNX graph", 1)
         policies_compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
         graph = onnx_model.write(GuardGraph(guard.model, policies_compiled), staging.graph_folder)
@@ -118,20 +110,6 @@ def _named(adapter: Path) -> str:
     return f"{adapter.name} sha256:{digest.hexdigest()}"
 
 
-def _room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
-    """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
-    constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
-    longest = max(map(len, (*tree.words, *tree.first)))
-    verdict = longest + (exploration.max_labels - 1) * max(map(len, tree.further), default=0)
-    room = guard.max_positions - constant - verdict
-    if room < 1:
-        raise UnsupportedGuard(
-            f"the prompt takes {constant} tokens and a verdict up to {verdict}, but the model has only "
-            f"{guard.max_positions} positions; use a shorter policy"
-        )
-    return room
-
-
 def _parity(
     guard: Checkpoint,
     family: GuardFamily,
@@ -145,7 +123,7 @@ def _parity(
     tokenizer = prompt.plain_text_tokenizer(guard)
     conversations: list[tuple[int, Tokens]] = []
     for prefix_id, one in enumerate(prompts):
-        text = one.text(family.conversation.render(_PARITY_CONVERSATIONS[one.role]))
+        text = one.text(family.conversation.render(parity.CONVERSATIONS[one.role]))
         conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
     num_paths = parity.num_paths(tree, exploration, prompts, conversations)
     done = progress("compare the graph with the checkpoint", num_paths)

@@ -10,9 +10,9 @@ from verdictree import families
 from verdictree.family import GuardFamily
 from verdictree.policy import Policy, check_distinct
 from verdictree.release import Prompt
-from verdictree.tree import Tokens, VerdictTree, compile_tree
+from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import prompt
+from verdictree_export import compilation
 from verdictree_export.checkpoint import Checkpoint
 
 AUTO = "auto"
@@ -61,7 +61,7 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     check_distinct(tuple(policies))
     guard = checkpoints.load_outline(source)
     family = resolve(guard, family_name)
-    prompts, tree = compile_prompts(guard, family, policies)
+    prompts, tree = compilation.compile_prompts(guard, family, policies)
     words = {word: answer.ruling for word, answer in zip(tree.words, tree.grammar.answers, strict=True)}
     labels = itertools.cycle(tree.labels)
     first = {path: label for path, label in zip(tree.first, labels, strict=False)}
@@ -73,17 +73,6 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
 
     head, tail = branches(words | first), branches(further | closings)
     return Inspection(guard, family, prompts, tree, head, tail)
-
-
-def compile_prompts(
-    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy]
-) -> tuple[tuple[Prompt, ...], VerdictTree]:
-    """The prompts of all policies and the one verdict tree that they share."""
-    prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
-    grammar = prompt.grammar_after(prompts, family.grammar)
-    labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
-    written = () if grammar.per_category else tuple(labels)
-    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard))
 
 
 def _branches(outcomes: dict[Tokens, str], begun: Tokens, decode: Callable[[int], str]) -> tuple[Branch, ...]:

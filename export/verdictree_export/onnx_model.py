@@ -32,8 +32,8 @@ from verdictree_export.graph_passes import (
 )
 
 OPSET = 18
-LOG_EPSILON = "policies.log_epsilon"
-_POLICIES = "policies."
+POLICIES = "policies."  # how the names of their tensors in the graph begin
+LOG_EPSILON = f"{POLICIES}log_epsilon"
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 
 
@@ -60,19 +60,26 @@ def write(graph: GuardGraph, folder: Path) -> Path:
     return path
 
 
-def set_policies(path: Path, policies: CompiledPolicies) -> None:
-    """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew."""
+def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = False) -> None:
+    """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew.
+
+    `with_caches` makes the trunk's keys and values outputs too.
+    """
     model = onnx.load(path, load_external_data=False)
-    values = {f"{_POLICIES}{name}": value for name, value in policies.named_buffers()}
-    used = {name for node in model.graph.node for name in node.input if name.startswith(_POLICIES)}
-    inputs = [one for one in model.graph.input if not one.name.startswith(_POLICIES)]
-    weights = [one for one in model.graph.initializer if not one.name.startswith(_POLICIES)]
+    values = {f"{POLICIES}{name}": value for name, value in policies.named_buffers()}
+    used = {name for node in model.graph.node for name in node.input if name.startswith(POLICIES)}
+    inputs = [one for one in model.graph.input if not one.name.startswith(POLICIES)]
+    weights = [one for one in model.graph.initializer if not one.name.startswith(POLICIES)]
     constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used)]
     outputs = [one for one in model.graph.output if one.name in OUTPUTS]
+    for name in cache_names(policies.bank.num_layers) if with_caches else ():
+        outputs.append(onnx.helper.make_empty_tensor_value_info(name))
     for field, kept in (("input", inputs), ("initializer", [*weights, *constants]), ("output", outputs)):
         model.graph.ClearField(field)
         getattr(model.graph, field).extend(kept)
-    (path.parent / POLICIES_FILE).unlink(missing_ok=True)  # what is there would be added to
+    beside = path.parent / POLICIES_FILE
+    beside.unlink(missing_ok=True)  # what is there would be added to
+    beside.touch()  # onnx would make it unreadable for others, but a server may run as another user
     convert_model_to_external_data(model, location=POLICIES_FILE, size_threshold=_EXTERNAL_FROM)
     onnx.save(model, path)
 
@@ -130,7 +137,7 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
         return {
             **requests,
             **{
-                f"{_POLICIES}{name}": {axis: f"{name}_{axis}" for axis in _open_axes(name, value)}
+                f"{POLICIES}{name}": {axis: f"{name}_{axis}" for axis in _open_axes(name, value)}
                 for name, value in self._policies.named_buffers()
             },
         }

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration, unpack
 from verdictree.exploration import Path as LabelPath
@@ -20,6 +21,13 @@ from verdictree_export.graph_session import GraphSession
 from verdictree_export.onnx_model import LOG_EPSILON
 
 TOLERANCE = 1e-3
+CONVERSATIONS: dict[Role, list[Message]] = {
+    "user": [Message("user", "How do I boil an egg?")],
+    "assistant": [
+        Message("user", "Tell me how to pick a lock."),
+        Message("assistant", "First you need a tension wrench; then push the pins up one by one."),
+    ],
+}
 
 
 def measure(

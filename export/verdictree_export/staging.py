@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 from tokenizers import Tokenizer
 
+from verdictree.errors import InvalidRelease
 from verdictree.release import (
     COMPOSING_MODELS,
     GRAPH_MODEL,
     MANIFEST,
+    OUTLINE_FOLDER,
     TOKENIZER_FILE,
     TOKENIZER_MODEL,
     Release,
@@ -44,16 +48,34 @@ class Staging:
         """Where the ONNX graph is to be written, with its weights and its policies."""
         return self._directory / GRAPH_MODEL
 
+    @property
+    def outline_folder(self) -> Path:
+        """Where the checkpoint's outline is to be written."""
+        return self._directory / GRAPH_MODEL / OUTLINE_FOLDER
+
+    def link(self, base: Release, names: Iterable[str]) -> None:
+        """Take over files of another release of the repository by hard link."""
+        for name in names:
+            target = self._directory / name.replace(f"/{base.number}/", "/", 1)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(self._repository / name, target)
+            except OSError as exc:
+                raise InvalidRelease(
+                    f"expected a file system with hard links for '{target.parent}', got {exc}; export again"
+                ) from exc
+
     def add_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Write the tokenizer that is served."""
         tokenizer.save(str(self._directory / TOKENIZER_MODEL / TOKENIZER_FILE))
 
     def commit(self, release: Release) -> Release:
         """Hash the files, write the manifest, and move everything into place; return the release with its hashes."""
+        parts = {path: path.relative_to(self._directory).parts for path in sorted(self._directory.rglob("*"))}
         hashes = {
-            f"{path.parent.name}/{self._number}/{path.name}": sha256(path)
-            for path in sorted(self._directory.glob("*/*"))
-            if path.name != _ADAPTER  # code, not part of what was exported: it changes with the software
+            "/".join((model, str(self._number), *rest)): sha256(path)
+            for path, (model, *rest) in parts.items()
+            if path.is_file() and path.name != _ADAPTER  # code, not exported: it changes with the software
         }
         release = msgspec.structs.replace(release, files=hashes)
         for model in COMPOSING_MODELS:

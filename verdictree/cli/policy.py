@@ -1,4 +1,4 @@
-"""`verdictree policy check`: does the guard know a policy's categories?"""
+"""`verdictree policy`: add policies to a release, and check whether the guard knows a policy's categories."""
 
 from __future__ import annotations
 
@@ -15,6 +15,28 @@ _BATCH = 4
 @click.group()
 def policy() -> None:
     """Look after a release's policies."""
+
+
+@policy.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@repository_option
+@click.option("--release", "source", type=click.IntRange(min=1), help="The release to add to; default: the pinned.")
+def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
+    """Write a new release: the policies of another one, then those of the YAML FILES.
+
+    The weights' file is shared and nothing is exported again. The server goes on with the release that it serves:
+    `verdictree rollout stage` and `promote` bring the new one into service.
+    """
+    from verdictree.policy import load
+    from verdictree.repository import pinned
+
+    policies = [load(path) for path in files]
+    number = source or pinned(repository)
+    from verdictree_export.policy_addition import add_policies
+
+    release = add_policies(repository, number, policies)
+    names = ", ".join(one.name for one in release.policies)
+    click.echo(f"release {release.number}: the guard of release {number}, asked by the policies {names}")
 
 
 @policy.command()

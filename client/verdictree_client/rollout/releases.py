@@ -131,6 +131,7 @@ def _write(repository: Path, base: Release, fitted: Mapping[str, Calibration]) -
 
 
 def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError as exc:

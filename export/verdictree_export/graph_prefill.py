@@ -1,0 +1,71 @@
+"""Prompts' prefixes as an exported graph computes them itself, without the checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import onnx
+import torch
+
+from verdictree.exploration import Exploration, unpack
+from verdictree.graph_io import OUTPUTS
+from verdictree.release import GRAPH_FILE, WEIGHTS_FILE, Prompt
+from verdictree.tree import Tokens, VerdictTree
+from verdictree_export import onnx_model
+from verdictree_export.attention import KeyValues
+from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree_export.graph_session import Array, GraphSession
+from verdictree_export.onnx_model import POLICIES, cache_names
+
+_NO_PATHS = 1.0  # a path is expanded from this probability on
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prompt's prefix after one run of the graph.
+
+    key_values  layer by layer, each (1, key-value heads, tokens, head size)
+    log_probs   (nodes, vocabulary) at the head of the verdict tree, after an example conversation
+    """
+
+    key_values: list[KeyValues]
+    log_probs: Array
+
+
+def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
+    """The prefixes' keys and values as they lie beside the graph; `prompts` are those that it was written with."""
+    tensors = {one.name: one for one in onnx.load(graph, load_external_data=False).graph.initializer}
+
+    def read(name: str) -> torch.Tensor:
+        return torch.from_numpy(onnx.numpy_helper.to_array(tensors[name], str(graph.parent)).copy())
+
+    layers = sum(name.startswith(f"{POLICIES}bank.keys_") for name in tensors)
+    pairs = [(read(f"{POLICIES}bank.keys_{i}"), read(f"{POLICIES}bank.values_{i}")) for i in range(layers)]
+    return [
+        [KeyValues(*(part[i : i + 1, :, : len(prompt.prefix_ids)] for part in pair)) for pair in pairs]
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def prefill(graph: Path, prompt: Prompt, conversation: Tokens, tree: VerdictTree, exploration: Exploration) -> Prefill:
+    """Run prefix, conversation and suffix of a prompt as one conversation that no cache comes before."""
+    bare = msgspec.structs.replace(prompt, prefix_ids=())
+    quiet = msgspec.structs.replace(exploration, epsilon=_NO_PATHS)
+    policies = CompiledPolicies([bare], tree, quiet, stored(graph, [bare]))
+    with tempfile.TemporaryDirectory(dir=graph.parent) as scratch:
+        copy = Path(scratch) / GRAPH_FILE
+        shutil.copy(graph, copy)
+        copy.with_name(WEIGHTS_FILE).hardlink_to(graph.with_name(WEIGHTS_FILE))
+        onnx_model.set_policies(copy, policies, with_caches=True)
+        caches = cache_names(policies.bank.num_layers)
+        session = GraphSession(copy, outputs=[*OUTPUTS, *caches])
+        outputs = session.run([(*prompt.prefix_ids, *conversation)], [[0]])
+    (explored,) = unpack(tree, exploration, *outputs[: len(OUTPUTS)])
+    kept = [torch.from_numpy(part[:, :, : len(prompt.prefix_ids)]) for part in outputs[len(OUTPUTS) :]]
+    pairs = zip(kept[::2], kept[1::2], strict=True)
+    return Prefill([KeyValues(keys, values) for keys, values in pairs], explored.head.log_probs)

@@ -1,0 +1,132 @@
+"""Policies that are added to a release: as if they had been exported with it, at none of the cost."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_guard
+
+from verdictree import calibration as calibrations
+from verdictree import release as releases
+from verdictree import repository
+from verdictree.calibration import Calibration, Calibrator, Outcome
+from verdictree.conversation import Conversation, Message
+from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
+from verdictree.exploration import Exploration
+from verdictree.policy import Category, Policy
+from verdictree_export import graph_prefill, policy_addition
+from verdictree_export.attention import KeyValues
+from verdictree_export.exporter import export_release
+from verdictree_export.policy_addition import add_policies
+from verdictree_serving.offline import OfflineGuard
+
+pytestmark = pytest.mark.slow
+
+EXPLORATION = Exploration(2, 0.0, 8)
+# More labels than the release knew, a longer prefix, another suffix and fewer roles: every open size changes.
+ADDED = (
+    Policy("wider", "1", tuple(Category(f"S{i}", f"Hazard {'number ' * 4}{i}") for i in range(1, 8))),
+    Policy("answers", "1", (Category("K7", "Seven"),), roles=("assistant",)),
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Release 1 has one policy; 2 has more, added; 3 is exported with them."""
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path_factory.mktemp("checkpoint"), verdict_strength=1.0))
+    path = tmp_path_factory.mktemp("models")
+    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], path, exploration=EXPLORATION)
+    _calibrate(path)
+    add_policies(path, 1, ADDED)
+    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY, *ADDED], path, exploration=EXPLORATION)
+    return path
+
+
+def _calibrate(models):
+    release, directory = releases.load_verified(models, 1), models / releases.MARGINALS_MODEL / "1"
+    outcomes = [Outcome(code, Calibrator("platt", 2.0), 0.5, "r", 1, 1) for code in ("unsafe", *release.policy.codes)]
+    fitted = Calibration(
+        version="1.1",
+        created="",
+        release=1,
+        policy="tiny",
+        manifest_sha256=releases.sha256(directory / releases.MANIFEST),
+        guard_sha256=release.guard_sha256,
+        data={},
+        unlabelled="masked",
+        unsafe=outcomes[0],
+        categories=tuple(outcomes[1:]),
+    )
+    calibrations.save({"tiny": fitted}, directory)
+
+
+def ask(text, policy=None):
+    return Conversation((Message("user", "hi"), Message("assistant", text)), policy=policy)
+
+
+def numbers(verdict):
+    return [verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories)]
+
+
+def test_added_policies_answer_as_exported_ones(models):
+    """A prefix that the graph computed itself, or a size that tracing had fixed, would change some score."""
+    added, exported = (OfflineGuard(models, number, threads=1) for number in (2, 3))
+    requests = [ask(text, name) for text in ("hello", "Check the messages") for name in ("tiny", "wider", "answers")]
+    pairs = list(zip(added.classify(requests), exported.classify(requests), strict=True))
+    for one, other in pairs:
+        assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
+    assert len({tuple(numbers(one)) for one, _ in pairs}) == len(requests)
+
+
+def test_the_guard_itself_is_shared(models):
+    """A copy of the weights for every policy would fill the disk; another default or pin would move traffic."""
+    first, second = (models / releases.GRAPH_MODEL / str(n) / releases.WEIGHTS_FILE for n in (1, 2))
+    assert first.samefile(second)
+    release = releases.load_verified(models, 2)
+    assert [one.name for one in release.policies] == ["tiny", "wider", "answers"]
+    assert repository.pinned(models) == 1 and len(release.golden) == 3
+
+
+def test_calibrations_stay(models):
+    """A policy that was calibrated before must not lose its thresholds, nor lend them to the new ones."""
+    tiny, wider = OfflineGuard(models, 2, threads=1).classify([ask("hello"), ask("hello", "wider")])
+    assert tiny.calibration == "1.1" and tiny.flagged is not None
+    assert wider.calibration is None
+
+
+def test_a_family_of_questions(tmp_path):
+    """Where each category is a prompt of its own, a policy adds several; the longest sets the shape."""
+    template = (
+        "<|begin|>{% for m in messages %}{{ 'User Message: ' if m.role == 'user' else 'Assistant Message: ' }}"
+        "{{ m.content | trim }}{{ '\n\n' if m.role == 'user' }}{% endfor %} Is it {{ guardian_config['risk_name'] }}?"
+        "<|eot|><|header|>assistant<|/header|>"
+    )
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=template))
+    two, three = (Policy(f"p{n}", "1", tuple(Category(c, c) for c in ("harm", "bias", "guns")[:n])) for n in (2, 3))
+    export_release(checkpoint, "granite-guardian", [two], tmp_path / "models")
+    add_policies(tmp_path / "models", 1, [three])
+    export_release(checkpoint, "granite-guardian", [two, three], tmp_path / "models")
+    added, exported = (
+        OfflineGuard(tmp_path / "models", n, threads=1).classify([ask("hello", "p3"), ask("hello", "p2")])
+        for n in (2, 3)
+    )
+    for one, other in zip(added, exported, strict=True):
+        assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
+
+
+def test_what_cannot_be_added_is_refused(models, monkeypatch):
+    """A refusal must name the reason and leave the repository as it was."""
+    with pytest.raises(InvalidPolicy, match="got 'tiny' 2 times"):
+        add_policies(models, 1, [tiny_guard.POLICY])
+    with pytest.raises(InvalidRelease, match="release manifest"):
+        add_policies(models, 9, ADDED)
+    crooked = graph_prefill.prefill
+
+    def wrong(*arguments):
+        right = crooked(*arguments)
+        return graph_prefill.Prefill([KeyValues(one.keys, -one.values) for one in right.key_values], right.log_probs)
+
+    monkeypatch.setattr(policy_addition, "prefill", wrong)
+    with pytest.raises(UnsupportedGuard, match=r"policy 'wider' within 0.001 of its whole text's"):
+        add_policies(models, 1, ADDED)
+    assert repository.releases(models) == (1, 2, 3)
+    assert not list(models.glob(".release-*"))
