@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import cost, random_checkpoint
 from benchmarks.cost import LinearShape, ModelShape, model_shape
+from benchmarks.shapes import SHAPES
 from verdictree import policy as policies
 from verdictree_export.checkpoint import EMBEDDED, load_outline
 from verdictree_export.exporter import export_release
@@ -41,33 +42,6 @@ _BATCHES = (1, 8, 32, 128)
 _CEILING_ROWS = (2048, 8192)
 _CONVERSATION_TOKENS = 35
 _RUNS = 20
-
-_LLAMA_3: dict[str, Any] = {
-    "vocab_size": 128256,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "rope_theta": 500000.0,
-    "max_position_embeddings": 8192,
-}
-SHAPES: dict[str, dict[str, Any] | None] = {
-    "smollm2-135m": None,
-    "llama-guard-3-1b": {
-        **_LLAMA_3,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "head_dim": 64,
-        "tie_word_embeddings": True,
-    },
-    "llama-guard-3-8b": {
-        **_LLAMA_3,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "head_dim": 128,
-        "tie_word_embeddings": False,
-    },
-}
 
 
 @click.command()

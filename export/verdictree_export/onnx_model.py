@@ -25,6 +25,7 @@ from verdictree.release import POLICIES_FILE, WEIGHTS_FILE
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
 from verdictree_export.graph_passes import (
+    drop_unused,
     keep_zero_sizes,
     make_projection_shapes_explicit,
     optimize,
@@ -40,7 +41,8 @@ _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 def write(graph: GuardGraph, folder: Path) -> Path:
     """Export `graph` into `folder`, in standard operators of opset 18 and ONNX Runtime's own; return the graph's file.
 
-    The folder must be new or empty.
+    The folder must be new or empty. A graph in half precision is not optimized: that would be done for this
+    processor, which has no such arithmetic and would get everything cast; a GPU's server does it when it starts.
     """
     path = folder / "model.onnx"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -53,9 +55,14 @@ def write(graph: GuardGraph, folder: Path) -> Path:
         use_shared_weights_directly(model)
         make_projection_shapes_explicit(model)
         keep_zero_sizes(model)
-        onnx.save(model, traced)
-        del model
-        optimize(traced, path, WEIGHTS_FILE)
+        drop_unused(model)
+        if graph.dtype == torch.float32:
+            onnx.save(model, traced)
+            del model
+            optimize(traced, path, WEIGHTS_FILE)
+        else:
+            onnx.load_external_data_for_model(model, scratch)
+            onnx.save(model, path, save_as_external_data=True, location=WEIGHTS_FILE, size_threshold=_EXTERNAL_FROM)
     set_policies(path, graph.policies)
     return path
 
@@ -67,10 +74,10 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
     """
     model = onnx.load(path, load_external_data=False)
     values = {f"{POLICIES}{name}": value for name, value in policies.named_buffers()}
-    used = {name for node in model.graph.node for name in node.input if name.startswith(POLICIES)}
-    inputs = [one for one in model.graph.input if not one.name.startswith(POLICIES)]
-    weights = [one for one in model.graph.initializer if not one.name.startswith(POLICIES)]
-    constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used)]
+    used = {name for node in model.graph.node for name in node.input}
+    inputs = [one for one in model.graph.input if one.name not in values]
+    weights = [one for one in model.graph.initializer if one.name not in values]
+    constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used & values.keys())]
     outputs = [one for one in model.graph.output if one.name in OUTPUTS]
     for name in cache_names(policies.bank.num_layers) if with_caches else ():
         outputs.append(onnx.helper.make_empty_tensor_value_info(name))

@@ -109,8 +109,9 @@ def _prove(graph: Path, release: Release, added: Sequence[tuple[int, Tokens, Pre
     outputs = GraphSession(graph).run([ids for _, ids, _ in added], [[prefix_id] for prefix_id, _, _ in added])
     for (prefix_id, _, whole), explored in zip(added, unpack(release.tree, release.exploration, *outputs), strict=True):
         worst = float(np.abs(explored.head.log_probs - whole.log_probs).max())
-        if not worst <= parity.TOLERANCE:
+        tolerance, name = release.parity.tolerance, release.prompts[prefix_id].policy
+        if not worst <= tolerance:
             raise UnsupportedGuard(
-                f"expected the prompt of policy {release.prompts[prefix_id].policy!r} within {parity.TOLERANCE} of "
-                f"its whole text's log-probabilities, got {worst:.2g}; export the guard again with this policy"
+                f"expected the prompt of policy {name!r} within {tolerance} of its whole text's log-probabilities, got "
+                f"{worst:.2g}; export the guard again with this policy"
             )

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from verdictree_export.graph_passes import (
+    drop_unused,
     keep_zero_sizes,
     make_projection_shapes_explicit,
     optimize,
@@ -73,6 +74,17 @@ def test_reshapes_work_on_zero_tokens(model):
     assert len(model.graph.node) == count - 1
     np.testing.assert_array_equal(run(model, 5), before)
     assert run(model, 0).shape == (0, WIDTH)
+
+
+def test_what_nothing_reads_goes(model):
+    """A runtime warns of every unused constant when it loads the file."""
+    before, count = run(model, 5), len(model.graph.node)
+    model.graph.node.insert(0, helper.make_node("Identity", ["weight"], ["unread"]))
+    model.graph.node.insert(1, helper.make_node("Neg", ["unread"], ["unread too"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, dtype=np.float32), "unused"))
+    assert drop_unused(model) == 2
+    assert len(model.graph.node) == count and "unused" not in {one.name for one in model.graph.initializer}
+    np.testing.assert_array_equal(run(model, 5), before)
 
 
 def reshape_to_computed_sizes():
