@@ -47,6 +47,8 @@ class Checkpoint:
         slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
         if getattr(config, "sliding_window", None) and slides:
             windows.append(config.sliding_window)
+        if getattr(config, "attention_chunk_size", None):  # Llama 4
+            windows.append(config.attention_chunk_size)
         return int(min(windows))
 
 

@@ -18,6 +18,7 @@ from verdictree_export.attention import KeyValues, PackedPass, packed_attention
 from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
 from verdictree_export.blocks import lay_out as lay_out_blocks
 from verdictree_export.compiled_policies import IMPOSSIBLE, CompiledPolicies
+from verdictree_export.llama4 import real_rotary
 from verdictree_export.trie_paths import Nodes, TriePaths
 from verdictree_export.trunk import lay_out as lay_out_trunk
 
@@ -154,9 +155,13 @@ class GuardGraph(nn.Module):
         )
 
     def _run(self, tokens: Tensor, positions: Tensor, packed: PackedPass) -> Tensor:
-        with packed_attention(self.model):
+        with packed_attention(self.model), real_rotary():
             output = self.model.get_decoder()(
-                input_ids=tokens.unsqueeze(0), position_ids=positions.unsqueeze(0), use_cache=False, packed=packed
+                input_ids=tokens.unsqueeze(0),
+                position_ids=positions.unsqueeze(0),
+                cache_position=positions,
+                use_cache=False,
+                packed=packed,
             )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 

@@ -17,7 +17,7 @@ from verdictree_export.checkpoint import Checkpoint
 
 AUTO = "auto"
 # What the test suite exports with small random weights. Others are tried; the comparison at export decides.
-TESTED_ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "granite")
+TESTED_ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "granite", "llama4_text")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     Qwen2Config,
@@ -69,6 +70,17 @@ ROPE = {
     "original_max_position_embeddings": 64,
 }
 CASES = {
+    "llama, untied head": Case("llama-guard-1", LlamaConfig, _TURNS % ("User", "Agent"), (CODES,), max_labels=2),
+    "llama 4, layers with and without positions": Case(
+        "llama-guard-4",
+        Llama4TextConfig,
+        _TURNS % ("User", "Agent"),
+        (CODES,),
+        {
+            **{"num_local_experts": 1, "moe_layers": [], "intermediate_size_mlp": 64, "head_dim": 8},
+            **{"no_rope_layers": [1, 0], "floor_scale": 64, "attention_chunk_size": 512},
+        },
+    ),
     "llama, rope scaling, tied head": Case(
         "nemotron",
         LlamaConfig,
