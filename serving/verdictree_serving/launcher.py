@@ -31,6 +31,7 @@ class TritonServer:
     address : where all three endpoints listen
     tls : encrypts gRPC (Triton has no TLS for HTTP)
     admin_key : locks the control API; without it anyone who reaches the server can load and unload models
+    response_cache_mb : memory for the answers to conversations that come again; 0 keeps none
     log_path : where Triton's log goes; by default a temporary file that `stop` removes
     extra_arguments : further tritonserver options, passed as they are
     """
@@ -46,6 +47,7 @@ class TritonServer:
         address: str = "127.0.0.1",
         tls: GrpcTls | None = None,
         admin_key: str | None = None,
+        response_cache_mb: int = 0,
         log_path: Path | None = None,
         extra_arguments: Sequence[str] = (),
     ) -> None:
@@ -55,6 +57,7 @@ class TritonServer:
         self._address = address
         self._tls = tls
         self._admin_key = admin_key
+        self._response_cache_mb = response_cache_mb
         self._log_path = log_path
         self._extra_arguments = tuple(extra_arguments)
         self._ports = self._wanted_ports
@@ -155,6 +158,7 @@ class TritonServer:
             *endpoints,
             *(self._tls.arguments() if self._tls else ()),
             *(locked(self._admin_key) if self._admin_key else ()),
+            *([f"--cache-config=local,size={self._response_cache_mb << 20}"] if self._response_cache_mb else ()),
             *self._extra_arguments,
         ]
 

@@ -26,6 +26,7 @@ class TritonInstallation:
 
     binary: Path
     backends: Path
+    caches: Path
     python_backend: tuple[Path, ...] = ()
     libraries: tuple[Path, ...] = ()
 
@@ -65,7 +66,7 @@ def _system_installation() -> TritonInstallation | None:
     for home in [*homes, Path("/opt/tritonserver")]:  # where NVIDIA's container has it
         binary, backends = home / "bin" / "tritonserver", home / "backends"
         if binary.is_file() and (backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
-            return TritonInstallation(binary, backends)
+            return TritonInstallation(binary, backends, home / "caches")
     return None
 
 
@@ -91,7 +92,7 @@ def _embedded_installation() -> TritonInstallation:
                 " fix: use a Python and an nvidia-pytriton that fit each other"
             )
     libraries = (wheel.parent / "nvidia_pytriton.libs", *_libpython_folders())
-    return TritonInstallation(binary, triton / "backends", python_backend, libraries)
+    return TritonInstallation(binary, triton / "backends", triton / "caches", python_backend, libraries)
 
 
 def _libpython_folders() -> tuple[Path, ...]:

@@ -34,6 +34,7 @@ class TritonProcess:
             command = [
                 str(installation.binary),
                 f"--backend-directory={installation.backend_directory(scratch)}",
+                f"--cache-directory={installation.caches}",
                 f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
                 *arguments,
             ]

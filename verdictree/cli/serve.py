@@ -25,6 +25,13 @@ _PATIENCE = 10.0  # seconds that a running server may be silent before it counts
 @click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key (PEM).")
 @click.option("--tls-client-root", type=click.Path(path_type=Path), help="Accept only clients signed by this root.")
 @click.option("--admin-key-file", type=click.Path(path_type=Path), help="Lock the control API with the key in it.")
+@click.option(
+    "--response-cache-mb",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Memory for the answers to conversations that come again; 0: none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
 def serve(
     repository: Path,
@@ -37,6 +44,7 @@ def serve(
     tls_key: Path | None,
     tls_client_root: Path | None,
     admin_key_file: Path | None,
+    response_cache_mb: int,
     as_json: bool,
 ) -> None:
     """Serve the repository's pinned release until SIGTERM or SIGINT."""
@@ -60,6 +68,7 @@ def serve(
         address=address,
         tls=tls,
         admin_key=admin_key,
+        response_cache_mb=response_cache_mb,
     )
     with server:
         endpoints = {"grpc": server.grpc_address, "http": server.http_address, "metrics": server.metrics_address}
