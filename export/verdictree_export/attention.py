@@ -48,6 +48,7 @@ class PackedPass:
 
     past    for each layer the segments of keys and values that the rows attend to besides this pass's own tokens
     bias    (rows, 1, queries, past + queries) added to the scores: 0 where a query attends to a key, else `HIDDEN`
+    positions   (rows, past + queries) of the keys, of which this pass's own tokens are the last
     unpack  (rows * queries,) the packed token in each cell of the (rows, queries) grid
     pack    (tokens,) the cell of the grid that holds each packed token
     joined  whether past and own keys become one segment: a copy that pays where the queries are many
@@ -56,17 +57,27 @@ class PackedPass:
 
     past: list[list[KeyValues]]
     bias: Tensor
+    positions: Tensor
     unpack: Tensor
     pack: Tensor
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
+    _windows: dict[int, Tensor] = field(default_factory=dict)
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float,
+        softcap: float | None,
+        window: int | None,
     ) -> Tensor:
         """Scaled dot-product attention, each row on its own; (1, heads, tokens, size) in, tokens second out.
 
-        `softcap` bounds the scores, softly (Gemma 2, arXiv 2408.00118).
+        `softcap` bounds the scores, softly (Gemma 2, arXiv 2408.00118). With a `window` a query attends to its own
+        position and the window - 1 before it (Mistral 7B, arXiv 2310.06825).
         """
         heads, key_heads, size = int(query.shape[1]), int(key.shape[1]), int(query.shape[3])
         rows, _, length, width = self.bias.shape
@@ -78,14 +89,22 @@ class PackedPass:
         scores = _joined(products).reshape(rows, heads, length, width)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
-        weights = (
-            torch.softmax(scores + self.bias, dim=-1, dtype=torch.float32).to(queries.dtype).reshape(*stacked, width)
-        )
+        weights = torch.softmax(scores + self._bias(window), dim=-1, dtype=torch.float32)
+        weights = weights.to(queries.dtype).reshape(*stacked, width)
         parts = _split(weights, [segment.keys.shape[2] for segment in segments])
         products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
         mixed = functools.reduce(torch.add, products)
         cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)
         return cells.index_select(0, self.pack).unsqueeze(0)
+
+    def _bias(self, window: int | None) -> Tensor:
+        if window is None:
+            return self.bias
+        if window not in self._windows:  # layers of one kind share it
+            queries = self.positions[:, self.positions.shape[1] - self.bias.shape[2] :]
+            near = queries.unsqueeze(2) - self.positions.unsqueeze(1) < window
+            self._windows[window] = self.bias + attention_bias(near)
+        return self._windows[window]
 
     def _segments(self, layer: int, own: KeyValues) -> list[KeyValues]:
         past = self.past[layer]
@@ -126,12 +145,13 @@ def _attention(
     scaling: float,
     packed: PackedPass,
     softcap: float | None = None,
+    sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     for name in _UNSUPPORTED:
         if rest.get(name) is not None:
             raise UnsupportedGuard(f"{type(module).__name__} attends with {name}, which the packed attention lacks")
-    return packed.attend(module.layer_idx, query, key, value, scaling, softcap), None
+    return packed.attend(module.layer_idx, query, key, value, scaling, softcap, sliding_window), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from verdictree_export.attention import KeyValues, PackedPass, attention_bias
+from verdictree_export.attention import PackedPass, attention_bias
 
 
 class Slots(NamedTuple):
@@ -63,11 +63,11 @@ def visible_block(parents: Slots, parent: Tensor, on_path: Tensor) -> Tensor:
     return (own.unsqueeze(2) & on_path.unsqueeze(1)).reshape(parent.shape[0], keys)
 
 
-def lay_out(past: list[list[KeyValues]], slots: Slots, visible: Tensor, attention: Tensor) -> PackedPass:
-    """The pass over the blocks of all paths.
+def lay_out(before: PackedPass, slots: Slots, visible: Tensor, attention: Tensor, positions: Tensor) -> PackedPass:
+    """The pass over the blocks of all paths, which follows the pass `before`.
 
     `visible` (paths, keys of the past) is what each path attends to, `attention` (nodes, nodes) how the nodes of a
-    block attend to one another.
+    block attend to one another, `positions` (paths, nodes) where they stand.
     """
     size, used = attention.shape[0], slots.used.shape[0]
     cells = slots.batch * used
@@ -78,9 +78,11 @@ def lay_out(past: list[list[KeyValues]], slots: Slots, visible: Tensor, attentio
     own = (same_slot[:, None, :, None] & attention[None, :, None, :]).reshape(1, used * size, used * size)
     number = scatter(torch.arange(cell.shape[0]), cell, cells, 0)
     nodes = torch.arange(size)
+    own_positions = scatter(positions, cell, cells, 0).reshape(slots.batch, used * size)
     return PackedPass(
-        past=past,
+        past=before.layers,
         bias=attention_bias(torch.cat([context, own.expand(slots.batch, -1, -1)], dim=2)),
+        positions=torch.cat([before.positions, own_positions], dim=1),
         unpack=(number.unsqueeze(1) * size + nodes).flatten(),
         pack=(cell.unsqueeze(1) * size + nodes).flatten(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +37,12 @@ class Checkpoint:
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence, in tokens, that the model was made for and every one of its layers sees whole.
+        """The longest sequence, in tokens, that the model was made for.
 
-        Layers of sliding-window attention see the last tokens only. A sequence that fits into the window looks the
-        same to both kinds of layer, so the graph needs no window.
+        Llama 4 attends within chunks in some layers; a sequence that fits into one looks the same to both kinds.
         """
         config = self.model.config
-        windows = [config.max_position_embeddings]
-        layer_types = getattr(config, "layer_types", None)
-        slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
-        if getattr(config, "sliding_window", None) and slides:
-            windows.append(config.sliding_window)
-        if getattr(config, "attention_chunk_size", None):  # Llama 4
-            windows.append(config.attention_chunk_size)
-        return int(min(windows))
+        return int(min(config.max_position_embeddings, getattr(config, "attention_chunk_size", None) or math.inf))
 
 
 def load(source: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:

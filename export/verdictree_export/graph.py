@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from verdictree_export.attention import KeyValues, PackedPass, packed_attention
+from verdictree_export.attention import PackedPass, packed_attention
 from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
 from verdictree_export.blocks import lay_out as lay_out_blocks
 from verdictree_export.compiled_policies import IMPOSSIBLE, CompiledPolicies
@@ -28,7 +28,7 @@ class Level:
     """The paths of one length that were evaluated, over all requests; level 0 holds the requests themselves.
 
     nodes     the trie after each path
-    layers    keys and values of everything up to and including these nodes, layer by layer, in segments
+    packed    the pass that evaluated them, with the keys and values of everything up to and including them
     visible   (paths, keys before the trie's nodes) what a path's continuation attends to
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
@@ -37,7 +37,7 @@ class Level:
     """
 
     nodes: Nodes
-    layers: list[list[KeyValues]]
+    packed: PackedPass
     visible: Tensor
     position: Tensor
     log_prob: Tensor
@@ -91,7 +91,7 @@ class GuardGraph(nn.Module):
         numbered, unused = torch.cat(expansions, dim=1), policies.head.lengths.shape[0]
         paths = torch.where(numbered > 0, numbered - 1, unused).int()
         outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), paths]
-        caches = [tensor for (layer,) in trunk.layers for tensor in (layer.keys, layer.values)]
+        caches = [tensor for (layer,) in trunk.packed.layers for tensor in (layer.keys, layer.values)]
         return (*(_by_request(output, requests) for output in outputs), *caches)
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
@@ -103,7 +103,7 @@ class GuardGraph(nn.Module):
         hidden = hidden.reshape(batch, tail_width, -1)
         return Level(
             nodes=self._nodes(hidden[:, tail_width - num_nodes :]),
-            layers=trunk.packed.layers,
+            packed=trunk.packed,
             visible=trunk.before_trie,
             position=trunk.entry_position,
             log_prob=torch.zeros(batch),
@@ -141,12 +141,13 @@ class GuardGraph(nn.Module):
         position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.label)
         entry = trie.last_tokens.index_select(0, chosen.label).unsqueeze(1)
         tokens = torch.cat([entry, tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
-        packed = lay_out_blocks(level.layers, chosen.slots, visible, tail.attention[:size, :size])
-        hidden = self._run(tokens.flatten(), (position.unsqueeze(1) + tail.depths[:size]).flatten(), packed)
+        positions = position.unsqueeze(1) + tail.depths[:size]
+        packed = lay_out_blocks(level.packed, chosen.slots, visible, tail.attention[:size, :size], positions)
+        hidden = self._run(tokens.flatten(), positions.flatten(), packed)
         parent_labels = level.labels.index_select(0, chosen.parent)
         return Level(
             nodes=self._nodes(hidden.reshape(paths, size, int(hidden.shape[-1]))),
-            layers=packed.layers,
+            packed=packed,
             visible=visible,
             position=position,
             log_prob=chosen.log_prob,

@@ -14,10 +14,21 @@ from verdictree_export.trie_paths import TriePaths
 
 
 def prefill(model: Any, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
-    """The keys and values of each prompt's prefix, layer by layer, each (1, key-value heads, tokens, head size)."""
+    """The keys and values of each prompt's prefix, layer by layer, each (1, key-value heads, tokens, head size).
+
+    A layer with a sliding window has kept its last tokens only; the others, which nothing attends to any more, are 0.
+    """
     with torch.inference_mode():
         outputs = [model.get_decoder()(torch.tensor([one.prefix_ids]), use_cache=True) for one in prompts]
-    return [[KeyValues(layer.keys, layer.values) for layer in one.past_key_values.layers] for one in outputs]
+    lengths = [len(one.prefix_ids) for one in prompts]
+    return [
+        [KeyValues(_padded(layer.keys, length), _padded(layer.values, length)) for layer in one.past_key_values.layers]
+        for one, length in zip(outputs, lengths, strict=True)
+    ]
+
+
+def _padded(states: Tensor, length: int) -> Tensor:
+    return nn.functional.pad(states, (0, 0, length - states.shape[2], 0))
 
 
 class PromptBank(nn.Module):

@@ -54,6 +54,8 @@ def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tens
     prefix_length = bank.prefix_length.index_select(0, prefix_id)
     ends = prefix_length + lengths
     tail_positions = ends.unsqueeze(1) + bank.tail_offset.index_select(0, prefix_id)
+    prefix_positions = torch.arange(bank.prefix_valid.shape[1]).unsqueeze(0).expand(batch, -1)
+    conversation_positions = prefix_length.unsqueeze(1) + columns
     prefix_valid, tail_valid = (x.index_select(0, prefix_id) for x in (bank.prefix_valid, bank.tail_valid))
     valid = torch.cat([prefix_valid, in_conversation, tail_valid], dim=1)
     return Trunk(
@@ -62,6 +64,7 @@ def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tens
         packed=PackedPass(
             past=bank.key_values(prefix_id),
             bias=attention_bias(valid.unsqueeze(1) & _attention(bank, head, columns).unsqueeze(0)),
+            positions=torch.cat([prefix_positions, conversation_positions, tail_positions], dim=1),
             unpack=torch.cat([conversation_cells, tail_cells], dim=1).flatten(),
             pack=pack,
             joined=True,
