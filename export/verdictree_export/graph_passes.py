@@ -133,5 +133,6 @@ def optimize(source: Path, target: Path, weights: str) -> None:
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # nothing is run, and it copies the weights
     options.log_severity_level = 3  # it warns of every constant that it folds away
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -29,6 +29,7 @@ class GraphSession:
         }
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file is optimized
+        options.add_session_config_entry("session.disable_prepacking", "1")  # it copies the weights, for a run or two
         for name, value in self._values.items():
             options.add_initializer(name, value)
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
