@@ -34,7 +34,7 @@ _QUICK = Plan(rounds=1, seconds=3.0, concurrencies=(1, 8))
 
 @click.command()
 @click.argument("repositories", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--checkpoint", default=".bench/checkpoint", show_default=True, help="What the releases were exported from, for the others.")
+@click.option("--checkpoint", default=".bench/checkpoint", show_default=True, help="The same guard, for the others.")
 @click.option("--perf-analyzer", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--rivals", type=click.Path(path_type=Path), default=Path(".bench"), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
