@@ -50,7 +50,7 @@ class GraphIndex:
         """A weight's values."""
         return numpy_helper.to_array(self.weights[name])
 
-    def write(self, name: str, values: npt.NDArray[np.floating]) -> None:
+    def write(self, name: str, values: npt.NDArray[np.float32] | npt.NDArray[np.float64]) -> None:
         """Replace a weight's values."""
         array = np.ascontiguousarray(values, dtype=np.float32)
         self.weights[name].CopyFrom(numpy_helper.from_array(array, name))

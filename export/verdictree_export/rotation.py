@@ -40,8 +40,8 @@ def rotate(model: onnx.ModelProto, seed: int = 0) -> bool:
     """Rotate the residual stream of an optimized graph in place; False where its architecture does not allow that.
 
     It must be made of an embedding, linear layers that add to it (with a bias or a constant factor) and RMS norms that
-    only linear layers read. A norm between a layer and the stream, as Gemma has, scales its channels: such a graph is
-    left as it is.
+    only linear layers read. A norm between a layer and the stream, as Gemma has, scales its channels, and ONNX Runtime
+    fuses Granite's multipliers into its products: such graphs are left as they are.
     """
     index = GraphIndex(model)
     try:

@@ -27,7 +27,7 @@ def channel_scales(weight: npt.NDArray[np.float32], axis: int = 0) -> npt.NDArra
 
 def round_to_nearest(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
     """P = round(W / t), int8; `scales` broadcasts against `weight`."""
-    return np.clip(np.round(weight / scales), -LEVELS, LEVELS).astype(np.int8)
+    return np.asarray(np.clip(np.round(weight / scales), -LEVELS, LEVELS), dtype=np.int8)
 
 
 def round_with_compensation(

@@ -53,7 +53,7 @@ def _channel_scales(
 
 def _pairs(index: GraphIndex) -> dict[str, str]:
     """Down projection's weight → weight of the up projection that alone, and that feeds nothing else."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for down in dict.fromkeys(node.input[1] for node in index.linear_layers()):
         ups = {_up_weight(index, node) for node in index.consumers[down]}
         up = ups.pop() if len(ups) == 1 else None
