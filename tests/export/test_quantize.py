@@ -110,13 +110,14 @@ def test_quantized_is_close_to_floating_point(exported, int8):
     assert np.abs(np.exp(a) - np.exp(b)).max() < 0.03
 
 
-def test_two_terms_are_closer(exported, prepared, int8):
+def test_two_terms_are_closer(exported, prepared):
     """The second term takes the activations' rounding away; what is left is the weights'."""
-    model = copy.deepcopy(prepared[0])
+    model, coarse = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
     quantize(model, prepared[1], two_terms=lambda _: True)
+    quantize(coarse, prepared[1], two_terms=lambda _: False)
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
     expected, finer = head_log_probs(run(session(exported), batch)), session(model)
-    one, two = (np.square(head_log_probs(run(s, batch)) - expected).mean() for s in (int8, finer))
+    one, two = (np.square(head_log_probs(run(s, batch)) - expected).mean() for s in (session(coarse), finer))
     assert two < 0.7 * one
 
 
@@ -125,7 +126,7 @@ def test_passes_share_one_weight(exported, quantized):
     model, layers = quantized
     products = operators(model, "MatMulIntegerToFloat")
     weights = {node.input[1] for node in products}
-    assert len(products) > len(weights) == len(layers) - 1  # all but the embedding
+    assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
     assert "model/layers.1/mlp/down_proj" in layers
     assert not GraphIndex(model).linear_layers()
     assert weights_size(model) < 0.5 * weights_size(exported)
@@ -139,14 +140,14 @@ def test_kept_layers_stay_as_they_are(prepared):
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    ids=conversation_ids, before=st.lists(conversation_ids, max_size=3), after=st.lists(conversation_ids, max_size=2)
-)
-def test_no_number_depends_on_the_neighbours(int8, ids, before, after):
-    """With a scale for the batch, an attacker's text beside yours changes your verdict."""
-    alone, beside = run(int8, [ids]), run(int8, [*before, ids, *after])
+@given(ids=conversation_ids, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_no_number_depends_on_what_neighbours_say(int8, ids, sizes, seed):
+    """With a scale for the batch, an attacker's text beside yours changes your verdict. Here not even the last bit."""
+    rng = np.random.default_rng(seed)
+    one, other = ([ids, *(rng.integers(4, 300, size) for size in sizes)] for _ in range(2))
+    found, expected = run(int8, one), run(int8, other)
     for name in OUTPUTS:
-        np.testing.assert_allclose(beside[name][len(before)], alone[name][0], atol=1e-4, rtol=0, err_msg=name)
+        np.testing.assert_array_equal(found[name][0], expected[name][0], err_msg=name)
 
 
 def test_runs_with_no_path_live(quantized):
