@@ -54,6 +54,20 @@ class Parity(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
+class Fidelity(msgspec.Struct, frozen=True):
+    """How far a quantized guard's verdicts are from the floating-point one's, on conversations it was not fitted to.
+
+    The differences are absolute, of P(unsafe). The micro-AUC pools all categories' marginals; None without labels.
+    """
+
+    num_conversations: int
+    p99_p_unsafe_difference: float
+    max_p_unsafe_difference: float
+    mean_p_unsafe_difference: float
+    micro_auc: float | None
+    reference_micro_auc: float | None
+
+
 class Golden(msgspec.Struct, frozen=True):
     """A conversation with the raw scores that the release gave it at export: proof that a server loaded the release.
 
@@ -74,7 +88,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
-    were golden conversations has none.
+    were golden conversations has none. `fidelity` is a quantized release's.
     """
 
     number: int
@@ -92,6 +106,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parity: Parity
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
+    fidelity: Fidelity | None = None
 
     @property
     def policy(self) -> Policy:

@@ -1,0 +1,222 @@
+"""int8 graphs of tiny random guards, through ONNX Runtime: close to fp32, whoever the neighbours are."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tiny_guard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_architectures import CASES
+
+from verdictree.errors import UnsupportedGuard
+from verdictree.exploration import Exploration
+from verdictree.release import Fidelity
+from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
+from verdictree_export import fidelity
+from verdictree_export.exporter import export_release
+from verdictree_export.graph_index import GraphIndex
+from verdictree_export.quantize import prepare, quantize
+from verdictree_export.rotation import rotate
+from verdictree_export.rounding import channel_scales, round_to_nearest, round_with_compensation
+
+pytestmark = pytest.mark.slow
+
+OUTPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions")
+conversation_ids = st.lists(st.integers(4, 300), min_size=1, max_size=12)
+
+
+def export(folder, family, policies, path, exploration):
+    export_release(str(folder), family, policies, path, exploration=exploration)
+    return onnx.load(path / "guard_lm/1/model.onnx")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("c"), verdict_strength=2.0)
+    path = tmp_path_factory.mktemp("models")
+    return export(folder, "llama-guard-3", [tiny_guard.POLICY], path, Exploration(3, 0.0, 4))
+
+
+@pytest.fixture(scope="module")
+def prepared(exported):
+    model = copy.deepcopy(exported)
+    return model, prepare(model, calibration())
+
+
+@pytest.fixture(scope="module")
+def quantized(prepared):
+    model = copy.deepcopy(prepared[0])
+    return model, quantize(model, prepared[1])
+
+
+@pytest.fixture(scope="module")
+def int8(quantized):
+    return session(quantized[0])
+
+
+def feed(batch, questions=1):
+    return {
+        "input_ids": np.concatenate([np.tile(np.array(ids, dtype=np.int64), questions) for ids in batch]),
+        "row_ends": np.cumsum([len(ids) * questions for ids in batch]).astype(np.int32),
+        "prefix_id": np.zeros((len(batch), questions), dtype=np.int32),
+    }
+
+
+def calibration():
+    rng = np.random.default_rng(0)
+    return [feed([rng.integers(4, 300, size) for size in (5, 20, 40)]) for _ in range(4)]
+
+
+def session(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(session, batch):
+    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), feed(batch)), strict=True))
+
+
+def head_log_probs(output):
+    return output["label_logits"][:, 0] - output["log_normalizer"][:, :1]
+
+
+def weights_size(model):
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer if len(tensor.dims) == 2)
+
+
+def operators(model, kind):
+    return [node for node in model.graph.node if node.op_type == kind]
+
+
+def test_preparing_keeps_the_function(exported, prepared):
+    """A rotation that one reader or writer of the residual stream misses gives another model."""
+    batch = [[5, 9, 200], [17] * 9]
+    np.testing.assert_allclose(
+        head_log_probs(run(session(prepared[0]), batch)), head_log_probs(run(session(exported), batch)), atol=1e-3
+    )
+    gains = {node.input[1] for node in operators(prepared[0], "SimplifiedLayerNormalization")}
+    assert all(np.all(GraphIndex(prepared[0]).read(gain) == 1) for gain in gains)
+
+
+def test_quantized_is_close_to_floating_point(exported, int8):
+    batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
+    a, b = head_log_probs(run(session(exported), batch)), head_log_probs(run(int8, batch))
+    assert np.abs(np.exp(a) - np.exp(b)).max() < 0.03
+
+
+def test_two_terms_are_closer(exported, prepared):
+    """The second term takes the activations' rounding away; what is left is the weights'."""
+    model, coarse = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
+    quantize(model, prepared[1], two_terms=lambda _: True)
+    quantize(coarse, prepared[1], two_terms=lambda _: False)
+    batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
+    expected, finer = head_log_probs(run(session(exported), batch)), session(model)
+    one, two = (np.square(head_log_probs(run(s, batch)) - expected).mean() for s in (session(coarse), finer))
+    assert two < 0.7 * one
+
+
+def test_passes_share_one_weight(exported, quantized):
+    """Three levels and the trunk would otherwise hold four copies of the model."""
+    model, layers = quantized
+    products = operators(model, "MatMulIntegerToFloat")
+    weights = {node.input[1] for node in products}
+    assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
+    assert "model/layers.1/mlp/down_proj" in layers
+    assert not GraphIndex(model).linear_layers()
+    assert weights_size(model) < 0.5 * weights_size(exported)
+
+
+def test_kept_layers_stay_as_they_are(prepared):
+    model = copy.deepcopy(prepared[0])
+    layers = quantize(model, prepared[1], keep=["lm_head"])
+    assert "lm_head" not in layers
+    assert {node.name.split("/")[1].rstrip("_0123456789") for node in GraphIndex(model).linear_layers()} == {"lm_head"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(ids=conversation_ids, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_no_number_depends_on_what_neighbours_say(int8, ids, sizes, seed):
+    """With a scale for the batch, an attacker's text beside yours changes your verdict. Here not even the last bit."""
+    rng = np.random.default_rng(seed)
+    one, other = ([ids, *(rng.integers(4, 300, size) for size in sizes)] for _ in range(2))
+    found, expected = run(int8, one), run(int8, other)
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(found[name][0], expected[name][0], err_msg=name)
+
+
+def test_runs_with_no_path_live(quantized):
+    """A level without paths has zero tokens: nothing to take a maximum of."""
+    model = copy.deepcopy(quantized[0])
+    index = GraphIndex(model)
+    index.write("log_epsilon", np.array(0.0))  # only what is certain is followed
+    found = run(session(model), [[5, 9], [20]])
+    assert np.isfinite(found["label_logits"]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "rotated"),
+    [
+        ("qwen 2, query, key and value bias", True),
+        ("granite, multipliers", False),
+        ("gemma 2, soft-capped", False),
+    ],
+)
+def test_architectures(name, rotated, tmp_path):
+    """Norms or multipliers between a layer and the stream leave it as it is; the graph is quantized all the same."""
+    case = CASES[name]
+    folder = tiny_guard.write_checkpoint(tmp_path / "c", case.config, case.template, **case.options)
+    model = export(folder, case.family, case.policies, tmp_path / "models", Exploration(case.max_labels, 0.0, 4))
+    questions = max(len(one.categories) for one in case.policies) if case.family != "instruct" else 1
+    expected, turned = session(model), copy.deepcopy(model)
+    inputs = feed([[5, 9, 200], [17] * 9], questions)
+    before = expected.run(["log_normalizer"], inputs)[0]
+    assert rotate(turned) is rotated
+    np.testing.assert_allclose(session(turned).run(["log_normalizer"], inputs)[0], before, rtol=1e-3)
+    statistics = prepare(model, [inputs])
+    assert quantize(model, statistics)
+    # Random weights of this size make logits that rounding moves by a few percent of their spread.
+    np.testing.assert_allclose(session(model).run(["log_normalizer"], inputs)[0], before, atol=1.0)
+
+
+def test_compensation_lowers_the_error_of_the_output():
+    rng = np.random.default_rng(0)
+    inputs = (rng.standard_normal((500, 48)) @ rng.standard_normal((48, 48))).astype(np.float32)
+    weight = rng.standard_normal((48, 20)).astype(np.float32)
+    scales = channel_scales(weight)
+    near = round_to_nearest(weight, scales)
+    compensated = round_with_compensation(weight, scales, inputs.T @ inputs)
+    errors = [np.square(inputs @ (weight - one * scales)).sum() for one in (near, compensated)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def verdict(p_unsafe, marginals=(0.1, 0.2)):
+    scores = tuple(CategoryScore(code, code, p, 0.0, 0.0) for code, p in zip(("a", "b"), marginals, strict=True))
+    return Verdict(1, "p", "user", p_unsafe, 1 - p_unsafe, scores, 0.0, 0.0, GreedyVerdict("safe", (), True), 1, 0)
+
+
+def test_fidelity_figures():
+    reference = [verdict(0.5, (0.9, 0.1)), verdict(0.2, (0.3, 0.2))]
+    changed = [verdict(0.4, (0.1, 0.1)), verdict(0.2, (0.3, 0.2))]
+    found = fidelity.measure(reference, changed, [["a"], []])
+    assert (found.max_p_unsafe_difference, found.mean_p_unsafe_difference) == pytest.approx((0.1, 0.05))
+    assert (found.reference_micro_auc, found.micro_auc) == (1.0, pytest.approx(0.5 / 3))
+    assert not fidelity.is_faithful(found)
+    assert fidelity.is_faithful(fidelity.measure(reference, reference))
+
+
+def test_refusal_names_the_layers_that_hurt():
+    """Only "not faithful" would leave the operator nothing to do about it."""
+
+    def figures(p99):
+        return Fidelity(200, p99, p99, p99, None, None)
+
+    fidelity.check(figures(0.019), {})
+    groups = {"model/layers.3/mlp": lambda: figures(0.07), "lm_head": lambda: figures(0.001)}
+    with pytest.raises(UnsupportedGuard, match=r"got 0.08 on 200 .* model/layers.3/mlp \(0.07\), lm_head \(0.001\)"):
+        fidelity.check(figures(0.08), groups)
