@@ -22,6 +22,11 @@ from verdictree.errors import UnsupportedGuard
 HIDDEN = -1e4
 """Finite, since the cells of padding see nothing and a softmax over nothing would be NaN; fits half precision."""
 
+ALIGNMENT = 64
+"""Keys stand in multiples of this many, padding last. A runtime sums over keys in vectors, several at a time: with a
+number of keys that vectors do not divide, or with padding in between, a longer neighbour would change the order of a
+request's sums and so their last digits, which quantized layers amplify."""
+
 _NAME = "verdictree"
 _UNSUPPORTED = ("s_aux",)
 
@@ -47,18 +52,20 @@ class PackedPass:
     """One run of the model over packed tokens.
 
     past    for each layer the segments of keys and values that the rows attend to besides this pass's own tokens
-    bias    (rows, 1, queries, past + queries) added to the scores: 0 where a query attends to a key, else `HIDDEN`
-    positions   (rows, past + queries) of the keys, of which this pass's own tokens are the last
-    unpack  (rows * queries,) the packed token in each cell of the (rows, queries) grid
-    pack    (tokens,) the cell of the grid that holds each packed token
+    bias    (rows, 1, queries, past + keys) added to the scores: 0 where a query attends to a key, else `HIDDEN`
+    query_positions, key_positions  (rows, queries), (rows, past + keys)
+    queries, keys   (rows, queries), (rows, keys) the packed token in each cell of the two grids, any in padding
+    pack    (tokens,) the cell of the grid of queries that holds each packed token
     joined  whether past and own keys become one segment: a copy that pays where the queries are many
     layers  filled by the run: for each layer the past's segments and this pass's own
     """
 
     past: list[list[KeyValues]]
     bias: Tensor
-    positions: Tensor
-    unpack: Tensor
+    query_positions: Tensor
+    key_positions: Tensor
+    queries: Tensor
+    keys: Tensor
     pack: Tensor
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
@@ -83,8 +90,8 @@ class PackedPass:
         rows, _, length, width = self.bias.shape
         # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
         stacked = (rows, key_heads, heads // key_heads * length)
-        queries = self._rows(query).reshape(*stacked, size) * scaling
-        segments = self._segments(layer, KeyValues(self._rows(key), self._rows(value)))
+        queries = _rows(query, self.queries).reshape(*stacked, size) * scaling
+        segments = self._segments(layer, KeyValues(_rows(key, self.keys), _rows(value, self.keys)))
         products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
         scores = _joined(products).reshape(rows, heads, length, width)
         if softcap is not None:
@@ -101,8 +108,7 @@ class PackedPass:
         if window is None:
             return self.bias
         if window not in self._windows:  # layers of one kind share it
-            queries = self.positions[:, self.positions.shape[1] - self.bias.shape[2] :]
-            near = queries.unsqueeze(2) - self.positions.unsqueeze(1) < window
+            near = self.query_positions.unsqueeze(2) - self.key_positions.unsqueeze(1) < window
             self._windows[window] = self.bias + attention_bias(near)
         return self._windows[window]
 
@@ -112,10 +118,16 @@ class PackedPass:
         self.layers.append(segments)
         return segments
 
-    def _rows(self, packed: Tensor) -> Tensor:
-        heads, size = int(packed.shape[1]), int(packed.shape[3])
-        grid = packed.squeeze(0).index_select(1, self.unpack)
-        return grid.reshape(heads, self.bias.shape[0], self.bias.shape[2], size).transpose(0, 1)
+
+def _rows(packed: Tensor, cells: Tensor) -> Tensor:
+    heads, size = int(packed.shape[1]), int(packed.shape[3])
+    grid = packed.squeeze(0).index_select(1, cells.flatten())
+    return grid.reshape(heads, cells.shape[0], cells.shape[1], size).transpose(0, 1)
+
+
+def aligned(number: Any) -> Any:
+    """The least multiple of `ALIGNMENT` that is not below `number`, a size."""
+    return (number + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
 
 
 def attention_bias(visible: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from verdictree_export.attention import PackedPass, attention_bias
+from verdictree_export.attention import PackedPass, aligned, attention_bias
 
 
 class Slots(NamedTuple):
@@ -70,20 +70,26 @@ def lay_out(before: PackedPass, slots: Slots, visible: Tensor, attention: Tensor
     block attend to one another, `positions` (paths, nodes) where they stand.
     """
     size, used = attention.shape[0], slots.used.shape[0]
-    cells = slots.batch * used
+    cells, queries = slots.batch * used, used * size
+    padding = aligned(queries) - queries
     cell = slots.row * used + slots.slot
     context = scatter(visible, cell, cells, 0).reshape(slots.batch, used, 1, visible.shape[1])
-    context = context.expand(-1, -1, size, -1).reshape(slots.batch, used * size, visible.shape[1])
+    context = context.expand(-1, -1, size, -1).reshape(slots.batch, queries, visible.shape[1])
     same_slot = slots.used.unsqueeze(1) == slots.used
-    own = (same_slot[:, None, :, None] & attention[None, :, None, :]).reshape(1, used * size, used * size)
+    own = (same_slot[:, None, :, None] & attention[None, :, None, :]).reshape(1, queries, queries)
+    own = torch.cat([own, torch.zeros(1, queries, padding, dtype=torch.bool)], dim=2)
     number = scatter(torch.arange(cell.shape[0]), cell, cells, 0)
     nodes = torch.arange(size)
-    own_positions = scatter(positions, cell, cells, 0).reshape(slots.batch, used * size)
+    tokens = (number.unsqueeze(1) * size + nodes).reshape(slots.batch, queries)
+    own_positions = scatter(positions, cell, cells, 0).reshape(slots.batch, queries)
+    nothing = torch.zeros(slots.batch, padding, dtype=torch.long)
     return PackedPass(
         past=before.layers,
         bias=attention_bias(torch.cat([context, own.expand(slots.batch, -1, -1)], dim=2)),
-        positions=torch.cat([before.positions, own_positions], dim=1),
-        unpack=(number.unsqueeze(1) * size + nodes).flatten(),
+        query_positions=own_positions,
+        key_positions=torch.cat([before.key_positions, own_positions, nothing], dim=1),
+        queries=tokens,
+        keys=torch.cat([tokens, nothing], dim=1),
         pack=(cell.unsqueeze(1) * size + nodes).flatten(),
     )
 

@@ -29,7 +29,8 @@ class Level:
 
     nodes     the trie after each path
     packed    the pass that evaluated them, with the keys and values of everything up to and including them
-    visible   (paths, keys before the trie's nodes) what a path's continuation attends to
+    visible   (paths, keys) what a path's continuation attends to; of this trie's nodes none yet
+    trie_start  the first key of this trie's nodes
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
     labels    (paths, length) its labels
@@ -39,6 +40,7 @@ class Level:
     nodes: Nodes
     packed: PackedPass
     visible: Tensor
+    trie_start: int
     position: Tensor
     log_prob: Tensor
     labels: Tensor
@@ -104,7 +106,8 @@ class GuardGraph(nn.Module):
         return Level(
             nodes=self._nodes(hidden[:, tail_width - num_nodes :]),
             packed=trunk.packed,
-            visible=trunk.before_trie,
+            visible=trunk.visible,
+            trie_start=trunk.trie_start,
             position=trunk.entry_position,
             log_prob=torch.zeros(batch),
             labels=torch.zeros(batch, 0, dtype=torch.long),
@@ -137,7 +140,8 @@ class GuardGraph(nn.Module):
         if trie is head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
         shorter = visible_block(level.slots, chosen.parent, on_path)
-        visible = torch.cat([level.visible.index_select(0, chosen.parent), shorter], dim=1)
+        before, start = level.visible.index_select(0, chosen.parent), level.trie_start
+        visible = torch.cat([before[:, :start], shorter, before[:, start + shorter.shape[1] :]], dim=1)
         position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.label)
         entry = trie.last_tokens.index_select(0, chosen.label).unsqueeze(1)
         tokens = torch.cat([entry, tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
@@ -148,7 +152,8 @@ class GuardGraph(nn.Module):
         return Level(
             nodes=self._nodes(hidden.reshape(paths, size, int(hidden.shape[-1]))),
             packed=packed,
-            visible=visible,
+            visible=torch.cat([visible, torch.zeros(paths, packed.keys.shape[1], dtype=torch.bool)], dim=1),
+            trie_start=visible.shape[1],
             position=position,
             log_prob=chosen.log_prob,
             labels=torch.cat([parent_labels, chosen.label.unsqueeze(1)], dim=1),

@@ -66,6 +66,8 @@ def prefill(graph: Path, prompt: Prompt, conversation: Tokens, tree: VerdictTree
         session = GraphSession(copy, outputs=[*OUTPUTS, *caches])
         outputs = session.run([(*prompt.prefix_ids, *conversation)], [[0]])
     (explored,) = unpack(tree, exploration, *outputs[: len(OUTPUTS)])
-    kept = [torch.from_numpy(part[:, :, : len(prompt.prefix_ids)]) for part in outputs[len(OUTPUTS) :]]
+    start = policies.bank.tail_tokens.shape[1]  # the conversation stands after the tail
+    prefix = slice(start, start + len(prompt.prefix_ids))
+    kept = [torch.from_numpy(part[:, :, prefix]) for part in outputs[len(OUTPUTS) :]]
     pairs = zip(kept[::2], kept[1::2], strict=True)
     return Prefill([KeyValues(keys, values) for keys, values in pairs], explored.head.log_probs)
