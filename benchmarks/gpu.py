@@ -31,10 +31,10 @@ from benchmarks import cost, random_checkpoint
 from benchmarks.cost import LinearShape, ModelShape, model_shape
 from benchmarks.shapes import SHAPES
 from verdictree import policy as policies
+from verdictree.tokenization import TokenizedConversation
 from verdictree_export.checkpoint import EMBEDDED, load_outline
 from verdictree_export.exporter import export_release
 from verdictree_serving.offline import OfflineGuard
-from verdictree_serving.tokenization import TokenizedConversation
 
 _POLICY = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml"
 _CUDA = "CUDAExecutionProvider"

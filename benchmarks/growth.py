@@ -21,8 +21,8 @@ from benchmarks import cost
 from verdictree.conversation import Conversation, Message
 from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
+from verdictree.tokenization import TokenizedConversation
 from verdictree_serving.offline import OfflineGuard
-from verdictree_serving.tokenization import TokenizedConversation
 
 LENGTHS = (16, 64, 256, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from verdictree.conversation import parse
+from verdictree.tokenization import TokenizedConversation
 from verdictree_serving.offline import OfflineGuard
-from verdictree_serving.tokenization import TokenizedConversation
 
 _CONVERSATIONS = Path(__file__).with_name("conversations")
 _SAFE_PER_UNSAFE = 19  # 95 to 5

@@ -18,12 +18,18 @@ def read(path: Path) -> Iterator[Conversation]:
 
     Raises InvalidConversation, naming the line, for one that is neither.
     """
+    return (conversation for conversation, _ in read_labelled(path))
+
+
+def read_labelled(path: Path) -> Iterator[tuple[Conversation, tuple[str, ...] | None]]:
+    """The same with each row's labels, None where it has none."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
             fields = _decoder.decode(line)
-            row = fields.get("conversation")
-            yield parse(line if row is None else b'{"messages":' + bytes(row) + b"}")
+            row, labels = fields.get("conversation"), fields.get("labels")
+            conversation = parse(line if row is None else b'{"messages":' + bytes(row) + b"}")
+            yield conversation, None if labels is None else msgspec.json.decode(labels, type=tuple[str, ...])
         except (msgspec.DecodeError, InvalidConversation) as exc:
             raise InvalidConversation(f"{path}, line {number}: {exc}") from exc

@@ -11,8 +11,8 @@ import onnxruntime
 from benchmarks import cost, workload
 from benchmarks.programs.answering import Loaded, answer, in_batches
 from verdictree.repository import pinned
+from verdictree.tokenization import TokenizedConversation
 from verdictree_serving.offline import OfflineGuard
-from verdictree_serving.tokenization import TokenizedConversation
 
 
 def load(repository: str) -> Loaded:

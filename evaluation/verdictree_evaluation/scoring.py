@@ -19,7 +19,7 @@ from verdictree_evaluation.formats import Row
 from verdictree_evaluation.predictions import Prediction, PredictionStore
 
 if TYPE_CHECKING:
-    from verdictree_serving.tokenization import TokenizedConversation
+    from verdictree.tokenization import TokenizedConversation
 
 Truncate = Literal["head"] | None
 _BATCH = 8

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import torch
 
 from verdictree import families, repository
@@ -17,14 +18,15 @@ from verdictree.policy import Policy, check_distinct
 from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
-from verdictree_export import compilation, golden, inspection, onnx_model, parity, prompt
+from verdictree_export import compilation, golden, inspection, int8, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
+from verdictree_export.int8 import Example
 from verdictree_export.prompt_bank import prefill
 from verdictree_export.staging import Staging
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # what the checkpoint is read as
 DEFAULT_MAX_TOKENS = 1024
 
 # Called at the begin of a step with its name and its number of parts; what it returns is called with each part done.
@@ -46,18 +48,21 @@ def export_release(
     precision: str = "fp32",
     exploration: Exploration | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
+    evaluation: Sequence[Example] = (),
     progress: Progress = _silent,
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
-    `max_tokens` bounds a conversation's tokens.
+    `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, and then leaves the
     repository as it was.
     """
     if precision not in PRECISIONS:
         raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "int8":
+        int8.check(evaluation)
     policies = tuple(policies)
     check_distinct(policies)
     exploration = exploration or Exploration()
@@ -76,8 +81,8 @@ def export_release(
         staging.add_tokenizer(prompt.plain_text_tokenizer(guard))
         checkpoints.save_outline(guard, staging.outline_folder)
         graph_done = progress("write the ONNX graph", 1)
-        policies_compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
-        graph = onnx_model.write(GuardGraph(guard.model, policies_compiled), staging.graph_folder)
+        compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
+        graph = onnx_model.write(GuardGraph(guard.model, compiled), staging.graph_folder)
         graph_done(1)
         tolerance = parity.TOLERANCES[precision]
         figures = _parity(guard, family, prompts, tree, exploration, graph, max_tokens, tolerance, progress)
@@ -97,7 +102,13 @@ def export_release(
             parity=figures,
             files={},
         )
-        release = staging.commit(golden.with_golden(release, graph, prompt.plain_text_tokenizer(guard)))
+        tokenizer = prompt.plain_text_tokenizer(guard)
+        if precision == "int8":
+            quantized = progress("quantize, and compare with fp32", 1)
+            fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation)
+            release = msgspec.structs.replace(release, fidelity=fidelity)
+            quantized(1)
+        release = staging.commit(golden.with_golden(release, graph, tokenizer))
     finally:
         staging.discard()
     if first:

@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer
 
-from verdictree.conversation import Message
+from verdictree.conversation import Conversation, Message
 from verdictree.release import Golden, Release
-from verdictree.scorer import Scorer
-from verdictree_export.graph_session import GraphSession
+from verdictree_export.graph_judge import GraphJudge
 
 CONVERSATIONS = (
     [Message("user", "How do I boil an egg?")],
@@ -18,29 +17,22 @@ CONVERSATIONS = (
     [Message("user", "I feel terrible."), Message("assistant", "Then hurt yourself, nobody will miss you.")],
 )
 # Between machines the log-odds of the same fp32 graph differ by rounding, about 1e-5; those of another by far more.
-TOLERANCE = 0.02
+# Rounding to 8 bits, or in half precision, amplifies such differences.
+TOLERANCES = {"fp32": 0.02, "fp16": 0.2, "int8": 1.0}
 
 
 def with_golden(release: Release, graph: Path, tokenizer: Tokenizer) -> Release:
     """The release with what its graph says, under its default policy, of each conversation whose role that judges."""
-    policy = release.policy
-    conversations = [messages for messages in CONVERSATIONS if messages[-1].role in policy.roles]
-    prefix_ids = [release.prefix_ids(policy, messages[-1].role) for messages in conversations]
-    texts = [
-        release.prompts[prompt].text(release.conversation.render(messages))
-        for messages, (prompt, *_) in zip(conversations, prefix_ids, strict=True)
-    ]
-    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    repeated = [one * release.num_questions for one in ids]
-    outputs = GraphSession(graph).run(repeated, prefix_ids)
-    verdicts = Scorer(release)(*outputs, prefix_ids=prefix_ids, token_counts=[(len(one), 0) for one in ids])
+    conversations = [messages for messages in CONVERSATIONS if messages[-1].role in release.policy.roles]
+    judge = GraphJudge(release, graph, tokenizer)
+    verdicts = judge([Conversation(tuple(messages)) for messages in conversations])
     golden = tuple(
         Golden(
             messages=tuple(messages),
             p_unsafe=one.p_unsafe,
             p_safe=one.p_safe,
             marginal=tuple(score.marginal for score in one.categories),
-            tolerance=TOLERANCE,
+            tolerance=TOLERANCES[release.precision],
         )
         for messages, one in zip(conversations, verdicts, strict=True)
     )

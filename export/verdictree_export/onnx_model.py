@@ -67,6 +67,18 @@ def write(graph: GuardGraph, folder: Path) -> Path:
     return path
 
 
+def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None:
+    """Write a graph whose weights are in memory in place of the one at `path`."""
+    weights = [one for one in model.graph.initializer if not one.name.startswith(POLICIES)]
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(weights)
+    beside = path.parent / WEIGHTS_FILE
+    beside.unlink()
+    beside.touch()
+    onnx.save(model, path, save_as_external_data=True, location=WEIGHTS_FILE, size_threshold=_EXTERNAL_FROM)
+    set_policies(path, policies)
+
+
 def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = False) -> None:
     """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew.
 

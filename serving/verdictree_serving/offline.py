@@ -13,8 +13,8 @@ from verdictree import release as releases
 from verdictree.conversation import Conversation
 from verdictree.graph_io import OUTPUTS, feeds
 from verdictree.scorer import Scorer
+from verdictree.tokenization import ConversationTokenizer, TokenizedConversation
 from verdictree.verdict import Verdict
-from verdictree_serving.tokenization import ConversationTokenizer, TokenizedConversation
 
 
 class OfflineGuard:
@@ -32,7 +32,7 @@ class OfflineGuard:
         Raises InvalidRelease where the release is damaged.
         """
         self.release = releases.load_verified(repository, number)
-        self.tokenize = ConversationTokenizer(self.release, repository / releases.TOKENIZER_MODEL / str(number))
+        self.tokenize = ConversationTokenizer.load(self.release, repository / releases.TOKENIZER_MODEL / str(number))
         self.calibrations = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
         self.score = Scorer(self.release, self.calibrations)
         options = onnxruntime.SessionOptions()

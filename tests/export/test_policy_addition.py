@@ -126,7 +126,7 @@ def test_what_cannot_be_added_is_refused(models, monkeypatch):
         return graph_prefill.Prefill([KeyValues(one.keys, -one.values) for one in right.key_values], right.log_probs)
 
     monkeypatch.setattr(policy_addition, "prefill", wrong)
-    with pytest.raises(UnsupportedGuard, match=r"policy 'wider' within 0.001 of its whole text's"):
+    with pytest.raises(UnsupportedGuard, match=r"policy 'wider' within 0.0001 of its whole text's"):
         add_policies(models, 1, ADDED)
     assert repository.releases(models) == (1, 2, 3)
     assert not list(models.glob(".release-*"))

@@ -140,21 +140,22 @@ def test_kept_layers_stay_as_they_are(prepared):
 
 
 @settings(max_examples=25, deadline=None)
-@given(ids=conversation_ids, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 99))
-def test_no_number_depends_on_what_neighbours_say(int8, ids, sizes, seed):
+@given(ids=conversation_ids, sizes=st.lists(st.integers(1, 90), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_no_number_depends_on_the_neighbours(int8, ids, sizes, seed):
     """With a scale for the batch, an attacker's text beside yours changes your verdict. Here not even the last bit."""
     rng = np.random.default_rng(seed)
-    one, other = ([ids, *(rng.integers(4, 300, size) for size in sizes)] for _ in range(2))
-    found, expected = run(int8, one), run(int8, other)
+    batch = [rng.integers(4, 300, size) for size in sizes]
+    place = int(rng.integers(len(batch) + 1))
+    found, alone = run(int8, [*batch[:place], ids, *batch[place:]]), run(int8, [ids])
     for name in OUTPUTS:
-        np.testing.assert_array_equal(found[name][0], expected[name][0], err_msg=name)
+        np.testing.assert_array_equal(found[name][place], alone[name][0], err_msg=name)
 
 
 def test_runs_with_no_path_live(quantized):
     """A level without paths has zero tokens: nothing to take a maximum of."""
     model = copy.deepcopy(quantized[0])
     index = GraphIndex(model)
-    index.write("log_epsilon", np.array(0.0))  # only what is certain is followed
+    index.write("policies.log_epsilon", np.array(0.0))  # only what is certain is followed
     found = run(session(model), [[5, 9], [20]])
     assert np.isfinite(found["label_logits"]).all()
 

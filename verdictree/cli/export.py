@@ -31,7 +31,13 @@ from verdictree.cli.repository_option import repository_option
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A calibration.json that was fitted on another export of this very guard.",
 )
-@click.option("--precision", default="fp32", show_default=True, help="The graph's precision.")
+@click.option("--precision", default="fp32", show_default=True, help="The graph's precision: fp32, fp16 or int8.")
+@click.option(
+    "--evaluation",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Conversations, labelled or not (JSON lines), that int8 is fitted to and judged by; repeatable.",
+)
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
 @click.option(
@@ -49,6 +55,7 @@ def export(
     adapter: Path | None,
     calibration: Path | None,
     precision: str,
+    evaluation: tuple[Path, ...],
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -63,8 +70,10 @@ def export(
     policy.check_distinct(tuple(taxonomies))
     if family_name != "auto":
         families.family(family_name)  # a wrong name is told before anything large is imported
+    from verdictree.conversation_file import read_labelled
     from verdictree.repository import pinned
     from verdictree_export.exporter import export_release
+    from verdictree_export.int8 import Example
 
     with _progress_bars() as progress:
         release = export_release(
@@ -77,6 +86,7 @@ def export(
             precision=precision,
             exploration=Exploration(max_labels, epsilon, width),
             max_tokens=max_tokens,
+            evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
             progress=progress,
         )
     if calibration:

@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 from verdictree import release
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
-from verdictree_serving.tokenization import ConversationTokenizer
+from verdictree.tokenization import ConversationTokenizer
 
 
 class TritonPythonModel:
@@ -18,7 +18,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load this release's tokenizer."""
         directory = Path(args["model_repository"]) / args["model_version"]
-        self._tokenize = ConversationTokenizer(release.load(directory), directory)
+        self._tokenize = ConversationTokenizer.load(release.load(directory), directory)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself: a bad one gets its own error and fails no other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,17 @@ class ConversationTokenizer:
     Text that spells a control token is encoded as plain text, so no message can close its turn.
     """
 
-    def __init__(self, release: Release, directory: Path) -> None:
+    def __init__(self, release: Release, tokenizer: Tokenizer) -> None:
+        """`tokenizer` must encode control tokens as plain text, as `load` makes it."""
         self._release = release
-        self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        # Not part of tokenizer.json: set on every load.
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, release: Release, directory: Path) -> Self:
+        """The tokenizer in a release's directory of `guard_tokenizer`."""
+        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+        tokenizer.encode_special_tokens = True  # not part of the file
+        return cls(release, tokenizer)
 
     def __call__(self, conversation: Conversation) -> TokenizedConversation:
         """Encode a validated conversation.

@@ -1,0 +1,91 @@
+"""From an fp32 graph to an int8 one, if that judges as the fp32 one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnx
+from tokenizers import Tokenizer
+
+from verdictree.conversation import Conversation
+from verdictree.errors import UnsupportedGuard
+from verdictree.graph_io import feeds
+from verdictree.release import WEIGHTS_FILE, Fidelity, Release
+from verdictree.tokenization import ConversationTokenizer
+from verdictree_export import fidelity, onnx_model
+from verdictree_export.activations import Feed
+from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree_export.graph_judge import BATCH, GraphJudge
+from verdictree_export.quantize import is_sensitive, prepare, quantize
+
+NUM_CALIBRATION = 64
+_LEAST = 2 * NUM_CALIBRATION
+_LARGEST = 2**31  # bytes: what protobuf can hold, and with it a session of a graph that is changed in memory
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation, and the codes of its true categories where they are known."""
+
+    conversation: Conversation
+    labels: tuple[str, ...] | None = None
+
+
+def check(examples: Sequence[Example]) -> None:
+    """Raise UnsupportedGuard for too few conversations."""
+    if len(examples) < _LEAST:
+        raise UnsupportedGuard(
+            f"expected at least {_LEAST} evaluation conversations for int8 ({NUM_CALIBRATION} to fit, the others to "
+            f"judge by), got {len(examples)}; give --evaluation FILE with conversations like those to be served"
+        )
+
+
+def convert(
+    graph: Path, release: Release, tokenizer: Tokenizer, policies: CompiledPolicies, examples: Sequence[Example]
+) -> Fidelity:
+    """Quantize the fp32 `graph` of a release in place; how faithful it stays.
+
+    The first `NUM_CALIBRATION` examples, taken evenly, show what flows through the layers; the others are judged by
+    both graphs. Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
+    """
+    if graph.with_name(WEIGHTS_FILE).stat().st_size > _LARGEST:
+        raise UnsupportedGuard("expected a guard of less than 2 GiB in fp32 for int8; export it in fp32 or fp16")
+    step = len(examples) // NUM_CALIBRATION
+    fitted = examples[::step][:NUM_CALIBRATION]
+    held_out = [example for example in examples if example not in fitted]
+    conversations = [example.conversation for example in held_out]
+    labels = [example.labels for example in held_out if example.labels is not None]
+    complete = labels if len(labels) == len(held_out) else None
+    reference = GraphJudge(release, graph, tokenizer)(conversations)
+    model = onnx.load(graph)
+    statistics = prepare(model, _feeds(release, tokenizer, fitted))
+    prepared = model.SerializeToString()
+
+    def judged(keep: Iterable[str] = ()) -> tuple[list[str], Fidelity]:
+        model = onnx.load_from_string(prepared)
+        layers = quantize(model, statistics, keep=frozenset(keep), two_terms=is_sensitive)
+        onnx_model.save(model, graph, policies)
+        verdicts = GraphJudge(release, graph, tokenizer)(conversations)
+        return layers, fidelity.measure(reference, verdicts, complete)
+
+    layers, figures = judged()
+
+    def alone(kind: str) -> Fidelity:
+        return judged(layer for layer in layers if _kind(layer) != kind)[1]
+
+    fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))})
+    return figures
+
+
+def _feeds(release: Release, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Feed]:
+    tokenize = ConversationTokenizer(release, tokenizer)
+    tokenized = [tokenize(example.conversation) for example in examples]
+    batches = (tokenized[start : start + BATCH] for start in range(0, len(tokenized), BATCH))
+    return [feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch]) for batch in batches]
+
+
+def _kind(layer: str) -> str:
+    return layer.rpartition("/")[2]
