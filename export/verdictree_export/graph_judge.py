@@ -20,10 +20,11 @@ BATCH = 4
 class GraphJudge:
     """A release's graph as a file, asked as the server will ask it."""
 
-    def __init__(self, release: Release, graph: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, release: Release, graph: Path, tokenizer: Tokenizer, prepack: bool = False) -> None:
+        """`prepack` pays where there is much to judge."""
         self._score = Scorer(release)
         self._tokenize = ConversationTokenizer(release, tokenizer)
-        self._session = GraphSession(graph)
+        self._session = GraphSession(graph, prepack=prepack)
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         """The verdicts, in order."""

@@ -59,7 +59,7 @@ def convert(
     conversations = [example.conversation for example in held_out]
     labels = [example.labels for example in held_out if example.labels is not None]
     complete = labels if len(labels) == len(held_out) else None
-    reference = GraphJudge(release, graph, tokenizer)(conversations)
+    reference = GraphJudge(release, graph, tokenizer, prepack=True)(conversations)
     model = onnx.load(graph)
     statistics = prepare(model, _feeds(release, tokenizer, fitted))
     prepared = model.SerializeToString()
@@ -68,7 +68,7 @@ def convert(
         model = onnx.load_from_string(prepared)
         layers = quantize(model, statistics, keep=frozenset(keep), two_terms=is_sensitive)
         onnx_model.save(model, graph, policies)
-        verdicts = GraphJudge(release, graph, tokenizer)(conversations)
+        verdicts = GraphJudge(release, graph, tokenizer, prepack=True)(conversations)
         return layers, fidelity.measure(reference, verdicts, complete)
 
     layers, figures = judged()
