@@ -121,7 +121,7 @@ class PackedPass:
 
 def _rows(packed: Tensor, cells: Tensor) -> Tensor:
     heads, size = int(packed.shape[1]), int(packed.shape[3])
-    grid = packed.squeeze(0).index_select(1, cells.flatten())
+    grid = packed.reshape(heads, packed.shape[2], size).index_select(1, cells.flatten())
     return grid.reshape(heads, cells.shape[0], cells.shape[1], size).transpose(0, 1)
 
 

@@ -108,6 +108,7 @@ def export_release(
             fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation)
             release = msgspec.structs.replace(release, fidelity=fidelity)
             quantized(1)
+        onnx_model.finish(graph)
         release = staging.commit(golden.with_golden(release, graph, tokenizer))
     finally:
         staging.discard()

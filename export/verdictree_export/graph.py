@@ -61,8 +61,9 @@ class GuardGraph(nn.Module):
 
     Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
     `row_ends` (batch,) where each request's ids end; `prefix_id` (batch, questions) the prompts of each. Outputs: what
-    `verdictree.exploration.unpack` takes apart, a request's questions side by side; then layer by layer the trunk's
-    keys and values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
+    `verdictree.exploration.unpack` takes apart, a request's questions side by side; whether any path is expanded, and
+    the first outputs as they are where none is; then layer by layer the trunk's keys and values, (rows, key-value
+    heads, tokens, head size), of which a prompt that is added later is made.
     """
 
     def __init__(self, model: Any, policies: CompiledPolicies) -> None:
@@ -80,9 +81,11 @@ class GuardGraph(nn.Module):
         # slot stands for all: a tensor without elements is no output.
         expansions = [] if widths else [torch.zeros(batch, 1, 1, dtype=torch.long)]
         nodes = [level.nodes]
-        before = policies.head
+        before, any_live = policies.head, torch.zeros((), dtype=torch.bool)
         for length, width in enumerate(widths, start=1):
             chosen = self._select(level, before, width)
+            if length == 1:
+                any_live = torch.ones_like(chosen.label).sum() > 0
             level = self._expand(level, before, chosen, with_tail=length < len(widths))
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
@@ -93,8 +96,19 @@ class GuardGraph(nn.Module):
         numbered, unused = torch.cat(expansions, dim=1), policies.head.lengths.shape[0]
         paths = torch.where(numbered > 0, numbered - 1, unused).int()
         outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), paths]
+        outputs += self._without_paths(trunk, widths)
         caches = [tensor for (layer,) in trunk.packed.layers for tensor in (layer.keys, layer.values)]
-        return (*(_by_request(output, requests) for output in outputs), *caches)
+        outputs = [_by_request(output, requests) for output in outputs]
+        return (*outputs[:4], any_live, *outputs[4:], *caches)
+
+    def _without_paths(self, trunk: Level, widths: list[int]) -> list[Tensor]:
+        """The outputs of a batch of which no path is expanded: the trunk's, and nothing in all slots."""
+        policies, batch = self.policies, trunk.position.shape[0]
+        unused, size = policies.head.lengths.shape[0], policies.tail.tokens.shape[0]
+        empty = sum((width * size for width in widths[:-1]), start=0) + sum(widths[-1:])
+        parts = [torch.cat([part, torch.zeros(batch, empty, *part.shape[2:])], dim=1) for part in trunk.nodes]
+        slots = sum(widths, start=0) if widths else 1
+        return [*parts, (torch.zeros(batch, slots, max(len(widths), 1), dtype=torch.long) + unused).int()]
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""

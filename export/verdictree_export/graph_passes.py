@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,17 +81,65 @@ def keep_zero_sizes(model: onnx.ModelProto) -> int:
     return count
 
 
+def branch(model: onnx.ModelProto, condition: str, outputs: Mapping[str, str]) -> int:
+    """Compute `outputs` only where the boolean tensor `condition` holds; return how many nodes that puts off.
+
+    Each of `outputs` is mapped to the tensor that stands for it otherwise. What other outputs need is always computed.
+    """
+    graph = model.graph
+    others = [one for one in graph.output if one.name not in outputs]
+    always = _needed(graph, [condition, *outputs.values(), *(one.name for one in others)])
+    if not all(name not in always for name in outputs):
+        return 0
+    late = [node for node in graph.node if always.isdisjoint(node.output)]
+    early = [node for node in graph.node if not always.isdisjoint(node.output)]
+    named = [one for one in graph.output if one.name in outputs]
+    inner = [onnx.helper.make_empty_tensor_value_info(f"{one.name}/inner") for one in named]
+    for node in late:
+        for index, name in enumerate(node.output):
+            node.output[index] = f"{name}/inner" if name in outputs else name
+    copies = [onnx.helper.make_node("Identity", [outputs[one.name]], [f"{one.name}/inner"]) for one in named]
+    choice = onnx.helper.make_node(
+        "If",
+        [condition],
+        [one.name for one in named],
+        name="branch",
+        then_branch=onnx.helper.make_graph(late, "then", [], inner),
+        else_branch=onnx.helper.make_graph(copies, "otherwise", [], inner),
+    )
+    del graph.node[:]
+    graph.node.extend([*early, choice])
+    return len(late)
+
+
+def _needed(graph: onnx.GraphProto, names: Iterable[str]) -> set[str]:
+    """All tensors that these are computed from, and these."""
+    needed = set(names)
+    for node in reversed(graph.node):  # in topological order, so every reader comes before
+        if not needed.isdisjoint(node.output):
+            needed.update(_read(node))
+    return needed
+
+
+def tensors_read(model: onnx.ModelProto) -> set[str]:
+    """The names of all tensors that some node reads."""
+    return set().union(*map(_read, model.graph.node))
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, those of its branches included."""
+    nested = (inner for attribute in node.attribute for inner in attribute.g.node)
+    return set(node.input).union(*map(_read, nested))
+
+
 def drop_unused(model: onnx.ModelProto) -> int:
     """Drop nodes and initializers that nothing reads; return how many nodes went."""
-    needed, kept = {one.name for one in model.graph.output}, []
-    for node in reversed(model.graph.node):  # in topological order, so every reader comes before
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input)
+    needed = _needed(model.graph, [one.name for one in model.graph.output])
+    kept = [node for node in model.graph.node if not needed.isdisjoint(node.output)]
     count = len(model.graph.node) - len(kept)
     weights = [one for one in model.graph.initializer if one.name in needed]
     del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(reversed(kept))
+    model.graph.node.extend(kept)
     model.graph.initializer.extend(weights)
     return count
 

@@ -25,16 +25,19 @@ from verdictree.release import POLICIES_FILE, WEIGHTS_FILE
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
 from verdictree_export.graph_passes import (
+    branch,
     drop_unused,
     keep_zero_sizes,
     make_projection_shapes_explicit,
     optimize,
+    tensors_read,
     use_shared_weights_directly,
 )
 
 OPSET = 18
 POLICIES = "policies."  # how the names of their tensors in the graph begin
 LOG_EPSILON = f"{POLICIES}log_epsilon"
+_ANY_LIVE, _WITHOUT_PATHS = "any_live", "/without_paths"
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 
 
@@ -79,6 +82,17 @@ def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None
     set_policies(path, policies)
 
 
+def finish(path: Path) -> None:
+    """Let the graph at `path` pass over the label paths where a batch has none that is live.
+
+    The last step: what looks at layers by name does not look into branches.
+    """
+    model = onnx.load(path, load_external_data=False)
+    branch(model, _ANY_LIVE, {name: f"{name}{_WITHOUT_PATHS}" for name in OUTPUTS})
+    drop_unused(model)
+    onnx.save(model, path)
+
+
 def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = False) -> None:
     """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew.
 
@@ -86,7 +100,7 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
     """
     model = onnx.load(path, load_external_data=False)
     values = {f"{POLICIES}{name}": value for name, value in policies.named_buffers()}
-    used = {name for node in model.graph.node for name in node.input}
+    used = tensors_read(model)
     inputs = [one for one in model.graph.input if one.name not in values]
     weights = [one for one in model.graph.initializer if one.name not in values]
     constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used & values.keys())]
@@ -171,7 +185,9 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "top_logit": {0: "batch", 1: "nodes"},
             "expansions": {0: "batch", 1: "slots", 2: "max_labels"},
         }
-        return {**requests, **{name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}}
+        without_paths = {f"{name}{_WITHOUT_PATHS}": axes for name, axes in requests.items()}
+        caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}
+        return {**requests, _ANY_LIVE: {}, **without_paths, **caches}
 
     def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
         """What is traced: a live path on every level, since every path is followed."""

@@ -39,6 +39,12 @@ def guard(folder):
     return checkpoint.load(str(folder))
 
 
+OUTLINE = (
+    *("chat_template.jinja", "config.json", "generation_config.json"),
+    *("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
+)
+
+
 @pytest.fixture(scope="module")
 def models(folder, tmp_path_factory):
     """A repository with two releases: 1 explores everything, 2 nothing but the head."""
@@ -65,6 +71,7 @@ def test_release_is_whole_and_pinned(models):
     assert first.parity.num_nodes > 100
     assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
     assert set(first.files) == {
+        *(f"guard_lm/1/checkpoint/{name}" for name in OUTLINE),
         "guard_lm/1/model.onnx",
         "guard_lm/1/policies.bin",
         "guard_lm/1/weights.bin",
