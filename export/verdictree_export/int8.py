@@ -19,7 +19,7 @@ from verdictree_export import fidelity, onnx_model
 from verdictree_export.activations import Feed
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph_judge import BATCH, GraphJudge
-from verdictree_export.quantize import is_sensitive, prepare, quantize
+from verdictree_export.quantize import most_sensitive, prepare, quantize, sensitive
 
 NUM_CALIBRATION = 64
 _LEAST = 2 * NUM_CALIBRATION
@@ -64,17 +64,20 @@ def convert(
     statistics = prepare(model, _feeds(release, tokenizer, fitted))
     prepared = model.SerializeToString()
 
-    def judged(keep: Iterable[str] = ()) -> tuple[list[str], Fidelity]:
+    def judged(two_terms: Callable[[str], bool], keep: Iterable[str] = ()) -> tuple[list[str], Fidelity]:
         model = onnx.load_from_string(prepared)
-        layers = quantize(model, statistics, keep=frozenset(keep), two_terms=is_sensitive)
+        layers = quantize(model, statistics, keep=frozenset(keep), two_terms=two_terms)
         onnx_model.save(model, graph, policies)
         verdicts = GraphJudge(release, graph, tokenizer, prepack=True)(conversations)
         return layers, fidelity.measure(reference, verdicts, complete)
 
-    layers, figures = judged()
+    _, figures = judged(most_sensitive)
+    if fidelity.is_faithful(figures):
+        return figures
+    layers, figures = judged(sensitive)  # slower
 
     def alone(kind: str) -> Fidelity:
-        return judged(layer for layer in layers if _kind(layer) != kind)[1]
+        return judged(sensitive, keep=(layer for layer in layers if _kind(layer) != kind))[1]
 
     fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))})
     return figures

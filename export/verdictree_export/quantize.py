@@ -17,6 +17,7 @@ rows are looked up, not multiplied: fp16 costs no time there, and 8 bits would r
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -50,18 +51,26 @@ def prepare(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Activati
     return statistics
 
 
-def is_sensitive(layer: str) -> bool:
-    """Whether 8 bits are too few for the activations of this layer of a small guard: the first layers' and the down
-    projections', where rounding moved P(unsafe) most."""
-    number = re.search(r"layers\.(\d+)/", layer)
-    return layer.endswith("down_proj") or (number is not None and int(number[1]) < _FIRST_LAYERS)
+def most_sensitive(layer: str) -> bool:
+    """Whether this layer's activations suffer most from 8 bits: the first down projections of a small guard."""
+    return layer.endswith("down_proj") and _number(layer) < _FIRST_LAYERS
+
+
+def sensitive(layer: str) -> bool:
+    """Whether they suffer: all down projections, and the first layers whole."""
+    return layer.endswith("down_proj") or _number(layer) < _FIRST_LAYERS
+
+
+def _number(layer: str) -> float:
+    found = re.search(r"layers\.(\d+)/", layer)
+    return int(found[1]) if found else math.inf
 
 
 def quantize(
     model: onnx.ModelProto,
     statistics: Mapping[str, Activations],
     keep: Collection[str] = (),
-    two_terms: Callable[[str], bool] = is_sensitive,
+    two_terms: Callable[[str], bool] = most_sensitive,
 ) -> list[str]:
     """Quantize the linear layers and the embedding of an optimized graph in place; return the layers' names.
 
