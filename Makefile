@@ -72,7 +72,7 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 
 .bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)
 	$(BIN)/verdictree export .bench/checkpoint --family instruct --policy $(BENCH_POLICY) --precision $* \
-		$(if $(filter int8,$*),$(BENCH_CONVERSATIONS:%=--evaluation %)) --repository .bench/repository/$* --release 1
+		$(if $(filter int8,$*),$(BENCH_CONVERSATIONS:%=--evaluation %) --max-change 0.1) --repository .bench/repository/$* --release 1
 
 # The embedded guard with its adapter merged, in the two formats that the rivals read.
 $(BENCH_CHECKPOINT): .venv/.installed $(wildcard $(ADAPTER)/adapter_*)

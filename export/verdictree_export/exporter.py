@@ -21,6 +21,7 @@ from verdictree_export import checkpoint as checkpoints
 from verdictree_export import compilation, golden, inspection, int8, onnx_model, parity, prompt
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree_export.fidelity import MAX_P99
 from verdictree_export.graph import GuardGraph
 from verdictree_export.int8 import Example
 from verdictree_export.prompt_bank import prefill
@@ -49,12 +50,14 @@ def export_release(
     exploration: Exploration | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     evaluation: Sequence[Example] = (),
+    max_change: float = MAX_P99,
     progress: Progress = _silent,
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
-    `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by.
+    `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
+    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, and then leaves the
     repository as it was.
@@ -105,7 +108,7 @@ def export_release(
         tokenizer = prompt.plain_text_tokenizer(guard)
         if precision == "int8":
             quantized = progress("quantize, and compare with fp32", 1)
-            fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation)
+            fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation, max_change)
             release = msgspec.structs.replace(release, fidelity=fidelity)
             quantized(1)
         onnx_model.finish(graph)

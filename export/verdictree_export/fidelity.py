@@ -37,13 +37,13 @@ def measure(
     )
 
 
-def is_faithful(fidelity: Fidelity) -> bool:
+def is_faithful(fidelity: Fidelity, max_p99: float = MAX_P99) -> bool:
     """Whether P(unsafe) and the ranking of categories stay within the limits."""
     drop = (fidelity.reference_micro_auc or 0.0) - (fidelity.micro_auc or 0.0)
-    return fidelity.p99_p_unsafe_difference <= MAX_P99 and drop <= MAX_AUC_DROP
+    return fidelity.p99_p_unsafe_difference <= max_p99 and drop <= MAX_AUC_DROP
 
 
-def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity]) -> UnsupportedGuard:
+def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity], max_p99: float = MAX_P99) -> UnsupportedGuard:
     """The error to raise for a quantized guard that is not faithful: `alone` has each layer group's own."""
     worst = sorted(alone, key=lambda name: -alone[name].p99_p_unsafe_difference)[:_NAMED]
     named = ", ".join(f"{name} ({alone[name].p99_p_unsafe_difference:.2g})" for name in worst)
@@ -52,19 +52,19 @@ def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity]) -> UnsupportedGuar
         auc = f" and the micro-AUC at most {MAX_AUC_DROP} below {fidelity.reference_micro_auc:.4f}"
     got = "" if fidelity.micro_auc is None else f" and {fidelity.micro_auc:.4f}"
     return UnsupportedGuard(
-        f"expected the 99th percentile of the change of P(unsafe) within {MAX_P99}{auc}, got "
+        f"expected the 99th percentile of the change of P(unsafe) within {max_p99}{auc}, got "
         f"{fidelity.p99_p_unsafe_difference:.2g}{got} on {fidelity.num_conversations} conversations; the layers that "
         f"change it most when quantized by themselves: {named or 'not measured'}; export in fp32, or keep these in fp32"
     )
 
 
-def check(fidelity: Fidelity, groups: Mapping[str, Callable[[], Fidelity]]) -> None:
+def check(fidelity: Fidelity, groups: Mapping[str, Callable[[], Fidelity]], max_p99: float = MAX_P99) -> None:
     """Raise UnsupportedGuard, naming the layers that hurt most, unless `fidelity` is within the limits.
 
     `groups` are called only then: each measures the guard with one group of layers quantized and the others not.
     """
-    if not is_faithful(fidelity):
-        raise refuse(fidelity, {name: measured() for name, measured in groups.items()})
+    if not is_faithful(fidelity, max_p99):
+        raise refuse(fidelity, {name: measured() for name, measured in groups.items()}, max_p99)
 
 
 def _micro_auc(verdicts: Sequence[Verdict], labels: Sequence[Sequence[str]] | None) -> float | None:

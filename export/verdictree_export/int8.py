@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,17 @@ def check(examples: Sequence[Example]) -> None:
 
 
 def convert(
-    graph: Path, release: Release, tokenizer: Tokenizer, policies: CompiledPolicies, examples: Sequence[Example]
+    graph: Path,
+    release: Release,
+    tokenizer: Tokenizer,
+    policies: CompiledPolicies,
+    examples: Sequence[Example],
+    max_p99: float = fidelity.MAX_P99,
 ) -> Fidelity:
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 
     The first `NUM_CALIBRATION` examples, taken evenly, show what flows through the layers; the others are judged by
-    both graphs. Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
+    both graphs. `max_p99` limits the 99th percentile of |ΔP(unsafe)|. Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
     """
     if graph.with_name(WEIGHTS_FILE).stat().st_size > _LARGEST:
         raise UnsupportedGuard("expected a guard of less than 2 GiB in fp32 for int8; export it in fp32 or fp16")
@@ -72,14 +77,14 @@ def convert(
         return layers, fidelity.measure(reference, verdicts, complete)
 
     _, figures = judged(most_sensitive)
-    if fidelity.is_faithful(figures):
+    if fidelity.is_faithful(figures, max_p99):
         return figures
     layers, figures = judged(sensitive)  # slower
 
     def alone(kind: str) -> Fidelity:
         return judged(sensitive, keep=(layer for layer in layers if _kind(layer) != kind))[1]
 
-    fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))})
+    fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
     return figures
 
 

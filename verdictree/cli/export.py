@@ -38,6 +38,13 @@ from verdictree.cli.repository_option import repository_option
     multiple=True,
     help="Conversations, labelled or not (JSON lines), that int8 is fitted to and judged by; repeatable.",
 )
+@click.option(
+    "--max-change",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Most that int8 may change P(unsafe), at the 99th percentile.",
+)
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
 @click.option(
@@ -56,6 +63,7 @@ def export(
     calibration: Path | None,
     precision: str,
     evaluation: tuple[Path, ...],
+    max_change: float,
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -87,6 +95,7 @@ def export(
             exploration=Exploration(max_labels, epsilon, width),
             max_tokens=max_tokens,
             evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
+            max_change=max_change,
             progress=progress,
         )
     if calibration:
