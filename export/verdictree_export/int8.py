@@ -54,7 +54,8 @@ def convert(
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 
     The first `NUM_CALIBRATION` examples, taken evenly, show what flows through the layers; the others are judged by
-    both graphs. `max_p99` limits the 99th percentile of |ΔP(unsafe)|. Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
+    both graphs. `max_p99` limits the 99th percentile of |ΔP(unsafe)|.
+    Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
     """
     if graph.with_name(WEIGHTS_FILE).stat().st_size > _LARGEST:
         raise UnsupportedGuard("expected a guard of less than 2 GiB in fp32 for int8; export it in fp32 or fp16")
