@@ -16,23 +16,9 @@ from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
 
-WORDS = [
-    "safe",
-    "unsafe",
-    "hello",
-    "check",
-    "the",
-    "messages",
-    "below",
-    "S1",
-    "S2",
-    "why",
-    "how",
-    "last",
-    "agent",
-    "user",
-    "conversation",
-]
+WORDS = tuple(
+    ["safe", "unsafe", "hello", "check", "the", "messages", "below", "S1", "S2", "why", "how", "last", "agent", "user"]
+)
 EXPLORATION = Exploration(2, 0.001, 4)
 
 
@@ -84,7 +70,7 @@ def test_a_batch_changes_not_a_bit(models, number):
 
 def test_too_little_to_judge_by_is_refused(checkpoint, tmp_path):
     """A gate of three conversations lets everything through."""
-    with pytest.raises(UnsupportedGuard, match="expected at least 128 evaluation conversations for int8 .* got 3"):
+    with pytest.raises(UnsupportedGuard, match=r"expected at least 128 evaluation conversations for int8 .* got 3"):
         export_release(
             checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path, precision="int8", evaluation=EXAMPLES[:3]
         )
