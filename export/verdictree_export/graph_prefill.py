@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 import torch
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from verdictree.exploration import Exploration, unpack
 from verdictree.graph_io import OUTPUTS
@@ -42,7 +44,7 @@ def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
     tensors = {one.name: one for one in onnx.load(graph, load_external_data=False).graph.initializer}
 
     def read(name: str) -> torch.Tensor:
-        return torch.from_numpy(onnx.numpy_helper.to_array(tensors[name], str(graph.parent)).copy())
+        return torch.from_numpy(_values(tensors[name], graph.parent).copy())
 
     layers = sum(name.startswith(f"{POLICIES}bank.keys_") for name in tensors)
     pairs = [(read(f"{POLICIES}bank.keys_{i}"), read(f"{POLICIES}bank.values_{i}")) for i in range(layers)]
@@ -50,6 +52,15 @@ def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
         [KeyValues(*(part[i : i + 1, :, : len(prompt.prefix_ids)] for part in pair)) for pair in pairs]
         for i, prompt in enumerate(prompts)
     ]
+
+
+def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
+    if not uses_external_data(tensor):
+        return onnx.numpy_helper.to_array(tensor)
+    # Not by onnx itself: it refuses a file with several hard links, as releases share them.
+    place, dtype = ExternalDataInfo(tensor), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    return np.fromfile(folder / place.location, dtype, count, offset=place.offset or 0).reshape(tuple(tensor.dims))
 
 
 def prefill(graph: Path, prompt: Prompt, conversation: Tokens, tree: VerdictTree, exploration: Exploration) -> Prefill:

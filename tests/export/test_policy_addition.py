@@ -13,6 +13,7 @@ from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
+from verdictree_client.rollout import releases as release_files
 from verdictree_export import graph_prefill, policy_addition
 from verdictree_export.attention import KeyValues
 from verdictree_export.exporter import export_release
@@ -84,6 +85,19 @@ def test_the_guard_itself_is_shared(models):
     release = releases.load_verified(models, 2)
     assert [one.name for one in release.policies] == ["tiny", "wider", "answers"]
     assert repository.pinned(models) == 1 and len(release.golden) == 3
+
+
+def test_a_derived_release_can_be_added_to(models):
+    """Its files are another release's by hard link, which onnx itself refuses to read."""
+    derived = release_files.derive(models, 1, None, {None: 0.3}).number
+    added = add_policies(models, derived, ADDED).number
+    try:
+        guards = [OfflineGuard(models, number, threads=1) for number in (2, added)]
+        one, other = (guard.classify([ask("hello", "wider")])[0] for guard in guards)
+        assert numbers(one) == numbers(other)
+    finally:
+        for number in (added, derived):
+            release_files.delete(models, number)
 
 
 def test_calibrations_stay(models):

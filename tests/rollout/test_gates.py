@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import onnx
@@ -33,9 +36,15 @@ def calibrated(rollout):
 def perturb_head(repository, number):
     """Add noise to the graph's language-model head, and write the hashes that an export would write."""
     path = repository / f"guard_lm/{number}/model.onnx"
+    for file in path.parent.glob("*.bin"):  # shared by hard link, which onnx does not read
+        copy = shutil.copy(file, file.with_suffix(".copy"))
+        Path(copy).replace(file)
     model = onnx.load(path)
     rng = np.random.default_rng(0)
-    matrices = [one for one in model.graph.initializer if len(one.dims) == 2 and "embed_tokens" not in one.name]
+    others = ("embed_tokens", "policies.")
+    matrices = [
+        one for one in model.graph.initializer if len(one.dims) == 2 and not any(name in one.name for name in others)
+    ]
     head = max(matrices, key=lambda one: max(one.dims))  # no other matrix is as wide as the vocabulary
     values = onnx.numpy_helper.to_array(head)
     noisy = values + rng.normal(0, 0.5, values.shape).astype(np.float32)
