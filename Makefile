@@ -7,7 +7,7 @@ REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
 ADAPTER := export/recipes/embedded_guard/adapter
 EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
-	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py) $(wildcard verdictree/families/*.py)
+	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py graph_io.py) $(wildcard verdictree/families/*.py)
 
 BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
 BENCH_PRECISIONS ?= int8 fp32

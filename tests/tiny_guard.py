@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from verdictree import calibration as calibrations
+from verdictree import release as releases
+from verdictree.calibration import Calibration, Outcome
 from verdictree.policy import Category, Policy
 
 POLICY = Policy(
@@ -29,6 +33,12 @@ _TEMPLATE = (
     "<BEGIN CONVERSATION>\n\n{% for message in messages %}"
     "{{ 'User' if message.role == 'user' else 'Agent' }}: {{ message.content | trim }}\n\n{% endfor %}"
     "<END CONVERSATION>\n\nAssess the last {{ speaker }} message.<|eot|><|header|>assistant<|/header|>"
+)
+# Shaped like Granite Guardian's: one question about one category.
+QUESTION_TEMPLATE = (
+    "<|begin|>{% for m in messages %}{{ 'User Message: ' if m.role == 'user' else 'Assistant Message: ' }}"
+    "{{ m.content | trim }}{{ '\n\n' if m.role == 'user' }}{% endfor %} Is it {{ guardian_config['risk_name'] }}?"
+    "<|eot|><|header|>assistant<|/header|>"
 )
 # The sizes of every tiny model, whatever its architecture.
 SIZES: dict[str, Any] = {
@@ -88,6 +98,24 @@ def write_checkpoint(
     model.save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory
+
+
+def calibrate(models: Path, policy: str, outcomes: Sequence[Outcome]) -> Path:
+    """Give release 1 of a repository a calibration of one policy, `outcomes` for P(unsafe) and for each category."""
+    release, directory = releases.load_verified(models, 1), models / releases.MARGINALS_MODEL / "1"
+    fitted = Calibration(
+        version="1.1",
+        created="",
+        release=1,
+        policy=policy,
+        manifest_sha256=releases.sha256(directory / releases.MANIFEST),
+        guard_sha256=release.guard_sha256,
+        data={},
+        unlabelled="masked",
+        unsafe=outcomes[0],
+        categories=tuple(outcomes[1:]),
+    )
+    return calibrations.save({policy: fitted}, directory)
 
 
 def _favour_verdicts(model: Any, fast: PreTrainedTokenizerFast, strength: float) -> None:

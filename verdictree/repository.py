@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from verdictree.errors import InvalidRelease
-from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST
+from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, Release
 
 ENSEMBLE, CANDIDATE, LIVE, ROUTER = "guard", "guard_candidate", "guard_live", "guard_router"
 CONFIG = "config.pbtxt"
@@ -91,6 +91,17 @@ def remove_ensemble(repository: Path, name: str) -> None:
     """Remove what `write_ensemble` wrote; nothing where it wrote nothing."""
     (repository / name / CONFIG).unlink(missing_ok=True)  # first: what is left of a folder must not count as staged
     shutil.rmtree(repository / name, ignore_errors=True)
+
+
+def link_files(repository: Path, base: Release, names: Iterable[str], folder: Path) -> None:
+    """Link files of release `base` (`names` as in its manifest) into a release under construction in `folder`.
+
+    Raises OSError where the file system has no hard links.
+    """
+    for name in names:
+        target = folder / name.replace(f"/{base.number}/", "/", 1)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(repository / name, target)
 
 
 def compile_adapters(repository: Path, number: int) -> None:

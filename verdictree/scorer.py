@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -16,6 +16,9 @@ from verdictree.marginals import Estimates, Marginalizer, one_by_one
 from verdictree.policy import Policy
 from verdictree.release import Release
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
+
+if TYPE_CHECKING:  # its module needs the tokenizers library
+    from verdictree.tokenization import TokenizedConversation
 
 
 class Scorer:
@@ -62,6 +65,18 @@ class Scorer:
             self._verdict(one, int(prefixes[0]), int(kept), int(cut))
             for one, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
         ]
+
+    def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
+        """Verdicts of a batch from what the graph computed for it."""
+        label_logits, log_normalizer, top_logit, expansions = outputs
+        return self(
+            label_logits,
+            log_normalizer,
+            top_logit,
+            expansions,
+            prefix_ids=[one.prefix_ids for one in batch],
+            token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
+        )
 
     def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
         release, prompt = self._release, self._release.prompts[prefix_id]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
+from verdictree.graph_io import feeds
 from verdictree.release import TOKENIZER_FILE, Release
 
 
@@ -31,6 +33,18 @@ class TokenizedConversation:
     num_truncated: int
 
 
+def batch_feeds(batch: Sequence[TokenizedConversation]) -> dict[str, npt.NDArray[Any]]:
+    """The graph's inputs for a batch."""
+    return feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch])
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer in a release's directory of `guard_tokenizer`, to which control tokens are plain text."""
+    tokenizer: Tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+    tokenizer.encode_special_tokens = True  # not part of the file
+    return tokenizer
+
+
 class ConversationTokenizer:
     """Renders and encodes conversations for one release.
 
@@ -38,16 +52,14 @@ class ConversationTokenizer:
     """
 
     def __init__(self, release: Release, tokenizer: Tokenizer) -> None:
-        """`tokenizer` must encode control tokens as plain text, as `load` makes it."""
+        """`tokenizer` must encode control tokens as plain text, as `load_tokenizer` makes it."""
         self._release = release
         self._tokenizer = tokenizer
 
     @classmethod
     def load(cls, release: Release, directory: Path) -> Self:
         """The tokenizer in a release's directory of `guard_tokenizer`."""
-        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        tokenizer.encode_special_tokens = True  # not part of the file
-        return cls(release, tokenizer)
+        return cls(release, load_tokenizer(directory))
 
     def __call__(self, conversation: Conversation) -> TokenizedConversation:
         """Encode a validated conversation.

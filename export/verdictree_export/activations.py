@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
 from verdictree_export.graph_index import GraphIndex
+from verdictree_export.graph_session import GraphSession
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 
@@ -31,11 +31,11 @@ def calibrate(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Activa
     """
     layers = GraphIndex(model).linear_layers()
     inputs = list(dict.fromkeys(node.input[0] for node in layers))
-    session = _session_with_outputs(model, inputs)
+    session = GraphSession(_with_outputs(model, inputs), outputs=inputs, prepack=True)
     moments: dict[tuple[str, ...], Activations] = {}
     weights_of = {name: tuple(node.input[1] for node in layers if node.input[0] == name) for name in inputs}
     for feed in feeds:
-        for name, value in zip(inputs, session.run(inputs, dict(feed)), strict=True):
+        for name, value in zip(inputs, session.run(feed), strict=True):
             _accumulate(moments, weights_of[name], value.reshape(-1, value.shape[-1]))
     return {weight: found for weights, found in moments.items() for weight in weights}
 
@@ -54,13 +54,10 @@ def _accumulate(
         moments[weights] = Activations(maximum, second_moment)
 
 
-def _session_with_outputs(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
+def _with_outputs(model: onnx.ModelProto, names: list[str]) -> bytes:
     count = len(model.graph.output)
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     try:
-        serialized = model.SerializeToString()
+        return bytes(model.SerializeToString())
     finally:
         del model.graph.output[count:]
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,6 @@ import torch
 from verdictree import families, repository
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
-from verdictree.family import GuardFamily
 from verdictree.policy import Policy, check_distinct
 from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree
@@ -81,14 +80,16 @@ def export_release(
     number = number or repository.next_number(model_repository)
     staging = Staging(model_repository, number)
     try:
-        staging.add_tokenizer(prompt.plain_text_tokenizer(guard))
+        tokenizer = prompt.plain_text_tokenizer(guard)
+        staging.add_tokenizer(tokenizer)
         checkpoints.save_outline(guard, staging.outline_folder)
         graph_done = progress("write the ONNX graph", 1)
         compiled = CompiledPolicies(prompts, tree, exploration, prefill(guard.model, prompts))
         graph = onnx_model.write(GuardGraph(guard.model, compiled), staging.graph_folder)
         graph_done(1)
         tolerance = parity.TOLERANCES[precision]
-        figures = _parity(guard, family, prompts, tree, exploration, graph, max_tokens, tolerance, progress)
+        asked = [(i, parity.example(one, family.conversation, tokenizer, max_tokens)) for i, one in enumerate(prompts)]
+        figures = _parity(guard, prompts, tree, exploration, graph, asked, tolerance, progress)
         release = Release(
             number=number,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,7 +106,6 @@ def export_release(
             parity=figures,
             files={},
         )
-        tokenizer = prompt.plain_text_tokenizer(guard)
         if precision == "int8":
             quantized = progress("quantize, and compare with fp32", 1)
             fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation, max_change)
@@ -130,20 +130,14 @@ def _named(adapter: Path) -> str:
 
 def _parity(
     guard: Checkpoint,
-    family: GuardFamily,
     prompts: tuple[Prompt, ...],
     tree: VerdictTree,
     exploration: Exploration,
     graph: Path,
-    max_tokens: int,
+    conversations: list[tuple[int, Tokens]],
     tolerance: float,
     progress: Progress,
 ) -> Parity:
-    tokenizer = prompt.plain_text_tokenizer(guard)
-    conversations: list[tuple[int, Tokens]] = []
-    for prefix_id, one in enumerate(prompts):
-        text = one.text(family.conversation.render(parity.CONVERSATIONS[one.role]))
-        conversations.append((prefix_id, tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])))
     num_paths = parity.num_paths(tree, exploration, prompts, conversations)
     done = progress("compare the graph with the checkpoint", num_paths)
     return parity.measure(graph, guard.model, prompts, tree, exploration, conversations, tolerance, done)

@@ -105,9 +105,9 @@ class GuardGraph(nn.Module):
         """The outputs of a batch of which no path is expanded: the trunk's, and nothing in all slots."""
         policies, batch = self.policies, trunk.position.shape[0]
         unused, size = policies.head.lengths.shape[0], policies.tail.tokens.shape[0]
-        empty = sum((width * size for width in widths[:-1]), start=0) + sum(widths[-1:])
+        empty = sum(width * size for width in widths[:-1]) + sum(widths[-1:])
         parts = [torch.cat([part, torch.zeros(batch, empty, *part.shape[2:])], dim=1) for part in trunk.nodes]
-        slots = sum(widths, start=0) if widths else 1
+        slots = sum(widths) if widths else 1
         return [*parts, (torch.zeros(batch, slots, max(len(widths), 1), dtype=torch.long) + unused).int()]
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:

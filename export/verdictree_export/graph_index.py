@@ -30,7 +30,7 @@ class GraphIndex:
             for name in dict.fromkeys(node.input):
                 self.consumers.setdefault(name, []).append(node)
             for attribute in node.attribute:
-                self.escaping |= _names_read(attribute.g)
+                self.escaping |= tensors_read(attribute.g)
         self.weights = {
             tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
         }
@@ -67,7 +67,11 @@ def layer_name(node: onnx.NodeProto) -> str | None:
     return "/".join([*path[:-1], re.sub(r"_\d+$", "", path[-1])])
 
 
-def _names_read(graph: onnx.GraphProto) -> set[str]:
-    names = {name for node in graph.node for name in node.input}
-    nested = (attribute.g for node in graph.node for attribute in node.attribute)
-    return names.union({value.name for value in graph.output}, *map(_names_read, nested))
+def tensors_read(graph: onnx.GraphProto) -> set[str]:
+    """The names of all tensors that the graph's nodes, those of their branches included, and its caller read."""
+    return {value.name for value in graph.output}.union(*map(read_by, graph.node))
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, those that its branches read included."""
+    return set(node.input).union(*(tensors_read(attribute.g) for attribute in node.attribute))

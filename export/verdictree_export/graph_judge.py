@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -10,11 +10,20 @@ from tokenizers import Tokenizer
 from verdictree.conversation import Conversation
 from verdictree.release import Release
 from verdictree.scorer import Scorer
-from verdictree.tokenization import ConversationTokenizer, TokenizedConversation
+from verdictree.tokenization import ConversationTokenizer, TokenizedConversation, batch_feeds
 from verdictree.verdict import Verdict
 from verdictree_export.graph_session import GraphSession
 
-BATCH = 4
+_BATCH = 4
+
+
+def batches(
+    release: Release, tokenizer: Tokenizer, conversations: Sequence[Conversation]
+) -> Iterator[list[TokenizedConversation]]:
+    """The conversations as the release's graph takes them, in small batches."""
+    tokenize = ConversationTokenizer(release, tokenizer)
+    for start in range(0, len(conversations), _BATCH):
+        yield [tokenize(conversation) for conversation in conversations[start : start + _BATCH]]
 
 
 class GraphJudge:
@@ -22,18 +31,15 @@ class GraphJudge:
 
     def __init__(self, release: Release, graph: Path, tokenizer: Tokenizer, prepack: bool = False) -> None:
         """`prepack` pays where there is much to judge."""
+        self._release = release
+        self._tokenizer = tokenizer
         self._score = Scorer(release)
-        self._tokenize = ConversationTokenizer(release, tokenizer)
         self._session = GraphSession(graph, prepack=prepack)
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         """The verdicts, in order."""
-        tokenized = [self._tokenize(conversation) for conversation in conversations]
-        batches = (tokenized[start : start + BATCH] for start in range(0, len(tokenized), BATCH))
-        return [verdict for batch in batches for verdict in self._judge(batch)]
-
-    def _judge(self, batch: Sequence[TokenizedConversation]) -> list[Verdict]:
-        prefix_ids = [one.prefix_ids for one in batch]
-        outputs = self._session.run([one.input_ids for one in batch], prefix_ids)
-        counts = [(one.num_tokens, one.num_truncated) for one in batch]
-        return self._score(*outputs, prefix_ids=prefix_ids, token_counts=counts)
+        return [
+            verdict
+            for batch in batches(self._release, self._tokenizer, conversations)
+            for verdict in self._score.of_batch(batch, self._session.run(batch_feeds(batch)))
+        ]

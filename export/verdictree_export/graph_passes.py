@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from verdictree_export.graph_index import read_by
+
 
 def use_shared_weights_directly(model: onnx.ModelProto) -> int:
     """Let every node read its weights from the initializer itself; return how many aliases were removed.
@@ -89,7 +91,7 @@ def branch(model: onnx.ModelProto, condition: str, outputs: Mapping[str, str]) -
     graph = model.graph
     others = [one for one in graph.output if one.name not in outputs]
     always = _needed(graph, [condition, *outputs.values(), *(one.name for one in others)])
-    if not all(name not in always for name in outputs):
+    if not always.isdisjoint(outputs):
         return 0
     late = [node for node in graph.node if always.isdisjoint(node.output)]
     early = [node for node in graph.node if not always.isdisjoint(node.output)]
@@ -117,19 +119,8 @@ def _needed(graph: onnx.GraphProto, names: Iterable[str]) -> set[str]:
     needed = set(names)
     for node in reversed(graph.node):  # in topological order, so every reader comes before
         if not needed.isdisjoint(node.output):
-            needed.update(_read(node))
+            needed.update(read_by(node))
     return needed
-
-
-def tensors_read(model: onnx.ModelProto) -> set[str]:
-    """The names of all tensors that some node reads."""
-    return set().union(*map(_read, model.graph.node))
-
-
-def _read(node: onnx.NodeProto) -> set[str]:
-    """The tensors that a node reads, those of its branches included."""
-    nested = (inner for attribute in node.attribute for inner in attribute.g.node)
-    return set(node.input).union(*map(_read, nested))
 
 
 def drop_unused(model: onnx.ModelProto) -> int:

@@ -15,7 +15,7 @@ import torch
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from verdictree.exploration import Exploration, unpack
-from verdictree.graph_io import OUTPUTS
+from verdictree.graph_io import OUTPUTS, feeds
 from verdictree.release import GRAPH_FILE, WEIGHTS_FILE, Prompt
 from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import onnx_model
@@ -63,22 +63,36 @@ def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
     return np.fromfile(folder / place.location, dtype, count, offset=place.offset or 0).reshape(tuple(tensor.dims))
 
 
-def prefill(graph: Path, prompt: Prompt, conversation: Tokens, tree: VerdictTree, exploration: Exploration) -> Prefill:
-    """Run prefix, conversation and suffix of a prompt as one conversation that no cache comes before."""
-    bare = msgspec.structs.replace(prompt, prefix_ids=())
+def prefill(
+    graph: Path, asked: Sequence[tuple[Prompt, Tokens]], tree: VerdictTree, exploration: Exploration
+) -> list[Prefill]:
+    """Run prefix, conversation and suffix of each prompt as one conversation that no cache comes before.
+
+    `asked` are the prompts, each with its example conversation.
+    """
+    bare = [msgspec.structs.replace(prompt, prefix_ids=()) for prompt, _ in asked]
     quiet = msgspec.structs.replace(exploration, epsilon=_NO_PATHS)
-    policies = CompiledPolicies([bare], tree, quiet, stored(graph, [bare]))
+    policies = CompiledPolicies(bare, tree, quiet, stored(graph, bare[:1]) * len(bare))
+    start = policies.bank.tail_tokens.shape[1]  # the conversation stands after the tail
     with tempfile.TemporaryDirectory(dir=graph.parent) as scratch:
         copy = Path(scratch) / GRAPH_FILE
         shutil.copy(graph, copy)
         copy.with_name(WEIGHTS_FILE).hardlink_to(graph.with_name(WEIGHTS_FILE))
         onnx_model.set_policies(copy, policies, with_caches=True)
-        caches = cache_names(policies.bank.num_layers)
-        session = GraphSession(copy, outputs=[*OUTPUTS, *caches])
-        outputs = session.run([(*prompt.prefix_ids, *conversation)], [[0]])
+        session = GraphSession(copy, outputs=[*OUTPUTS, *cache_names(policies.bank.num_layers)])
+        return [
+            _prefilled(
+                session.run(feeds([(*prompt.prefix_ids, *conversation)], [[number]])),
+                slice(start, start + len(prompt.prefix_ids)),
+                tree,
+                exploration,
+            )
+            for number, (prompt, conversation) in enumerate(asked)
+        ]
+
+
+def _prefilled(outputs: Sequence[Array], prefix: slice, tree: VerdictTree, exploration: Exploration) -> Prefill:
     (explored,) = unpack(tree, exploration, *outputs[: len(OUTPUTS)])
-    start = policies.bank.tail_tokens.shape[1]  # the conversation stands after the tail
-    prefix = slice(start, start + len(prompt.prefix_ids))
     kept = [torch.from_numpy(part[:, :, prefix]) for part in outputs[len(OUTPUTS) :]]
     pairs = zip(kept[::2], kept[1::2], strict=True)
     return Prefill([KeyValues(keys, values) for keys, values in pairs], explored.head.log_probs)

@@ -9,17 +9,20 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
-from verdictree.graph_io import OUTPUTS, feeds
+from verdictree.graph_io import OUTPUTS
 
 Array = npt.NDArray[Any]
 
 
 class GraphSession:
-    """An exported graph; `initializers` take the place of the file's, `outputs` are the names of what `run` returns."""
+    """An exported graph, a file or its content.
+
+    `initializers` take the place of the file's, `outputs` are the names of what `run` returns.
+    """
 
     def __init__(
         self,
-        path: Path,
+        graph: Path | bytes,
         initializers: Mapping[str, Array] | None = None,
         outputs: Sequence[str] = OUTPUTS,
         prepack: bool = False,
@@ -34,8 +37,8 @@ class GraphSession:
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
         for name, value in self._values.items():
             options.add_initializer(name, value)
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def run(self, input_ids: Sequence[npt.ArrayLike], prefix_ids: Sequence[Sequence[int]]) -> list[Array]:
-        """The outputs for one batch of conversations."""
-        return list(self._session.run(self._outputs, feeds(input_ids, prefix_ids)))
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs for one batch, of which `feeds` are the inputs; see `graph_io.feeds`."""
+        return list(self._session.run(self._outputs, dict(feeds)))

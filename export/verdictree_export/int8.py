@@ -12,13 +12,11 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
-from verdictree.graph_io import feeds
 from verdictree.release import WEIGHTS_FILE, Fidelity, Release
-from verdictree.tokenization import ConversationTokenizer
+from verdictree.tokenization import batch_feeds
 from verdictree_export import fidelity, onnx_model
-from verdictree_export.activations import Feed
 from verdictree_export.compiled_policies import CompiledPolicies
-from verdictree_export.graph_judge import BATCH, GraphJudge
+from verdictree_export.graph_judge import GraphJudge, batches
 from verdictree_export.quantize import most_sensitive, prepare, quantize, sensitive
 
 NUM_CALIBRATION = 64
@@ -67,7 +65,8 @@ def convert(
     complete = labels if len(labels) == len(held_out) else None
     reference = GraphJudge(release, graph, tokenizer, prepack=True)(conversations)
     model = onnx.load(graph)
-    statistics = prepare(model, _feeds(release, tokenizer, fitted))
+    calibration = batches(release, tokenizer, [example.conversation for example in fitted])
+    statistics = prepare(model, map(batch_feeds, calibration))
     prepared = model.SerializeToString()
 
     def judged(two_terms: Callable[[str], bool], keep: Iterable[str] = ()) -> tuple[list[str], Fidelity]:
@@ -87,13 +86,6 @@ def convert(
 
     fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
     return figures
-
-
-def _feeds(release: Release, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Feed]:
-    tokenize = ConversationTokenizer(release, tokenizer)
-    tokenized = [tokenize(example.conversation) for example in examples]
-    batches = (tokenized[start : start + BATCH] for start in range(0, len(tokenized), BATCH))
-    return [feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch]) for batch in batches]
 
 
 def _kind(layer: str) -> str:

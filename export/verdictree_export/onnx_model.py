@@ -24,13 +24,13 @@ from verdictree.graph_io import INPUTS, OUTPUTS
 from verdictree.release import POLICIES_FILE, WEIGHTS_FILE
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
+from verdictree_export.graph_index import tensors_read
 from verdictree_export.graph_passes import (
     branch,
     drop_unused,
     keep_zero_sizes,
     make_projection_shapes_explicit,
     optimize,
-    tensors_read,
     use_shared_weights_directly,
 )
 
@@ -75,9 +75,7 @@ def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None
     weights = [one for one in model.graph.initializer if not one.name.startswith(POLICIES)]
     model.graph.ClearField("initializer")
     model.graph.initializer.extend(weights)
-    beside = path.parent / WEIGHTS_FILE
-    beside.unlink()
-    beside.touch()
+    _empty(path.with_name(WEIGHTS_FILE))
     onnx.save(model, path, save_as_external_data=True, location=WEIGHTS_FILE, size_threshold=_EXTERNAL_FROM)
     set_policies(path, policies)
 
@@ -100,7 +98,7 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
     """
     model = onnx.load(path, load_external_data=False)
     values = {f"{POLICIES}{name}": value for name, value in policies.named_buffers()}
-    used = tensors_read(model)
+    used = tensors_read(model.graph)
     inputs = [one for one in model.graph.input if one.name not in values]
     weights = [one for one in model.graph.initializer if one.name not in values]
     constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used & values.keys())]
@@ -110,11 +108,14 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
     for field, kept in (("input", inputs), ("initializer", [*weights, *constants]), ("output", outputs)):
         model.graph.ClearField(field)
         getattr(model.graph, field).extend(kept)
-    beside = path.parent / POLICIES_FILE
-    beside.unlink(missing_ok=True)  # what is there would be added to
-    beside.touch()  # onnx would make it unreadable for others, but a server may run as another user
+    _empty(path.with_name(POLICIES_FILE))
     convert_model_to_external_data(model, location=POLICIES_FILE, size_threshold=_EXTERNAL_FROM)
     onnx.save(model, path)
+
+
+def _empty(path: Path) -> None:
+    path.unlink(missing_ok=True)  # what is there would be added to
+    path.touch()  # onnx would make it unreadable for others, but a server may run as another user
 
 
 class _Traced(nn.Module):

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration, unpack
 from verdictree.exploration import Path as LabelPath
+from verdictree.family import ConversationFormat
+from verdictree.graph_io import feeds
 from verdictree.release import Parity, Prompt
 from verdictree.tree import Tokens, Trie, VerdictTree
 from verdictree_export.graph_session import GraphSession
@@ -29,6 +32,12 @@ CONVERSATIONS: dict[Role, list[Message]] = {
         Message("assistant", "First you need a tension wrench; then push the pins up one by one."),
     ],
 }
+
+
+def example(prompt: Prompt, form: ConversationFormat, tokenizer: Tokenizer, max_tokens: int) -> Tokens:
+    """What a prompt is tried with: the ids of a conversation of its role, the first `max_tokens` of them."""
+    text = prompt.text(form.render(CONVERSATIONS[prompt.role]))
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
 
 
 def measure(
@@ -51,7 +60,7 @@ def measure(
     """
     worst, num_nodes = 0.0, 0
     session = GraphSession(graph, {LOG_EPSILON: np.array(-np.inf, dtype=np.float32)})
-    outputs = session.run([ids for _, ids in conversations], [[prefix_id] for prefix_id, _ in conversations])
+    outputs = session.run(feeds([ids for _, ids in conversations], [[prefix_id] for prefix_id, _ in conversations]))
     for (prefix_id, ids), explored in zip(conversations, unpack(tree, exploration, *outputs), strict=True):
         prompt = prompts[prefix_id]
         question = _Question(model, tree, (*prompt.prefix_ids, *ids, *prompt.suffix_ids))

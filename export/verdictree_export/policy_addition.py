@@ -19,6 +19,7 @@ from verdictree import families, repository
 from verdictree import release as releases
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import unpack
+from verdictree.graph_io import feeds
 from verdictree.policy import Policy, check_distinct
 from verdictree.release import (
     GRAPH_FILE,
@@ -26,11 +27,10 @@ from verdictree.release import (
     MARGINALS_MODEL,
     OUTLINE_FOLDER,
     POLICIES_FILE,
-    TOKENIZER_FILE,
     TOKENIZER_MODEL,
-    Prompt,
     Release,
 )
+from verdictree.tokenization import load_tokenizer
 from verdictree.tree import Tokens
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import compilation, golden, onnx_model, parity
@@ -59,11 +59,9 @@ def add_policies(models: Path, source: int, policies: Sequence[Policy], number: 
         kept = [name for name in base.files if Path(name).name not in (GRAPH_FILE, POLICIES_FILE)]
         staging.link(base, kept)
         graph, source_graph = staging.graph_folder / GRAPH_FILE, models / GRAPH_MODEL / str(source) / GRAPH_FILE
-        asked = [_example(release, tokenizer, prompt) for prompt in added]
-        whole = [
-            prefill(source_graph, prompt, conversation, release.tree, release.exploration)
-            for prompt, conversation in zip(added, asked, strict=True)
-        ]
+        form, limit = release.conversation, release.max_tokens
+        asked = [parity.example(prompt, form, tokenizer, limit) for prompt in added]
+        whole = prefill(source_graph, list(zip(added, asked, strict=True)), release.tree, release.exploration)
         caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
         shutil.copy(source_graph, graph)
         compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
@@ -88,8 +86,7 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
             f"expected the prompts of release {base.number}, got others: this version of the software asks otherwise; "
             "export the guard again"
         )
-    tokenizer = Tokenizer.from_file(str(models / TOKENIZER_MODEL / str(base.number) / TOKENIZER_FILE))
-    tokenizer.encode_special_tokens = True
+    tokenizer = load_tokenizer(models / TOKENIZER_MODEL / str(base.number))
     room = compilation.room(guard, prompts, tree, base.exploration)
     release = msgspec.structs.replace(
         base,
@@ -103,14 +100,10 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
     return release, tokenizer
 
 
-def _example(release: Release, tokenizer: Tokenizer, prompt: Prompt) -> Tokens:
-    text = prompt.text(release.conversation.render(parity.CONVERSATIONS[prompt.role]))
-    return tuple(tokenizer.encode(text, add_special_tokens=False).ids[: release.max_tokens])
-
-
 def _prove(graph: Path, release: Release, added: Sequence[tuple[int, Tokens, Prefill]]) -> None:
     """Cached prefix and whole prompt must be the same to the graph."""
-    outputs = GraphSession(graph).run([ids for _, ids, _ in added], [[prefix_id] for prefix_id, _, _ in added])
+    inputs = feeds([ids for _, ids, _ in added], [[prefix_id] for prefix_id, _, _ in added])
+    outputs = GraphSession(graph).run(inputs)
     for (prefix_id, _, whole), explored in zip(added, unpack(release.tree, release.exploration, *outputs), strict=True):
         worst = float(np.abs(np.exp(explored.head.log_probs) - np.exp(whole.log_probs)).max())
         tolerance, name = _TOLERANCES[release.precision], release.prompts[prefix_id].policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from verdictree.release import (
     Release,
     sha256,
 )
-from verdictree.repository import CONFIG, ENSEMBLE, ROUTER
+from verdictree.repository import CONFIG, ENSEMBLE, ROUTER, link_files
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
 _ADAPTER = "model.py"
@@ -55,15 +54,12 @@ class Staging:
 
     def link(self, base: Release, names: Iterable[str]) -> None:
         """Take over files of another release of the repository by hard link."""
-        for name in names:
-            target = self._directory / name.replace(f"/{base.number}/", "/", 1)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(self._repository / name, target)
-            except OSError as exc:
-                raise InvalidRelease(
-                    f"expected a file system with hard links for '{target.parent}', got {exc}; export again"
-                ) from exc
+        try:
+            link_files(self._repository, base, names, self._directory)
+        except OSError as exc:
+            raise InvalidRelease(
+                f"expected a file system with hard links for '{self._directory}', got {exc}; export again"
+            ) from exc
 
     def add_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Write the tokenizer that is served."""

@@ -11,9 +11,9 @@ import onnxruntime
 from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree.conversation import Conversation
-from verdictree.graph_io import OUTPUTS, feeds
+from verdictree.graph_io import OUTPUTS
 from verdictree.scorer import Scorer
-from verdictree.tokenization import ConversationTokenizer, TokenizedConversation
+from verdictree.tokenization import ConversationTokenizer, TokenizedConversation, batch_feeds
 from verdictree.verdict import Verdict
 
 
@@ -53,17 +53,8 @@ class OfflineGuard:
 
     def infer(self, batch: Sequence[TokenizedConversation]) -> list[Any]:
         """What the graph computes for a batch: label_logits, log_normalizer, top_logit, expansions; see `unpack`."""
-        inputs = feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch])
-        return list(self.session.run(OUTPUTS, inputs))
+        return list(self.session.run(OUTPUTS, batch_feeds(batch)))
 
     def verdicts(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
         """The verdicts of a batch from what `infer` computed for it."""
-        label_logits, log_normalizer, top_logit, expansions = outputs
-        return self.score(
-            label_logits,
-            log_normalizer,
-            top_logit,
-            expansions,
-            prefix_ids=[one.prefix_ids for one in batch],
-            token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
-        )
+        return self.score.of_batch(batch, outputs)

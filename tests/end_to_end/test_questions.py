@@ -14,18 +14,13 @@ from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.server
 
-TEMPLATE = (
-    "<|begin|>{% for m in messages %}{{ 'User Message: ' if m.role == 'user' else 'Assistant Message: ' }}"
-    "{{ m.content | trim }}{{ '\n\n' if m.role == 'user' }}{% endfor %} Is it {{ guardian_config['risk_name'] }}?"
-    "<|eot|><|header|>assistant<|/header|>"
-)
 THREE = Policy("three", "1", tuple(Category(code, code.title()) for code in ("harm", "bias", "violence")))
 TWO = Policy("two", "1", THREE.categories[1:], roles=("user",))
 
 
 def test_served_equals_offline(tmp_path):
     """Tensors of several questions a request, and of a grammar that expands nothing, must pass through every step."""
-    folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=TEMPLATE)
+    folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=tiny_guard.QUESTION_TEMPLATE)
     export_release(str(folder), "auto", [THREE, TWO], tmp_path / "models")
     offline = OfflineGuard(tmp_path / "models", 1)
     assert offline.release.family == "granite-guardian" and offline.release.num_questions == 3

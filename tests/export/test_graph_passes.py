@@ -165,4 +165,5 @@ def test_optimizing_keeps_the_numbers(model, tmp_path):
     optimize(traced, path, "weights.bin")
     optimized = onnx.load(path)
     assert len(optimized.graph.node) <= len(model.graph.node)
+    assert {one.name for one in tmp_path.iterdir()} - {"weights.bin"} == {"traced.onnx", "model.onnx"}
     np.testing.assert_allclose(run(optimized, 5), before, rtol=1e-6)

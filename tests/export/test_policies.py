@@ -6,9 +6,7 @@ import msgspec
 import pytest
 import tiny_guard
 
-from verdictree import calibration as calibrations
-from verdictree import release as releases
-from verdictree.calibration import Calibration, Calibrator, Outcome
+from verdictree.calibration import Calibrator, Outcome
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import AmbiguousGrammar, InvalidConversation, InvalidPolicy
 from verdictree.exploration import Exploration
@@ -90,21 +88,8 @@ def test_thresholds_and_calibration_are_each_policys_own(models, offline):
     plain = offline.classify([ask("hello", "tenant-1"), ask("hello")])
     assert [s.flagged for s in plain[0].categories] == [True, False]
     assert [s.flagged for s in plain[1].categories] == [None] * 3
-    directory = models / releases.MARGINALS_MODEL / "1"
     outcomes = [Outcome(code, Calibrator("platt", intercept=1.0), 0.0, "r", 1, 1) for code in ("unsafe", "S1", "S10")]
-    fitted = Calibration(
-        version="1.1",
-        created="",
-        release=1,
-        policy="tenant-1",
-        manifest_sha256=releases.sha256(directory / releases.MANIFEST),
-        guard_sha256=offline.release.guard_sha256,
-        data={},
-        unlabelled="masked",
-        unsafe=outcomes[0],
-        categories=tuple(outcomes[1:]),
-    )
-    path = calibrations.save({"tenant-1": fitted}, directory)
+    path = tiny_guard.calibrate(models, "tenant-1", outcomes)
     try:
         tenant, default = OfflineGuard(models, 1, threads=1).classify([ask("hello", "tenant-1"), ask("hello")])
     finally:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import tiny_guard
+from test_policies import ask
 
-from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree import repository
-from verdictree.calibration import Calibration, Calibrator, Outcome
-from verdictree.conversation import Conversation, Message
+from verdictree.calibration import Calibrator, Outcome
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
 from verdictree_client.rollout import releases as release_files
-from verdictree_export import graph_prefill, policy_addition
+from verdictree_export import policy_addition
 from verdictree_export.attention import KeyValues
 from verdictree_export.exporter import export_release
+from verdictree_export.graph_prefill import Prefill
 from verdictree_export.policy_addition import add_policies
 from verdictree_serving.offline import OfflineGuard
 
@@ -36,32 +36,11 @@ def models(tmp_path_factory):
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path_factory.mktemp("checkpoint"), verdict_strength=1.0))
     path = tmp_path_factory.mktemp("models")
     export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], path, exploration=EXPLORATION)
-    _calibrate(path)
+    codes = ("unsafe", *tiny_guard.POLICY.codes)
+    tiny_guard.calibrate(path, "tiny", [Outcome(code, Calibrator("platt", 2.0), 0.5, "r", 1, 1) for code in codes])
     add_policies(path, 1, ADDED)
     export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY, *ADDED], path, exploration=EXPLORATION)
     return path
-
-
-def _calibrate(models):
-    release, directory = releases.load_verified(models, 1), models / releases.MARGINALS_MODEL / "1"
-    outcomes = [Outcome(code, Calibrator("platt", 2.0), 0.5, "r", 1, 1) for code in ("unsafe", *release.policy.codes)]
-    fitted = Calibration(
-        version="1.1",
-        created="",
-        release=1,
-        policy="tiny",
-        manifest_sha256=releases.sha256(directory / releases.MANIFEST),
-        guard_sha256=release.guard_sha256,
-        data={},
-        unlabelled="masked",
-        unsafe=outcomes[0],
-        categories=tuple(outcomes[1:]),
-    )
-    calibrations.save({"tiny": fitted}, directory)
-
-
-def ask(text, policy=None):
-    return Conversation((Message("user", "hi"), Message("assistant", text)), policy=policy)
 
 
 def numbers(verdict):
@@ -109,12 +88,7 @@ def test_calibrations_stay(models):
 
 def test_a_family_of_questions(tmp_path):
     """Where each category is a prompt of its own, a policy adds several; the longest sets the shape."""
-    template = (
-        "<|begin|>{% for m in messages %}{{ 'User Message: ' if m.role == 'user' else 'Assistant Message: ' }}"
-        "{{ m.content | trim }}{{ '\n\n' if m.role == 'user' }}{% endfor %} Is it {{ guardian_config['risk_name'] }}?"
-        "<|eot|><|header|>assistant<|/header|>"
-    )
-    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=template))
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=tiny_guard.QUESTION_TEMPLATE))
     two, three = (Policy(f"p{n}", "1", tuple(Category(c, c) for c in ("harm", "bias", "guns")[:n])) for n in (2, 3))
     export_release(checkpoint, "granite-guardian", [two], tmp_path / "models")
     add_policies(tmp_path / "models", 1, [three])
@@ -133,11 +107,13 @@ def test_what_cannot_be_added_is_refused(models, monkeypatch):
         add_policies(models, 1, [tiny_guard.POLICY])
     with pytest.raises(InvalidRelease, match="release manifest"):
         add_policies(models, 9, ADDED)
-    crooked = graph_prefill.prefill
+    prefill = policy_addition.prefill
 
     def wrong(*arguments):
-        right = crooked(*arguments)
-        return graph_prefill.Prefill([KeyValues(one.keys, -one.values) for one in right.key_values], right.log_probs)
+        return [
+            Prefill([KeyValues(one.keys, -one.values) for one in right.key_values], right.log_probs)
+            for right in prefill(*arguments)
+        ]
 
     monkeypatch.setattr(policy_addition, "prefill", wrong)
     with pytest.raises(UnsupportedGuard, match=r"policy 'wider' within 0.0001 of its whole text's"):

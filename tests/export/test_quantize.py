@@ -15,6 +15,7 @@ from test_architectures import CASES
 
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
+from verdictree.graph_io import OUTPUTS, feeds
 from verdictree.release import Fidelity
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 from verdictree_export import fidelity, onnx_model
@@ -26,7 +27,6 @@ from verdictree_export.rounding import channel_scales, round_to_nearest, round_w
 
 pytestmark = pytest.mark.slow
 
-OUTPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions")
 conversation_ids = st.lists(st.integers(4, 300), min_size=1, max_size=12)
 
 
@@ -63,11 +63,7 @@ def int8(quantized):
 
 
 def feed(batch, questions=1):
-    return {
-        "input_ids": np.concatenate([np.tile(np.array(ids, dtype=np.int64), questions) for ids in batch]),
-        "row_ends": np.cumsum([len(ids) * questions for ids in batch]).astype(np.int32),
-        "prefix_id": np.zeros((len(batch), questions), dtype=np.int32),
-    }
+    return feeds([np.tile(ids, questions) for ids in batch], np.zeros((len(batch), questions)))
 
 
 def calibration():

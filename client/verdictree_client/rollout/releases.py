@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree.calibration import CALIBRATION, Calibration, Calibrator, Outcome
 from verdictree.release import COMPOSING_MODELS, MANIFEST, MARGINALS_MODEL, Release, sha256
-from verdictree.repository import ENSEMBLE, next_number
+from verdictree.repository import ENSEMBLE, link_files, next_number
 from verdictree_client.rollout.errors import Refused
 
 _BY_HAND = "set by hand"
@@ -115,8 +114,7 @@ def _write(repository: Path, base: Release, fitted: Mapping[str, Calibration]) -
             if adapter.is_file():
                 shutil.copy(adapter, staging / model / adapter.name)
             (staging / model / MANIFEST).write_bytes(release.to_json())
-        for name in base.files:
-            _link(repository / name, staging / name.replace(f"/{base.number}/", "/", 1))
+        _link(repository, base, staging)
         if fitted:
             manifest = sha256(staging / MARGINALS_MODEL / MANIFEST)
             changes = {"version": f"{number}.1", "created": created, "release": number, "manifest_sha256": manifest}
@@ -130,9 +128,8 @@ def _write(repository: Path, base: Release, fitted: Mapping[str, Calibration]) -
     return release
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _link(repository: Path, base: Release, folder: Path) -> None:
     try:
-        os.link(source, target)
+        link_files(repository, base, base.files, folder)
     except OSError as exc:
-        raise Refused(f"expected a file system with hard links for '{target.parent}', got {exc}; export again") from exc
+        raise Refused(f"expected a file system with hard links for '{folder}', got {exc}; export again") from exc
