@@ -64,17 +64,18 @@ def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
 
 
 def prefill(
-    graph: Path, asked: Sequence[tuple[Prompt, Tokens]], tree: VerdictTree, exploration: Exploration
+    graph: Path, asked: Sequence[tuple[Prompt, Tokens]], tree: VerdictTree, exploration: Exploration, workplace: Path
 ) -> list[Prefill]:
     """Run prefix, conversation and suffix of each prompt as one conversation that no cache comes before.
 
-    `asked` are the prompts, each with its example conversation.
+    `asked` are the prompts, each with its example conversation. `workplace` is a folder on the graph's file system, but
+    not the graph's own: Triton takes a folder that has changed for a release that has.
     """
     bare = [msgspec.structs.replace(prompt, prefix_ids=()) for prompt, _ in asked]
     quiet = msgspec.structs.replace(exploration, epsilon=_NO_PATHS)
     policies = CompiledPolicies(bare, tree, quiet, stored(graph, bare[:1]) * len(bare))
     start = policies.bank.tail_tokens.shape[1]  # the conversation stands after the tail
-    with tempfile.TemporaryDirectory(dir=graph.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=workplace) as scratch:
         copy = Path(scratch) / GRAPH_FILE
         shutil.copy(graph, copy)
         copy.with_name(WEIGHTS_FILE).hardlink_to(graph.with_name(WEIGHTS_FILE))

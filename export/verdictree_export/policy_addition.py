@@ -61,7 +61,8 @@ def add_policies(models: Path, source: int, policies: Sequence[Policy], number: 
         graph, source_graph = staging.graph_folder / GRAPH_FILE, models / GRAPH_MODEL / str(source) / GRAPH_FILE
         form, limit = release.conversation, release.max_tokens
         asked = [parity.example(prompt, form, tokenizer, limit) for prompt in added]
-        whole = prefill(source_graph, list(zip(added, asked, strict=True)), release.tree, release.exploration)
+        pairs = list(zip(added, asked, strict=True))
+        whole = prefill(source_graph, pairs, release.tree, release.exploration, staging.graph_folder)
         caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
         shutil.copy(source_graph, graph)
         compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)

@@ -79,6 +79,15 @@ def test_a_derived_release_can_be_added_to(models):
             release_files.delete(models, number)
 
 
+def test_the_source_is_not_touched(models):
+    """Triton would load a live release anew whose folder has changed, and stop its requests for seconds."""
+    folder = models / releases.GRAPH_MODEL / "1"
+    before = folder.stat().st_mtime_ns
+    number = add_policies(models, 1, ADDED[1:]).number
+    release_files.delete(models, number)
+    assert folder.stat().st_mtime_ns == before
+
+
 def test_calibrations_stay(models):
     """A policy that was calibrated before must not lose its thresholds, nor lend them to the new ones."""
     tiny, wider = OfflineGuard(models, 2, threads=1).classify([ask("hello"), ask("hello", "wider")])
