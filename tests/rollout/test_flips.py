@@ -12,7 +12,7 @@ from verdictree_client.rollout.server import Server
 
 pytestmark = pytest.mark.server
 NUM_CYCLES = 20
-STEADY_SECONDS = 6.0
+PAUSE_SECONDS = 0.4  # nobody promotes in the moment in which staging ends, and staging has a latency of its own
 
 
 def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkeypatch):
@@ -28,22 +28,20 @@ def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkey
 
     monkeypatch.setattr(Server, "load", timed)
     with saturated(server) as load:
-        steady = time.time()
-        time.sleep(STEADY_SECONDS)
         for _ in range(NUM_CYCLES):
             rollout.stage(2)
+            time.sleep(PAUSE_SECONDS)
             assert rollout.promote(force=True, reason="test") == 2
+            time.sleep(PAUSE_SECONDS)
             assert rollout.rollback() == 1
     assert load.failures == [] and load.mixed(p_unsafe) == []
     assert {one[3] for one in load.results} == {1, 2}
     assert len(flips) == 2 * NUM_CYCLES
-    # A window catches long requests rather than short ones, so the steady latency is taken through the same windows.
-    starts = np.linspace(steady, steady + STEADY_SECONDS, len(flips), endpoint=False)
-    same = [(start, start + end - begin) for start, (begin, end) in zip(starts, flips, strict=True)]
-    usual, flipping = (np.percentile(load.milliseconds(windows), 99) for windows in (same, flips))
+    # A window catches long requests rather than short ones, and the machine has slow minutes: the steady latency is
+    # taken through windows of the same lengths, in the pause before each flip.
+    before = [(begin - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2) for begin, end in flips]
+    steady, flipping = (np.percentile(load.milliseconds(windows), 99) for windows in (before, flips))
     lengths = [1000 * (end - begin) for begin, end in flips]
     print(f"flips take {np.median(lengths):.0f} ms, at most {max(lengths):.0f}")
-    print(f"p99 {usual:.1f} ms steady, {flipping:.1f} ms during {len(flips)} flips, {len(load.results)} requests")
-    # Measured on two quiet cores, in three runs: 1.08 to 2.07 times.
-    # Loading the models anew, instead of the ensemble, takes seconds.
-    assert flipping <= 4 * usual
+    print(f"p99 {steady:.1f} ms steady, {flipping:.1f} ms during {len(flips)} flips, {len(load.results)} requests")
+    assert flipping <= 2 * steady

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -47,14 +47,16 @@ class Server:
             return
         self._call(self._triton.unload_model, model, client_timeout=_LOAD_SECONDS)
         deadline = time.monotonic() + _LOAD_SECONDS
-        while any(state == "UNLOADING" for state in self._states(model).values()):
+        while any(one.name == model and one.state == "UNLOADING" for one in self._index()):
             if time.monotonic() > deadline:
                 raise ControlFailed(f"expected {model} unloaded within {_LOAD_SECONDS:g} s; a request may hang in it")
             time.sleep(_POLL_SECONDS)
 
-    def ready_versions(self, model: str) -> set[int]:
-        """The versions of a model that take requests."""
-        return {version for version, state in self._states(model).items() if state == "READY"}
+    def ready_versions(self, *models: str) -> set[int]:
+        """The versions that take requests, of all these models."""
+        index = self._index()
+        ready = ({int(one.version) for one in index if one.name == model and one.state == "READY"} for model in models)
+        return set.intersection(*ready)
 
     def config(self, model: str) -> Mapping[str, Any] | None:
         """A loaded model's configuration as the server holds it, by the proto's field names; None: not loaded."""
@@ -73,10 +75,10 @@ class Server:
         except InferenceServerException as exc:
             raise guard_error(exc) from exc
 
-    def _states(self, model: str) -> dict[int, str]:
-        index = self._call(self._triton.get_model_repository_index, as_json=True, client_timeout=_ASK_SECONDS)
-        found = (one for one in index.get("models", []) if one["name"] == model and "version" in one)
-        return {int(one["version"]): one.get("state", "UNKNOWN") for one in found}
+    def _index(self) -> Sequence[Any]:
+        """Name, version and state of every version of every model that the server has or had."""
+        index = self._call(self._triton.get_model_repository_index, client_timeout=_ASK_SECONDS)
+        return [one for one in index.models if one.version]
 
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
         try:

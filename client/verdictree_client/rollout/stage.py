@@ -55,7 +55,7 @@ def drop_candidate(repository: Path, server: Server) -> None:
 
 def is_loaded(server: Server, number: int) -> bool:
     """Whether each composing model has release `number` ready: without that, pinning to it would drop the guard."""
-    return all(number in server.ready_versions(model) for model in COMPOSING_MODELS)
+    return number in server.ready_versions(*COMPOSING_MODELS)
 
 
 def _check_live(repository: Path, server: Server) -> None:

@@ -53,7 +53,7 @@ def status(repository: Path, server: Server, journal: Journal) -> Status:
     )
     try:
         served = traffic.served(server)
-        loaded = set.intersection(*(server.ready_versions(model) for model in COMPOSING_MODELS))
+        loaded = server.ready_versions(*COMPOSING_MODELS)
     except ServerAway as exc:
         return msgspec.structs.replace(found, problem=str(exc))
     split = served.split if served else Split()
