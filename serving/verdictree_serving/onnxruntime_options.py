@@ -46,6 +46,7 @@ _SESSION_ATTRIBUTES: dict[str, tuple[str, Callable[[str], Any]]] = {
 _SESSION_ENTRIES = (
     "session.use_device_allocator_for_initializers",
     "session.intra_op.allow_spinning",
+    "session.intra_op.spin_duration_us",
     "session.inter_op.allow_spinning",
 )
 _RUN_ENTRIES = ("memory.enable_memory_arena_shrinkage",)
