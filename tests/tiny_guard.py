@@ -86,9 +86,8 @@ def write_checkpoint(
     """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
 
     `config` is its architecture's, `options` what differs; its tokenizer merges what `corpus` repeats. A guard of
-    random weights hardly ever answers a verdict.
-    With a `verdict_strength` (2 is strong) it does: its head favours, after each token of a verdict, the tokens that
-    may follow; its random part still decides between those.
+    random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head favours,
+    after each token of a verdict, the tokens that may follow; its random part still decides between those.
     """
     fast = tokenizer(template, vocab_size, corpus)
     torch.manual_seed(seed)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verdictree.tree import VerdictTree
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Path = tuple[int, ...]
+Path = tuple[int, ...]  # an index into the verdict tree's `first`, then indices into its `further`
 
 
 class Exploration(msgspec.Struct, frozen=True):
@@ -59,8 +59,8 @@ class NodeLogits:
 class Explored:
     """What was evaluated of one request's verdict tree.
 
-    `blocks[path]` holds the nodes of the tail trie after `path`: an index into the tree's `first`, then indices into
-    its `further`. A path of the greatest length has node 0 only: whether the verdict ends there.
+    `blocks[path]` holds the nodes of the tail trie after `path`. A path of the greatest length has node 0 only:
+    whether the verdict ends there.
     """
 
     head: NodeLogits

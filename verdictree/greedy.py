@@ -72,7 +72,7 @@ def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> Greedy
 def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: float) -> GreedyPath:
     decoder, number, num_labels = _Decoder(tree, explored.head), tree.lists.index(answer), len(tree.labels)
     start, spelling, trie, begun = number * num_labels, tree.first_spelling[number], tree.head, tree.words[answer]
-    labels = tree.first[start : start + num_labels]
+    labels = tree.first_in(number)
     closings: tuple[Tokens, ...] = ()
     steps: list[GreedyStep] = []
     path: tuple[int, ...] = ()

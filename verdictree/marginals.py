@@ -62,13 +62,12 @@ class Marginalizer:
     """
 
     def __init__(self, tree: VerdictTree) -> None:
-        num_labels = len(tree.labels)
-        firsts = [tree.first[i : i + num_labels] for i in range(0, len(tree.first), num_labels or 1)]
+        lists, endings = range(len(tree.lists)), range(len(tree.closings))
         self._tree = tree
         self._words = tree.head.path_matrix(tree.words, tree.vocabulary)
         self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
-        self._first = [_Labels.of(tree, tree.head, paths, i * num_labels) for i, paths in enumerate(firsts)]
-        self._after = [_Continuations.of(tree, ending) for ending in range(len(tree.closings))]
+        self._first = [_Labels.of(tree, tree.head, tree.first_in(i), i * len(tree.labels)) for i in lists]
+        self._after = [_Continuations.of(tree, ending) for ending in endings]
 
     def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
         """The estimates of one conversation whose last message is of this role.
@@ -112,18 +111,17 @@ class Marginalizer:
             expanded = np.array([(*path, onward.start + label) in explored.blocks for label in range(num_labels)])
             unexplored += float((reach - onward.longer @ reach)[~expanded].clip(min=0.0).sum())
             for label in np.flatnonzero(expanded).tolist():
-                block = explored.blocks[(*path, onward.start + label)]
+                longer = (*path, onward.start + label)
+                block = explored.blocks[longer]
                 after, probs = self._after[self._tree.ending[label]], np.exp(block.log_probs[0])
                 ended = float(reach[label] * probs[after.terminators].sum())
                 if label not in named:
                     marginal[label] += ended
                 if len(block.log_probs) == len(self._tree.tail) > 1:
                     complete += float(reach[label] * _reach(block, after.closings).sum())
-                    pending.append(
-                        ((*path, onward.start + label), after.further, after.further.reach(reach[label], block))
-                    )
+                    pending.append((longer, after.further, after.further.reach(reach[label], block)))
                 else:
-                    closed = float(reach[label] * probs[after.end_columns].sum()) if after.closes_at_once else 0.0
+                    closed = float(reach[label] * probs[after.ends].sum())
                     complete += closed
                     unexplored += ended - closed
         return complete, unexplored
@@ -145,23 +143,26 @@ class _Labels(NamedTuple):
 
 
 class _Continuations(NamedTuple):
-    """What may follow the labels of one ending; `terminators` and `end_columns` index the vocabulary."""
+    """What may follow the labels of one ending.
+
+    `terminators` are the columns of the tokens that end such a label, `ends` of those that close the list at once;
+    none where a closing is longer.
+    """
 
     further: _Labels
     closings: Array
-    closes_at_once: bool
     terminators: list[int]
-    end_columns: list[int]
+    ends: list[int]
 
     @classmethod
     def of(cls, tree: VerdictTree, ending: int) -> _Continuations:
         closings = tree.closings[ending]
+        ends = sorted({path[0] for path in closings}) if all(len(path) == 1 for path in closings) else []
         return cls(
             further=_Labels.of(tree, tree.tail, tree.further_after(ending), ending * len(tree.labels)),
             closings=tree.tail.path_matrix(closings, tree.vocabulary),
-            closes_at_once=all(len(path) == 1 for path in closings),
             terminators=[tree.vocabulary.index(token) for token in tree.terminators(ending)],
-            end_columns=[tree.vocabulary.index(token) for token in sorted({path[0] for path in closings})],
+            ends=[tree.vocabulary.index(token) for token in ends],
         )
 
 

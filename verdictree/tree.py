@@ -128,6 +128,11 @@ class VerdictTree(msgspec.Struct, frozen=True):
         """A number that is no index into `first` or `further`."""
         return max(len(self.first), len(self.further))
 
+    def first_in(self, number: int) -> tuple[Tokens, ...]:
+        """The paths from the prompt to each label as the first one of this list."""
+        start = number * len(self.labels)
+        return self.first[start : start + len(self.labels)]
+
     def further_after(self, ending: int) -> tuple[Tokens, ...]:
         """The paths from this ending to each further label."""
         start = ending * len(self.labels)

@@ -38,16 +38,20 @@ class CompiledPolicies(nn.Module):
         key_values: Sequence[Sequence[KeyValues]],
     ) -> None:
         super().__init__()
-        num_labels, first, further = len(tree.labels), range(len(tree.first)), range(len(tree.further))
+        count, first, further = len(tree.labels), range(len(tree.first)), range(len(tree.further))
         self.head = TriePaths(
-            tree.head, tree.first, tree.vocabulary, [0 for _ in first], [tree.ending[i % num_labels] for i in first]
+            trie=tree.head,
+            paths=tree.first,
+            vocabulary=tree.vocabulary,
+            origin=[0 for _ in first],
+            ending=[tree.ending[i % count] for i in first],
         )
         self.tail = TriePaths(
-            tree.tail,
-            tree.further,
-            tree.vocabulary,
-            [i // num_labels for i in further],
-            [tree.ending[i % num_labels] for i in further],
+            trie=tree.tail,
+            paths=tree.further,
+            vocabulary=tree.vocabulary,
+            origin=[i // count for i in further],
+            ending=[tree.ending[i % count] for i in further],
         )
         self.bank = PromptBank(prompts, self.head, key_values)
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
