@@ -144,6 +144,16 @@ def test_greedy_ends_each_label_by_its_own_terminators(named):
         assert step.conditional == pytest.approx(lm.probs(before)[last])
 
 
+def test_greedy_names_no_label_that_another_ones_terminator_follows():
+    """`2` ends S102, whose last token it is, but not S1."""
+    tokenizer, labels = TOKENIZERS["merged ends"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    lm = FakeLM(tokenizer.size, 7)
+    lm.script([*tokenizer("unsafe\nS12"), END])
+    greedy = Marginalizer(tree)(explore(lm, tree, MAX_LABELS)).greedy
+    assert greedy.unsafe and not greedy.steps and not greedy.complete
+
+
 @pytest.mark.parametrize("named", [("S1",), ("S10", "S2"), ("S2", "S2", "S1"), ("S1", "S10", "S1")])
 @pytest.mark.parametrize("name", ["digits split", "whole labels", "merged separator"])
 def test_greedy_estimates_equal_plain_decoding(name, named):
