@@ -52,8 +52,8 @@ SIZES: dict[str, Any] = {
 }
 
 
-def tokenizer(template: str = _TEMPLATE, vocab_size: int = 420) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences."""
+def tokenizer(template: str = _TEMPLATE, vocab_size: int = 420, corpus: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with Llama 3's word borders, trained on a few sentences and `corpus`."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -66,7 +66,7 @@ def tokenizer(template: str = _TEMPLATE, vocab_size: int = 420) -> PreTrainedTok
         vocab_size=vocab_size, special_tokens=_SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     text = "safe unsafe\nS1,S2,S10\n\nUser: hello Agent: Check the messages below. categories conversation assess last"
-    bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8, trainer)
+    bpe.train_from_iterator([text] * 8 + ["unsafe\nS10,S1", "\n\nsafe", "\n\nunsafe\nS2"] * 8 + [*corpus], trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|eot|>", bos_token="<|begin|>")
     fast.chat_template = template or None
     return fast
@@ -79,16 +79,17 @@ def write_checkpoint(
     *,
     seed: int = 0,
     vocab_size: int = 420,
+    corpus: Sequence[str] = (),
     verdict_strength: float = 0.0,
     **options: Any,
 ) -> Path:
     """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
 
-    `config` is its architecture's, `options` what differs. A guard of random weights hardly ever answers a verdict.
-    With a `verdict_strength` (2 is strong) it does: its head favours, after each token of a verdict, the tokens that
-    may follow; its random part still decides between those.
+    `config` is its architecture's, `options` what differs; its tokenizer merges what `corpus` repeats. A guard of
+    random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head favours,
+    after each token of a verdict, the tokens that may follow; its random part still decides between those.
     """
-    fast = tokenizer(template, vocab_size)
+    fast = tokenizer(template, vocab_size, corpus)
     torch.manual_seed(seed)
     tokens = {"eos_token_id": fast.eos_token_id, "bos_token_id": fast.bos_token_id, "pad_token_id": fast.eos_token_id}
     settings = {**SIZES, **tokens, "tie_word_embeddings": False, **options}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verdictree.tree import VerdictTree
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Path = tuple[int, ...]
+Path = tuple[int, ...]  # an index into the verdict tree's `first`, then indices into its `further`
 
 
 class Exploration(msgspec.Struct, frozen=True):
@@ -59,9 +59,8 @@ class NodeLogits:
 class Explored:
     """What was evaluated of one request's verdict tree.
 
-    `blocks[path]` holds the nodes of the tail trie after `path`: an index into the tree's `first`, then indices of
-    labels. A path of the greatest length
-    has node 0 only: whether the verdict ends there.
+    `blocks[path]` holds the nodes of the tail trie after `path`. A path of the greatest length has node 0 only:
+    whether the verdict ends there.
     """
 
     head: NodeLogits
@@ -81,12 +80,12 @@ def unpack(
     label_logits    (batch, nodes, vocabulary)
     log_normalizer  (batch, nodes)
     top_logit       (batch, nodes)
-    expansions      (batch, slots, max_labels) the indices of each expanded path, filled up with len(tree.first); a slot
-                    of nothing else was not used
+    expansions      (batch, slots, max_labels) the indices of each expanded path, filled up with tree.unused; a slot of
+                    nothing else was not used
 
     `nodes` lists the head's, then for each slot the tail's (node 0 alone for paths of `max_labels` labels).
     """
-    unused, slots = len(tree.first), exploration.slots(tree)
+    unused, slots = tree.unused, exploration.slots(tree)
     sizes = [len(tree.tail)] * sum(slots[:-1]) + [1] * sum(slots[-1:])
     starts = np.cumsum([len(tree.head), *sizes])
 

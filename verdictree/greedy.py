@@ -26,8 +26,8 @@ class GreedyPath:
     """The greedy verdict as far as it was followed.
 
     `answer` is the index of the grammar's answer that it is, None where it is none's; `unsafe` says whether that rules
-    so; `closing` that of the closing
-    by which a list ended, None where there is no list or its end was not seen.
+    so; `closing` is the index, among those after the last label, of the closing by which a list ended, None where there
+    is no list or its end was not seen.
     """
 
     answer: int | None
@@ -50,7 +50,8 @@ def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> Greedy
     """Decode greedily: the most likely token of the full vocabulary at each node, as long as it is a verdict's.
 
     The joint estimate multiplies the tokens that spell the word and the labels, no separators; the conditional one
-    is the last token's of the label. Labels that a word names by itself have the word's.
+    is the last token's of the label. Of a label whose end may merge with what follows, only the tokens before count.
+    Labels that a word names by itself have the word's.
     """
     decoder = _Decoder(tree, explored.head)
     asked = [a for a, answer in enumerate(tree.grammar.answers) if role in answer.roles]
@@ -70,37 +71,36 @@ def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> Greedy
 
 def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: float) -> GreedyPath:
     decoder, number, num_labels = _Decoder(tree, explored.head), tree.lists.index(answer), len(tree.labels)
-    trie, paths = tree.head, tree.first[number * num_labels : (number + 1) * num_labels]
-    spelling, begun, start = tree.first_spelling[number], tree.words[answer], number * num_labels
+    start, spelling, trie, begun = number * num_labels, tree.first_spelling[number], tree.head, tree.words[answer]
+    labels = tree.first_in(number)
+    closings: tuple[Tokens, ...] = ()
     steps: list[GreedyStep] = []
     path: tuple[int, ...] = ()
     while True:
-        label = decoder.choose(trie, paths, begun=begun)
-        if label is None:
-            return GreedyPath(answer, False, tuple(steps), complete=False)
-        joint *= decoder.probability(trie, paths[label], spelling)
-        steps.append(GreedyStep(label, joint, decoder.probability(trie, paths[label], len(paths[label]) - 1)))
-        path = (*path, start + label)
+        chosen = decoder.choose(trie, (*labels, *closings), begun)
+        if chosen is None or chosen >= num_labels:
+            closing = None if chosen is None else chosen - num_labels
+            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
+        joint *= decoder.probability(trie, labels[chosen], spelling)
+        steps.append(GreedyStep(chosen, joint, decoder.probability(trie, labels[chosen], len(labels[chosen]) - 1)))
+        path, ending = (*path, start + chosen), tree.ending[chosen]
         block = explored.blocks.get(path)
         if block is None:
             return GreedyPath(answer, False, tuple(steps), complete=False)
-        decoder = _Decoder(tree, block)
-        token = decoder.best(0, {*tree.endings, *tree.continuations})
-        if token is not None and token not in tree.continuations:
-            closing = decoder.choose(tree.tail, tree.closings) if len(block.top_logit) == len(tree.tail) else None
-            if closing is None and all(len(one) == 1 for one in tree.closings):
-                closing = tree.closings.index((token,))
+        decoder, closings = _Decoder(tree, block), tree.closings[ending]
+        if len(block.top_logit) < len(tree.tail):
+            token = decoder.best(0, tree.terminators(ending))
+            closing = closings.index((token,)) if (token,) in closings else None
             return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
-        if token is None or len(block.top_logit) < len(tree.tail):
-            return GreedyPath(answer, False, tuple(steps), complete=False)
-        trie, paths, spelling, begun, start = tree.tail, tree.further, tree.further_spelling, (), 0
+        start, spelling, trie, begun = ending * num_labels, tree.further_spelling[ending], tree.tail, ()
+        labels = tree.further_after(ending)
 
 
 class _Decoder:
     """Token choices at the nodes of one trie."""
 
     def __init__(self, tree: VerdictTree, nodes: NodeLogits) -> None:
-        self._terminators = {*tree.endings, *tree.continuations}
+        self._tree = tree
         self._column = {token: i for i, token in enumerate(tree.vocabulary)}
         self._nodes = nodes
 
@@ -111,15 +111,18 @@ class _Decoder:
         return token if logits[self._column[token]] >= self._nodes.top_logit[node] else None
 
     def choose(self, trie: Trie, paths: Sequence[Tokens], begun: Tokens = ()) -> int | None:
-        """The index of the path that greedy decoding takes from the entry, after the tokens `begun`, or None."""
+        """The index of the path that greedy decoding takes from the entry, after the tokens `begun`, or None.
+
+        Only a path to a label begins other paths; those to labels come first, in the labels' order.
+        """
         taken = begun
         while True:
             onward = {path[len(taken)] for path in paths if path[: len(taken)] == taken and len(path) > len(taken)}
             if not onward:
                 return paths.index(taken)
-            arrived = taken in paths
             node = trie.walk((*taken, 0))[-1]
-            token = self.best(node, onward | self._terminators if arrived else onward)
+            over = self._tree.terminators(self._tree.ending[paths.index(taken)]) if taken in paths else ()
+            token = self.best(node, onward.union(over))
             if token is None:
                 return None
             if token not in onward:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from verdictree.conversation import Role
 from verdictree.exploration import Explored, NodeLogits, Path
 from verdictree.grammar import Ruling
 from verdictree.greedy import GreedyPath, GreedyStep, follow
-from verdictree.tree import VerdictTree
+from verdictree.tree import Tokens, Trie, VerdictTree
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +52,8 @@ class Marginalizer:
     """Computes the estimates of any number of conversations from one compiled tree.
 
     A verdict y names label c where c's tokens stand at a label's place and the next token ends them: the first token
-    of a closing (mostly the end of the turn), or of a further label. The mass of all such answers is
+    of a closing (mostly the end of the turn), or of a further label. Where the label's end may merge with what follows,
+    c's tokens are those before, its stem, and only what may follow that label ends it. The mass of all such answers is
 
         p(c) = Σ_{(c_1 … c_k = c), c not in c_1 … c_{k-1}}  p(c_1 … c_k) · p(closing or next | c_1 … c_k)
 
@@ -60,17 +62,12 @@ class Marginalizer:
     """
 
     def __init__(self, tree: VerdictTree) -> None:
-        column = {token: i for i, token in enumerate(tree.vocabulary)}
+        lists, endings = range(len(tree.lists)), range(len(tree.closings))
         self._tree = tree
         self._words = tree.head.path_matrix(tree.words, tree.vocabulary)
         self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
-        self._first = tree.head.path_matrix(tree.first, tree.vocabulary)
-        self._further = tree.tail.path_matrix(tree.further, tree.vocabulary)
-        self._closings = tree.tail.path_matrix(tree.closings, tree.vocabulary)
-        self._closes_at_once = all(len(path) == 1 for path in tree.closings)
-        self._terminators = [column[token] for token in sorted({*tree.endings, *tree.continuations})]
-        self._end_columns = [column[token] for token in tree.endings]
-        self._longer = _longer_labels(tree.further)
+        self._first = [_Labels.of(tree, tree.head, tree.first_in(i), i * len(tree.labels)) for i in lists]
+        self._after = [_Continuations.of(tree, ending) for ending in endings]
 
     def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
         """The estimates of one conversation whose last message is of this role.
@@ -103,30 +100,70 @@ class Marginalizer:
     def _collect(self, explored: Explored, marginal: Array, asked: npt.NDArray[np.bool_]) -> tuple[float, float]:
         """Add up `marginal` in place; return the mass of complete lists and of paths not followed."""
         num_labels, complete, unexplored = len(self._tree.labels), 0.0, 0.0
-        # A path begins with an index into `first`: `start` is that of its list's first label, 0 further down.
-        first = _reach(explored.head, self._first).reshape(len(self._tree.lists), num_labels)
-        pending: list[tuple[Path, int, Array]] = [
-            ((), number * num_labels, first[number]) for number, answer in enumerate(self._tree.lists) if asked[answer]
+        pending: list[tuple[Path, _Labels, Array]] = [
+            ((), onward, onward.reach(1.0, explored.head))
+            for onward, answer in zip(self._first, self._tree.lists, strict=True)
+            if asked[answer]
         ]
         while pending:
-            path, start, reach = pending.pop()
+            path, onward, reach = pending.pop()
             named = {index % num_labels for index in path}
-            expanded = np.array([(*path, start + label) in explored.blocks for label in range(num_labels)])
-            unexplored += float((reach - self._longer @ reach)[~expanded].clip(min=0.0).sum())
+            expanded = np.array([(*path, onward.start + label) in explored.blocks for label in range(num_labels)])
+            unexplored += float((reach - onward.longer @ reach)[~expanded].clip(min=0.0).sum())
             for label in np.flatnonzero(expanded).tolist():
-                block = explored.blocks[(*path, start + label)]
-                probs = np.exp(block.log_probs[0])
-                ended = float(reach[label] * probs[self._terminators].sum())
+                longer = (*path, onward.start + label)
+                block = explored.blocks[longer]
+                after, probs = self._after[self._tree.ending[label]], np.exp(block.log_probs[0])
+                ended = float(reach[label] * probs[after.terminators].sum())
                 if label not in named:
                     marginal[label] += ended
                 if len(block.log_probs) == len(self._tree.tail) > 1:
-                    complete += float(reach[label] * _reach(block, self._closings).sum())
-                    pending.append(((*path, start + label), 0, reach[label] * _reach(block, self._further)))
+                    complete += float(reach[label] * _reach(block, after.closings).sum())
+                    pending.append((longer, after.further, after.further.reach(reach[label], block)))
                 else:
-                    closed = float(reach[label] * probs[self._end_columns].sum()) if self._closes_at_once else 0.0
+                    closed = float(reach[label] * probs[after.ends].sum())
                     complete += closed
                     unexplored += ended - closed
         return complete, unexplored
+
+
+class _Labels(NamedTuple):
+    """The paths to each label, from the prompt or from the end of another one; `start` is the first one's index."""
+
+    start: int
+    matrix: Array
+    longer: Array
+
+    @classmethod
+    def of(cls, tree: VerdictTree, trie: Trie, paths: Sequence[Tokens], start: int) -> _Labels:
+        return cls(start, trie.path_matrix(paths, tree.vocabulary), _longer_labels(paths))
+
+    def reach(self, before: float, nodes: NodeLogits) -> Array:
+        return before * _reach(nodes, self.matrix)
+
+
+class _Continuations(NamedTuple):
+    """What may follow the labels of one ending.
+
+    `terminators` are the columns of the tokens that end such a label, `ends` of those that close the list at once;
+    none where a closing is longer.
+    """
+
+    further: _Labels
+    closings: Array
+    terminators: list[int]
+    ends: list[int]
+
+    @classmethod
+    def of(cls, tree: VerdictTree, ending: int) -> _Continuations:
+        closings = tree.closings[ending]
+        ends = sorted({path[0] for path in closings}) if all(len(path) == 1 for path in closings) else []
+        return cls(
+            further=_Labels.of(tree, tree.tail, tree.further_after(ending), ending * len(tree.labels)),
+            closings=tree.tail.path_matrix(closings, tree.vocabulary),
+            terminators=[tree.vocabulary.index(token) for token in tree.terminators(ending)],
+            ends=[tree.vocabulary.index(token) for token in ends],
+        )
 
 
 def one_by_one(categories: Sequence[Estimates]) -> Estimates:
@@ -154,7 +191,7 @@ def _reach(nodes: NodeLogits, paths: Array) -> Array:
     return np.asarray(np.exp(nodes.log_probs.reshape(-1) @ paths))
 
 
-def _longer_labels(paths: tuple[tuple[int, ...], ...]) -> Array:
+def _longer_labels(paths: Sequence[Tokens]) -> Array:
     """Which labels go on where another ends (S10 after S1), without those that pass through a third in between."""
 
     def extends(longer: int, shorter: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from verdictree.errors import AmbiguousGrammar
 from verdictree.grammar import Answer, VerdictGrammar
@@ -13,6 +14,23 @@ Tokens = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]
 
 _MAX_TRIPLES = 4096
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What may follow a label, from the end of its stem on: the way to each label's stem, and each closing.
+
+    A label's stem is those of its tokens that are the same whatever follows: where a tokenizer merges `)` with the
+    comma after it, the stem of `Sexual (minor)` ends before the bracket.
+    """
+
+    further: tuple[Tokens, ...]
+    closings: tuple[Tokens, ...]
+
+    @property
+    def terminators(self) -> set[int]:
+        """The tokens of the text that end the label; before the empty closing only the end of the turn does."""
+        return {path[0] for path in (*self.further, *self.closings) if path}
 
 
 @dataclass(frozen=True)
@@ -38,70 +56,80 @@ class Spelling:
 
     def first(self) -> tuple[Tokens, ...]:
         """From the prompt to each label as the first one, list by list."""
-        return tuple(self.tokens(answer, [label]) for answer in self.lists for label in self.labels)
+        return tuple(self._stem(answer, [label]) for answer in self.lists for label in self.labels)
 
-    def further(self) -> tuple[Tokens, ...]:
-        """From the end of a label to each further label."""
-        if not self.lists:
-            return ()
-        return tuple(self._after([self.labels[0]], [self.labels[0], label]) for label in self.labels)
+    def endings(self) -> tuple[Ending, ...]:
+        """The ending of each label."""
+        return tuple(self._ending(label) for label in self.labels) if self.lists else ()
 
-    def closings(self) -> tuple[Tokens, ...]:
-        """From the end of the last label to the end of the answer."""
-        closings: list[Tokens] = []
-        for closing in self.grammar.closings:
-            found = {self._after([label], [label], closing) if closing else () for label in self.labels}
-            if len(found) > 1:
+    def _ending(self, label: str) -> Ending:
+        answer, stem = self.lists[0], self._stem(self.lists[0], [label])
+        further = []
+        for other in self.labels:
+            further.append(self._stem(answer, [label, other])[len(stem) :])
+            if not further[-1]:
                 raise AmbiguousGrammar(
-                    f"expected {closing!r} to have the same tokens after each label, got {sorted(found)}; this "
-                    "tokenizer merges a label's end with what follows: use labels that end alike"
+                    f"expected the tokens of {self.grammar.text(answer, [label, other])!r} "
+                    f"{list(self.tokens(answer, [label, other]))} to show where {other!r} begins after {list(stem)}; "
+                    "this tokenizer merges a whole label with what stands before it: use labels that begin differently"
                 )
-            closings.extend(found)
-        return tuple(closings)
+        closings = (self.tokens(answer, [label], closing)[len(stem) :] for closing in self.grammar.closings)
+        return Ending(tuple(further), tuple(closings))
 
-    def _after(self, before: Sequence[str], labels: Sequence[str], closing: str = "") -> Tokens:
-        answer = self.lists[0]
-        start, whole = self.tokens(answer, before), self.tokens(answer, labels, closing)
-        if whole[: len(start)] != start or len(whole) == len(start):
-            raise AmbiguousGrammar(
-                f"expected the tokens of {self.grammar.text(answer, before)!r} {list(start)} to begin those of "
-                f"{self.grammar.text(answer, labels) + closing!r} {list(whole)}; this tokenizer merges a label's end "
-                "with what follows: use labels that end differently"
+    def _stem(self, answer: Answer, labels: Sequence[str]) -> Tokens:
+        tokens = self.tokens(answer, labels)
+        return tokens[: len(tokens) - self._num_loose[labels[-1]]]
+
+    @cached_property
+    def _num_loose(self) -> dict[str, int]:
+        """How many of each label's last tokens depend on what follows it; `check` proves that no others do."""
+        answer, loose = self.lists[0], {}
+        for label in self.labels:
+            alone = self.tokens(answer, [label])
+            followed = [self.tokens(answer, [label, other]) for other in self.labels]
+            closed = [self.tokens(answer, [label], closing) for closing in self.grammar.closings]
+            shared = itertools.takewhile(
+                lambda column: len(set(column)) == 1, zip(alone, *followed, *closed, strict=False)
             )
-        return whole[len(start) :]
+            loose[label] = len(alone) - sum(1 for _ in shared)
+        return loose
 
 
-def check(
-    spelling: Spelling,
-    words: Sequence[Tokens],
-    first: Sequence[Tokens],
-    further: Sequence[Tokens],
-    closings: Sequence[Tokens],
-) -> None:
-    """Raise AmbiguousGrammar, naming strings and tokens, unless every answer is one path of its own."""
+def check(spelling: Spelling, words: Sequence[Tokens], first: Sequence[Tokens], endings: Sequence[Ending]) -> None:
+    """Raise AmbiguousGrammar, naming strings and tokens, unless every answer is one path of its own.
+
+    `endings` are those of the labels, in their order.
+    """
     listed = [(answer, label) for answer in spelling.lists for label in spelling.labels]
     paths = dict(zip(listed, first, strict=True))
-    onward = dict(zip(spelling.labels if further else (), further, strict=True))
+    onward = dict(zip(spelling.labels if endings else (), endings, strict=True))
     _check_factorization(spelling, paths, onward)
     _check_words(spelling, words, paths)
-    _check_label_ends(onward, {path[0] for path in (*closings, *further)})
+    for ending in dict.fromkeys(endings):
+        _check_label_ends(dict(zip(spelling.labels, ending.further, strict=True)), onward)
+    for answer in spelling.lists:
+        _check_label_ends({label: paths[answer, label] for label in spelling.labels}, onward)
 
 
 def _check_factorization(
-    spelling: Spelling, first: dict[tuple[Answer, str], Tokens], further: dict[str, Tokens]
+    spelling: Spelling, first: dict[tuple[Answer, str], Tokens], endings: dict[str, Ending]
 ) -> None:
+    labels, closings = spelling.labels, spelling.grammar.closings
+    triples = list(itertools.islice(itertools.product(labels, repeat=3), _MAX_TRIPLES))
     for answer in spelling.lists:
-        pairs = itertools.product(spelling.labels, repeat=2)
-        triples = itertools.islice(itertools.product(spelling.labels, repeat=3), _MAX_TRIPLES)
-        for named in itertools.chain(pairs, triples if answer is spelling.lists[0] else ()):
-            expected = first[answer, named[0]] + tuple(itertools.chain(*(further[label] for label in named[1:])))
-            got = spelling.tokens(answer, named)
-            if got != expected:
-                raise AmbiguousGrammar(
-                    f"the tokens of {spelling.grammar.text(answer, named)!r} are {list(got)}, but its labels one by "
-                    f"one give {list(expected)}; this tokenizer spells a label differently beside others: use other "
-                    "labels or another separator"
-                )
+        few = itertools.chain(itertools.product(labels), itertools.product(labels, repeat=2))
+        for named in itertools.chain(few, triples if answer is spelling.lists[0] else ()):
+            begun = first[answer, named[0]]
+            for before, label in itertools.pairwise(named):
+                begun += endings[before].further[labels.index(label)]
+            for closing, last in zip(closings, endings[named[-1]].closings, strict=True):
+                expected, got = begun + last, spelling.tokens(answer, named, closing)
+                if got != expected:
+                    raise AmbiguousGrammar(
+                        f"the tokens of {spelling.grammar.text(answer, named) + closing!r} are {list(got)}, but its "
+                        f"labels one by one give {list(expected)}; this tokenizer spells a label differently beside "
+                        "others: use other labels or another separator"
+                    )
 
 
 def _check_words(spelling: Spelling, words: Sequence[Tokens], first: dict[tuple[Answer, str], Tokens]) -> None:
@@ -121,12 +149,15 @@ def _check_words(spelling: Spelling, words: Sequence[Tokens], first: dict[tuple[
             )
 
 
-def _check_label_ends(further: dict[str, Tokens], terminators: set[int]) -> None:
-    for (a, a_tokens), (b, b_tokens) in itertools.permutations(further.items(), 2):
+def _check_label_ends(paths: dict[str, Tokens], endings: dict[str, Ending]) -> None:
+    for (a, a_tokens), (b, b_tokens) in itertools.permutations(paths.items(), 2):
         if a_tokens == b_tokens:
-            raise AmbiguousGrammar(f"labels {a!r} and {b!r} have the same tokens {list(a_tokens)}; rename one")
+            raise AmbiguousGrammar(
+                f"labels {a!r} and {b!r} have the same tokens {list(a_tokens)}, up to what may merge with the text "
+                "after them; rename one"
+            )
         extends = b_tokens[: len(a_tokens)] == a_tokens
-        if extends and b_tokens[len(a_tokens)] in terminators:
+        if extends and b_tokens[len(a_tokens)] in endings[a].terminators:
             raise AmbiguousGrammar(
                 f"label {b!r} {list(b_tokens)} goes on from label {a!r} {list(a_tokens)} with token "
                 f"{b_tokens[len(a_tokens)]}, which also ends a label; rename one"

@@ -1,12 +1,17 @@
 """The verdict tree: every answer of a grammar as token paths, compiled once with the model's own tokenizer.
 
-After a label the answer either ends or goes on to the next label, and how it goes on does not depend on what was
-named before. So the infinite tree is two small tries: `head` leads from the prompt to the first label, `tail` from
-the end of a label to the next one. A guard's next-token distribution is needed at a trie's inner nodes only.
+After a label the answer either ends or goes on to the next label, and how it goes on depends on nothing but how that
+label ends. So the infinite tree is two small tries: `head` leads from the prompt to the first label, `tail` from the
+end of a label to the next one. A guard's next-token distribution is needed at a trie's inner nodes only.
+
+A label ends where its stem does: the tokens that are the same whatever follows. Mostly those are all its tokens, and
+every label has the same ending. Where a tokenizer merges the end of some labels with what follows, the merged tokens
+stand on the way to what follows, and those labels have an ending of their own.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -79,25 +84,27 @@ class VerdictTree(msgspec.Struct, frozen=True):
     """A grammar compiled for one tokenizer.
 
     `words[a]` are the tokens of answer a up to and including its word. `first[i]` are those from the prompt to the
-    first label of a list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `further[i]`
-    are those from the end of another label to label i, `closings` those from the end of the last label to the end of
-    the turn. `head` is the trie of words and first labels, `tail` that of further labels and closings. `lead_length`,
-    `first_spelling` (one for each list) and `further_spelling` say from which token of such a path on the word or
-    label itself is spelled; what stands before leads in or separates. `vocabulary` lists every token id that a
-    verdict can hold.
+    first label of a list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `ending[i]` is
+    the number of label i's ending. `further[i]` are those from the end of another label to the next: `len(labels)`
+    paths for each ending. `closings[e]` are those from the end of the last label, of ending e, to the end of the turn.
+    `head` is the trie of words and first labels, `tail` that of all further labels and closings. `lead_length`,
+    `first_spelling` (one for each list) and `further_spelling` (one for each ending) say from which token of such a
+    path on the word or label itself is spelled; what stands before leads in or separates. `vocabulary` lists every
+    token id that a verdict can hold.
     """
 
     grammar: VerdictGrammar
     labels: tuple[str, ...]
     words: tuple[Tokens, ...]
     first: tuple[Tokens, ...]
+    ending: tuple[int, ...]
     further: tuple[Tokens, ...]
-    closings: tuple[Tokens, ...]
+    closings: tuple[tuple[Tokens, ...], ...]
     head: Trie
     tail: Trie
     lead_length: int
     first_spelling: tuple[int, ...]
-    further_spelling: int
+    further_spelling: tuple[int, ...]
     end_tokens: Tokens
     vocabulary: Tokens
 
@@ -117,14 +124,23 @@ class VerdictTree(msgspec.Struct, frozen=True):
         return self.words[self.grammar.answers.index(self.grammar.first("unsafe"))]
 
     @property
-    def continuations(self) -> Tokens:
-        """The tokens that begin a further label right after a label has ended."""
-        return tuple(sorted({path[0] for path in self.further}))
+    def unused(self) -> int:
+        """A number that is no index into `first` or `further`."""
+        return max(len(self.first), len(self.further))
 
-    @property
-    def endings(self) -> Tokens:
-        """The tokens that end a list right after a label: the first ones of the closings."""
-        return tuple(sorted({path[0] for path in self.closings}))
+    def first_in(self, number: int) -> tuple[Tokens, ...]:
+        """The paths from the prompt to each label as the first one of this list."""
+        start = number * len(self.labels)
+        return self.first[start : start + len(self.labels)]
+
+    def further_after(self, ending: int) -> tuple[Tokens, ...]:
+        """The paths from this ending to each further label."""
+        start = ending * len(self.labels)
+        return self.further[start : start + len(self.labels)]
+
+    def terminators(self, ending: int) -> Tokens:
+        """The tokens that end a label of this ending: those that begin a further label or a closing."""
+        return tuple(sorted({path[0] for path in (*self.further_after(ending), *self.closings[ending])}))
 
     def verdict_tokens(self, path: Sequence[int]) -> Tokens:
         """The tokens of the answer along `path` (an index into `first`, then some into `further`), not closed."""
@@ -142,12 +158,13 @@ def compile_tree(
     Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
     lets a label's tokens depend on its neighbours, or hides where a label ends.
     """
-    spelling = Spelling(grammar, tuple(labels), encode)
+    spelling = Spelling(grammar, tuple(labels), functools.cache(encode))
     ends = tuple(sorted(set(end_tokens)))
-    first, further = spelling.first(), spelling.further()
-    closings = tuple((*closing, end) for closing in spelling.closings() for end in ends) if first else ()
-    words = spelling.words()
-    check(spelling, words, first, further, closings)
+    words, first, endings = spelling.words(), spelling.first(), spelling.endings()
+    check(spelling, words, first, endings)
+    distinct = tuple(dict.fromkeys(endings))
+    further = tuple(itertools.chain.from_iterable(ending.further for ending in distinct))
+    closings = tuple(tuple((*closing, end) for closing in ending.closings for end in ends) for ending in distinct)
     openings = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
     rows = [first[i : i + len(labels)] for i in range(0, len(first), len(labels))] if first else []
     return VerdictTree(
@@ -155,18 +172,19 @@ def compile_tree(
         labels=tuple(labels),
         words=words,
         first=first,
+        ending=tuple(distinct.index(ending) for ending in endings),
         further=further,
         closings=closings,
         head=_trie([*words, *first]),
-        tail=_trie([*further, *closings]),
+        tail=_trie([*further, *itertools.chain(*closings)]),
         lead_length=_separator_length(words, encode(grammar.lead), 0),
         first_spelling=tuple(
             _separator_length(row, opening, len(encode(grammar.text(answer))))
             for row, opening, answer in zip(rows, openings, spelling.lists, strict=True)
         ),
-        further_spelling=_separator_length(further, encode(grammar.separator) if further else (), 0),
+        further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in distinct),
         end_tokens=ends,
-        vocabulary=tuple(sorted({*ends, *itertools.chain(*words, *first, *further, *closings)})),
+        vocabulary=tuple(sorted({*ends, *itertools.chain(*words, *first, *further, *itertools.chain(*closings))})),
     )
 
 

@@ -17,18 +17,17 @@ from verdictree.release import Prompt
 from verdictree.tree import VerdictTree
 from verdictree_export.attention import KeyValues
 from verdictree_export.prompt_bank import PromptBank
-from verdictree_export.trie_paths import TriePaths
-
-IMPOSSIBLE = -1e9  # log-probability of a path that was not followed; finite, so that sums of it stay ordered
+from verdictree_export.trie_paths import IMPOSSIBLE, TriePaths
 
 
 class CompiledPolicies(nn.Module):
     """The policies of a release as buffers; `key_values[i]` are those of prompt i's prefix, layer by layer.
 
-    `slots_<n>` counts off the paths of n labels that a request can have expanded.
+    `slots_<n>` counts off the paths of n labels that a request can have expanded; `unused` is no path's number.
     """
 
     vocabulary: Tensor
+    unused: Tensor
     log_epsilon: Tensor
 
     def __init__(
@@ -39,10 +38,24 @@ class CompiledPolicies(nn.Module):
         key_values: Sequence[Sequence[KeyValues]],
     ) -> None:
         super().__init__()
-        self.head = TriePaths(tree.head, tree.first, tree.vocabulary)
-        self.tail = TriePaths(tree.tail, tree.further, tree.vocabulary)
+        count, first, further = len(tree.labels), range(len(tree.first)), range(len(tree.further))
+        self.head = TriePaths(
+            trie=tree.head,
+            paths=tree.first,
+            vocabulary=tree.vocabulary,
+            origin=[0 for _ in first],
+            ending=[tree.ending[i % count] for i in first],
+        )
+        self.tail = TriePaths(
+            trie=tree.tail,
+            paths=tree.further,
+            vocabulary=tree.vocabulary,
+            origin=[i // count for i in further],
+            ending=[tree.ending[i % count] for i in further],
+        )
         self.bank = PromptBank(prompts, self.head, key_values)
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
+        self.register_buffer("unused", torch.tensor(tree.unused))
         log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else IMPOSSIBLE / 2
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         slots = exploration.slots(tree)

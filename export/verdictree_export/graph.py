@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from verdictree_export.attention import PackedPass, packed_attention
 from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
 from verdictree_export.blocks import lay_out as lay_out_blocks
-from verdictree_export.compiled_policies import IMPOSSIBLE, CompiledPolicies
+from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.llama4 import real_rotary
-from verdictree_export.trie_paths import Nodes, TriePaths
+from verdictree_export.trie_paths import IMPOSSIBLE, Nodes, TriePaths
 from verdictree_export.trunk import lay_out as lay_out_trunk
 
 
@@ -33,7 +33,8 @@ class Level:
     trie_start  the first key of this trie's nodes
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
-    labels    (paths, length) its labels
+    ending    (paths,) the ending of its last label; 0 for a request
+    indices   (paths, length) the path as `verdictree.exploration.Path` counts it
     slots     the paths' places
     """
 
@@ -43,15 +44,16 @@ class Level:
     trie_start: int
     position: Tensor
     log_prob: Tensor
-    labels: Tensor
+    ending: Tensor
+    indices: Tensor
     slots: Slots
 
 
 class Chosen(NamedTuple):
-    """The paths that are to be expanded: parent's number, last label and log-probability, each (paths,), and place."""
+    """The paths that are to be expanded: parent's number, last index and log-probability, each (paths,), and place."""
 
     parent: Tensor
-    label: Tensor
+    last: Tensor
     log_prob: Tensor
     slots: Slots
 
@@ -77,7 +79,7 @@ class GuardGraph(nn.Module):
         policies, requests = self.policies, prefix_id.shape[0]
         widths, batch = policies.widths, requests * prefix_id.shape[1]
         trunk = level = self._trunk(input_ids, _question_ends(row_ends.long(), prefix_id), prefix_id.long().reshape(-1))
-        # A label's number plus one, zero where a path has ended or none is. Where no answer lists labels, one unused
+        # A path's indices plus one, zero where a path has ended or none is. Where no answer lists labels, one unused
         # slot stands for all: a tensor without elements is no output.
         expansions = [] if widths else [torch.zeros(batch, 1, 1, dtype=torch.long)]
         nodes = [level.nodes]
@@ -85,16 +87,16 @@ class GuardGraph(nn.Module):
         for length, width in enumerate(widths, start=1):
             chosen = self._select(level, before, width)
             if length == 1:
-                any_live = torch.ones_like(chosen.label).sum() > 0
+                any_live = torch.ones_like(chosen.last).sum() > 0
             level = self._expand(level, before, chosen, with_tail=length < len(widths))
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
             nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-            labels = nn.functional.pad(level.labels + 1, (0, len(widths) - length))
-            expansions.append(scatter(labels, cell, cells, 0).reshape(batch, width, -1))
+            indices = nn.functional.pad(level.indices + 1, (0, len(widths) - length))
+            expansions.append(scatter(indices, cell, cells, 0).reshape(batch, width, -1))
             before = policies.tail
-        numbered, unused = torch.cat(expansions, dim=1), policies.head.lengths.shape[0]
-        paths = torch.where(numbered > 0, numbered - 1, unused).int()
+        numbered = torch.cat(expansions, dim=1)
+        paths = torch.where(numbered > 0, numbered - 1, policies.unused).int()
         outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), paths]
         outputs += self._without_paths(trunk, widths)
         caches = [tensor for (layer,) in trunk.packed.layers for tensor in (layer.keys, layer.values)]
@@ -104,11 +106,11 @@ class GuardGraph(nn.Module):
     def _without_paths(self, trunk: Level, widths: list[int]) -> list[Tensor]:
         """The outputs of a batch of which no path is expanded: the trunk's, and nothing in all slots."""
         policies, batch = self.policies, trunk.position.shape[0]
-        unused, size = policies.head.lengths.shape[0], policies.tail.tokens.shape[0]
+        size = policies.tail.tokens.shape[0]
         empty = sum(width * size for width in widths[:-1]) + sum(widths[-1:])
         parts = [torch.cat([part, torch.zeros(batch, empty, *part.shape[2:])], dim=1) for part in trunk.nodes]
         slots = sum(widths) if widths else 1
-        return [*parts, (torch.zeros(batch, slots, max(len(widths), 1), dtype=torch.long) + unused).int()]
+        return [*parts, (torch.zeros(batch, slots, max(len(widths), 1), dtype=torch.long) + policies.unused).int()]
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""
@@ -124,23 +126,24 @@ class GuardGraph(nn.Module):
             trie_start=trunk.trie_start,
             position=trunk.entry_position,
             log_prob=torch.zeros(batch),
-            labels=torch.zeros(batch, 0, dtype=torch.long),
+            ending=torch.zeros(batch, dtype=torch.long),
+            indices=torch.zeros(batch, 0, dtype=torch.long),
             slots=find_slots(torch.arange(batch), 1, batch),
         )
 
     def _select(self, level: Level, trie: TriePaths, width: int) -> Chosen:
         """Of all one-label continuations of `level`, those likely enough, at most `width` a request."""
-        num_labels, before = trie.lengths.shape[0], level.slots
-        scores = level.log_prob.unsqueeze(1) + trie.label_log_probs(level.nodes)
+        num_paths, before = trie.lengths.shape[0], level.slots
+        scores = level.log_prob.unsqueeze(1) + trie.path_log_probs(level.nodes, level.ending)
         dense = scatter(scores, before.cell, before.batch * before.width, IMPOSSIBLE).reshape(before.batch, -1)
         log_prob, continuation = dense.topk(width, dim=1)
         cell = (log_prob >= self.policies.log_epsilon).flatten().nonzero().squeeze(1)
         continuation = continuation.flatten().index_select(0, cell)
-        slot_before = torch.div(continuation, num_labels, rounding_mode="floor")
+        slot_before = torch.div(continuation, num_paths, rounding_mode="floor")
         cell_before = torch.div(cell, width, rounding_mode="floor") * before.width + slot_before
         return Chosen(
             parent=before.number().index_select(0, cell_before),
-            label=continuation - slot_before * num_labels,
+            last=continuation - slot_before * num_paths,
             log_prob=log_prob.flatten().index_select(0, cell),
             slots=find_slots(cell, width, before.batch),
         )
@@ -149,20 +152,20 @@ class GuardGraph(nn.Module):
         """Evaluate the tail trie, or its entry alone, after each chosen path; `trie` is the one that leads to it."""
         head, tail = self.policies.head, self.policies.tail
         size = tail.tokens.shape[0] if with_tail else 1
-        paths = chosen.label.shape[0]
-        on_path = trie.ancestors.index_select(0, chosen.label)
+        paths = chosen.last.shape[0]
+        on_path = trie.ancestors.index_select(0, chosen.last)
         if trie is head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
         shorter = visible_block(level.slots, chosen.parent, on_path)
         before, start = level.visible.index_select(0, chosen.parent), level.trie_start
         visible = torch.cat([before[:, :start], shorter, before[:, start + shorter.shape[1] :]], dim=1)
-        position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.label)
-        entry = trie.last_tokens.index_select(0, chosen.label).unsqueeze(1)
+        position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.last)
+        entry = trie.last_tokens.index_select(0, chosen.last).unsqueeze(1)
         tokens = torch.cat([entry, tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
         positions = position.unsqueeze(1) + tail.depths[:size]
         packed = lay_out_blocks(level.packed, chosen.slots, visible, tail.attention[:size, :size], positions)
         hidden = self._run(tokens.flatten(), positions.flatten(), packed)
-        parent_labels = level.labels.index_select(0, chosen.parent)
+        indices = level.indices.index_select(0, chosen.parent)
         return Level(
             nodes=self._nodes(hidden.reshape(paths, size, int(hidden.shape[-1]))),
             packed=packed,
@@ -170,7 +173,8 @@ class GuardGraph(nn.Module):
             trie_start=visible.shape[1],
             position=position,
             log_prob=chosen.log_prob,
-            labels=torch.cat([parent_labels, chosen.label.unsqueeze(1)], dim=1),
+            ending=trie.ending.index_select(0, chosen.last),
+            indices=torch.cat([indices, chosen.last.unsqueeze(1)], dim=1),
             slots=chosen.slots,
         )
 

@@ -31,14 +31,14 @@ class Branch:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; `head` and `tail` are the two tries of the verdict tree."""
+    """What was found; `head` is the first trie of the verdict tree, `tails` what follows the labels of each ending."""
 
     guard: Checkpoint
     family: GuardFamily
     prompts: tuple[Prompt, ...]
     tree: VerdictTree
     head: tuple[Branch, ...]
-    tail: tuple[Branch, ...]
+    tails: dict[tuple[str, ...], tuple[Branch, ...]]
 
     @property
     def architecture(self) -> str:
@@ -65,14 +65,16 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     words = {word: answer.ruling for word, answer in zip(tree.words, tree.grammar.answers, strict=True)}
     labels = itertools.cycle(tree.labels)
     first = {path: label for path, label in zip(tree.first, labels, strict=False)}
-    further = dict(zip(tree.further, tree.labels, strict=False))
-    closings = {path: "end" for path in tree.closings}
 
     def branches(outcomes: dict[Tokens, str]) -> tuple[Branch, ...]:
         return _branches(outcomes, (), lambda token: str(guard.tokenizer.decode([token])))
 
-    head, tail = branches(words | first), branches(further | closings)
-    return Inspection(guard, family, prompts, tree, head, tail)
+    tails = {}
+    for ending, closings in enumerate(tree.closings):
+        alike = tuple(label for label, its in zip(tree.labels, tree.ending, strict=True) if its == ending)
+        further = dict(zip(tree.further_after(ending), tree.labels, strict=True))
+        tails[alike] = branches(further | dict.fromkeys(closings, "end"))
+    return Inspection(guard, family, prompts, tree, branches(words | first), tails)
 
 
 def _branches(outcomes: dict[Tokens, str], begun: Tokens, decode: Callable[[int], str]) -> tuple[Branch, ...]:

@@ -37,6 +37,10 @@ TOKENIZERS = {
     "digits split": (WordTokenizer(["safe", "uns", "afe", "\n", "S", "1", "0", "2", ","]), ("S1", "S10", "S2")),
     "whole labels": (WordTokenizer(["safe", "unsafe", "\n", "S1", "S10", "S2", ","]), ("S1", "S10", "S2")),
     "merged separator": (WordTokenizer(["safe", "unsafe", "\n", "S", ",", ",S", "1", "10", "2"]), ("S1", "S10", "S2")),
+    "merged ends": (  # `0,` and `2,` are one token: T0 and S102 have an ending of their own
+        WordTokenizer(["safe", "uns", "afe", "\n", "S", "T", "1", "0", "0,", "2", "2,", ","]),
+        ("S1", "S102", "T0", "T1"),
+    ),
     "long names": (WordTokenizer(["safe", "un", "\n", "a", "b", "c", ","]), ("ab", "abc", "ca")),
 }
 
@@ -71,13 +75,21 @@ def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0
     """What the graph would hand over, node by node."""
     blocks = {}
     for length in range(1, max_labels + 1):
-        for path in itertools.product(range(len(tree.first)), *[range(len(tree.labels))] * (length - 1)):
+        named = itertools.product(range(len(tree.labels)), repeat=length)
+        for number, labels in itertools.product(range(len(tree.lists)), named):
+            path = path_of(tree, labels, number)
             tokens = tree.verdict_tokens(path)
             parent_live = length == 1 or path[:-1] in blocks
             if parent_live and sequence_probability(lm, tokens) >= epsilon:
                 size = len(tree.tail) if length < max_labels else 1
                 blocks[path] = _nodes(lm, tree, tree.tail, tokens, size)
     return Explored(_nodes(lm, tree, tree.head, (), len(tree.head)), blocks)
+
+
+def path_of(tree: VerdictTree, labels: Sequence[int], number: int = 0) -> tuple[int, ...]:
+    """The path of list `number` that names these labels in this order."""
+    starts = (number, *(tree.ending[label] for label in labels[:-1]))
+    return tuple(start * len(tree.labels) + label for start, label in zip(starts, labels, strict=True))
 
 
 def sequence_probability(lm: FakeLM, tokens: Sequence[int]) -> float:

@@ -24,6 +24,7 @@ WILDGUARD = ("harmful_request", "response_refusal", "harmful_response")
 MERGES = {
     "characters": [],
     "words": ["safe", "unsafe", "Safe", "Unsafe", "Yes", "No", "yes", "no", '"}', '",', ", ", ",S", "10", "Violent"],
+    "ends": ["2,", "y, ", 'y"', "s\n"],
     "halves": ["un", "sa", "Safety", "Cat", '": "', '"} ', "\nC", "\nH", "rim", " P", "\n\n", "es"],
 }
 
@@ -91,19 +92,20 @@ def test_estimates_equal_the_distribution_over_answers(name, merges, role):
     for ruling, mass in estimates.rulings.items():
         expected = sum(w for (_, _, r), w in zip(answers, weights, strict=True) if r == ruling) / total
         assert mass == pytest.approx(expected, abs=1e-9)
-    if all(len(closing) == 1 for closing in tree.closings):
+    if all(len(closing) == 1 for closing in itertools.chain(*tree.closings)):
         assert estimates.unexplored == pytest.approx(0.0, abs=1e-9)
     assert estimates.off_grammar + estimates.unexplored >= noise / total - 1e-9
     assert estimates.off_grammar <= noise / total + 1e-9
 
 
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("merges", ["words", "ends"])
 @pytest.mark.parametrize("name", families.names())
-def test_greedy_text_is_the_answer(name, role):
+def test_greedy_text_is_the_answer(name, merges, role):
     """The text that is shown must be what the guard would have written, closings included."""
     grammar, labels = families.family(name).grammar, labels_of(families.family(name))
     everything = [text for one in ROLES for text, *_ in enumerate_answers(grammar, labels, one)]
-    tokenizer = WordTokenizer(sorted({*MERGES["words"], *itertools.chain(*everything, grammar.separator)}))
+    tokenizer = WordTokenizer(sorted({*MERGES[merges], *itertools.chain(*everything, grammar.separator)}))
     tree = compile_tree(grammar, labels, tokenizer, [END])
     answers = list(enumerate_answers(grammar, labels, role))
     for text, named, ruling in random.Random(0).sample(answers, min(6, len(answers))):

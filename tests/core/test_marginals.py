@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from operator import eq
 
 import numpy as np
 import pytest
-from core.fake_lm import END, GRAMMAR, NOISE, TOKENIZERS, FakeLM, explore
+from core.fake_lm import END, GRAMMAR, NOISE, TOKENIZERS, FakeLM, explore, path_of
 
 from verdictree.marginals import Marginalizer
 from verdictree.tree import compile_tree
@@ -33,12 +34,18 @@ def enumerate_answers(lm, tokenizer, labels, max_labels):
         for count in range(1, max_labels + 2)
         for named in itertools.product(labels, repeat=count)
     }
+    # A label has ended where the tokens differ that verdicts have which name it, and the same labels before it.
+    stems = {}
+    for tokens, named in verdicts.items():
+        for count in range(1, len(named) + 1):
+            stem = stems.get(named[:count], (*tokens, END))
+            stems[named[:count]] = stem[: len(list(itertools.takewhile(bool, map(eq, stem, (*tokens, END)))))]
     # Each beginning of a verdict, with the labels that were ended by what follows them.
     begun = {}
     for tokens, named in verdicts.items():
-        ended = len(tokenizer(GRAMMAR.unsafe_answer(named[:-1]))) if len(named) > 1 else 0
         for length in range(1, len(tokens) + 1):
-            begun.setdefault(tokens[:length], set()).add(named[:-1] if length > ended else None)
+            ended = sum(len(stems[named[:count]]) < length for count in range(1, len(named) + 1))
+            begun.setdefault(tokens[:length], set()).add(named[:ended])
     safe, unsafe = tuple(tokenizer("safe")), tuple(tokenizer("unsafe"))
     result = Enumerated(dict.fromkeys(labels, 0.0))
 
@@ -61,8 +68,7 @@ def enumerate_answers(lm, tokenizer, labels, max_labels):
             if token == END and sequence in verdicts:
                 account(verdicts[sequence], mass * p)
             elif longer in begun or safe[: len(longer)] == longer:
-                known = {n for n in begun.get(longer, ()) if n is not None}
-                follow(longer, mass * p, max(known, key=len) if known else named)
+                follow(longer, mass * p, max(begun.get(longer, [named]), key=len))
             else:
                 result.off_grammar += mass * p
                 account(named, mass * p)
@@ -121,6 +127,31 @@ def greedy_decode(lm):
         probabilities.append(float(lm.probs(sequence)[token]))
         sequence.append(token)
     return sequence, probabilities
+
+
+@pytest.mark.parametrize("named", [("T0",), ("S102", "T0", "S1"), ("S1", "T0", "T0"), ("T1", "S102")])
+def test_greedy_ends_each_label_by_its_own_terminators(named):
+    """A token that ends one label goes on in another; a merged one ends a label and separates."""
+    tokenizer, labels = TOKENIZERS["merged ends"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    lm = FakeLM(tokenizer.size, 7)
+    lm.script([*tokenizer(GRAMMAR.unsafe_answer(named)), END])
+    greedy = Marginalizer(tree)(explore(lm, tree, MAX_LABELS + 1)).greedy
+    assert greedy.text(tree) == GRAMMAR.unsafe_answer(named) and greedy.complete
+    assert [labels[step.label] for step in greedy.steps] == list(named)
+    for count, step in enumerate(greedy.steps, start=1):
+        *before, last = tree.verdict_tokens(path_of(tree, [labels.index(label) for label in named[:count]]))
+        assert step.conditional == pytest.approx(lm.probs(before)[last])
+
+
+def test_greedy_names_no_label_that_another_ones_terminator_follows():
+    """`2` ends S102, whose last token it is, but not S1."""
+    tokenizer, labels = TOKENIZERS["merged ends"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    lm = FakeLM(tokenizer.size, 7)
+    lm.script([*tokenizer("unsafe\nS12"), END])
+    greedy = Marginalizer(tree)(explore(lm, tree, MAX_LABELS)).greedy
+    assert greedy.unsafe and not greedy.steps and not greedy.complete
 
 
 @pytest.mark.parametrize("named", [("S1",), ("S10", "S2"), ("S2", "S2", "S1"), ("S1", "S10", "S1")])

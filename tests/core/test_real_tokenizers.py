@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiktoken
+from core.fake_lm import path_of
 
 from verdictree import families, policy
 from verdictree.errors import AmbiguousGrammar
@@ -108,8 +109,8 @@ def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer
     tree = compile_tree(grammar, labels, encoding.encode, [END])
     for number, a in enumerate(tree.lists):
         for first, further in itertools.product(range(0, len(labels), 3), range(1, len(labels), 4)):
-            for closing, text in zip(tree.closings, grammar.closings, strict=True):
-                tokens = tree.verdict_tokens((number * len(labels) + first, further)) + closing[:-1]
+            for closing, text in zip(tree.closings[tree.ending[further]], grammar.closings, strict=True):
+                tokens = tree.verdict_tokens(path_of(tree, (first, further), number)) + closing[:-1]
                 whole = grammar.text(grammar.answers[a], [labels[first], labels[further]]) + text
                 assert list(tokens) == encoding.encode(whole)
     for answer, word in zip(grammar.answers, tree.words, strict=True):
@@ -120,16 +121,21 @@ def test_golden_json(encodings):
     """The closing of the JSON is a token of its own, and no separator."""
     encoding = encodings["llama 3"]
     tree = compile_tree(families.family("nemotron").grammar, NEMOTRON_NAMES, encoding.encode, [END])
-    assert spelled(encoding, tree.closings[0]) == ['"}', "END"]
-    assert spelled(encoding, tree.further[NEMOTRON_NAMES.index("Guns and Illegal Weapons")]) == [
-        ",", " Guns", " and", " Illegal", " Weapons",
-    ]  # fmt: skip
-    assert not {*tree.endings} & {*tree.continuations}
+    minor = NEMOTRON_NAMES.index("Sexual (minor)")
+    assert tree.ending == tuple(int(i == minor) for i in range(len(NEMOTRON_NAMES)))
+    assert spelled(encoding, tree.first[minor])[-4:] == ["Sex", "ual", " (", "minor"]
+    assert [spelled(encoding, paths[0]) for paths in tree.closings] == [['"}', "END"], [")", '"}', "END"]]
+    at = NEMOTRON_NAMES.index("Guns and Illegal Weapons")
+    name = [" Guns", " and", " Illegal", " Weapons"]
+    assert [spelled(encoding, tree.further_after(i)[at]) for i in (0, 1)] == [[",", *name], ["),", *name]]
+    assert [spelled(encoding, tree.terminators(i)) for i in (0, 1)] == [[",", '"}'], [")", "),"]]
+    assert (len(tree.head), len(tree.tail)) == (305, 120)
 
 
-def test_labels_that_a_tokenizer_merges_are_refused_with_their_tokens(encodings):
-    """A name that ends in a bracket is one token with the comma after it: its probability would be missed."""
-    with pytest.raises(AmbiguousGrammar, match=r"Sexual \(minor\), Violence' are \[.*\], but its labels one by one"):
-        compile_tree(
-            families.family("nemotron").grammar, ("Violence", "Sexual (minor)"), encodings["llama 3"].encode, [END]
-        )
+@pytest.mark.parametrize("label", ["Violence, Threat", "Sexual (minor), Violence", "Violence."])
+def test_labels_that_cannot_be_told_apart_are_refused_with_their_tokens(encodings, label):
+    """An answer that names one label reads as naming others, or ends before what tells two labels apart."""
+    labels = ("Violence", "Sexual (minor)", label)
+    with pytest.raises(AmbiguousGrammar, match=r"also ends a label|have the same tokens") as error:
+        compile_tree(families.family("nemotron").grammar, labels, encodings["llama 3"].encode, [END])
+    assert repr(label) in str(error.value) and "[" in str(error.value)

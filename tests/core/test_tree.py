@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from core.fake_lm import END, GRAMMAR, TOKENIZERS, WordTokenizer
+from core.fake_lm import END, GRAMMAR, TOKENIZERS, WordTokenizer, path_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,8 @@ def test_every_verdict_is_a_path(name):
     for count in (1, 2, 3):
         for named in itertools.product(range(len(labels)), repeat=count):
             text = GRAMMAR.unsafe_answer([labels[i] for i in named])
-            assert list(tree.verdict_tokens(named)) == tokenizer(text)
+            (closing,) = tree.closings[tree.ending[named[-1]]]
+            assert [*tree.verdict_tokens(path_of(tree, named)), *closing] == [*tokenizer(text), END]
 
 
 def test_golden_tree_of_split_digits():
@@ -34,6 +35,27 @@ def test_golden_tree_of_split_digits():
     assert [word.get(token) for token in tree.head.tokens[1:]] == ["uns", "afe", "\n", "S", "1"]
     assert [word.get(token) for token in tree.tail.tokens[1:]] == [",", "S", "1"]
     assert tree.head.depths == (0, 1, 2, 3, 4, 5)
+
+
+def test_golden_tree_of_merged_ends():
+    """The merged tokens stand in the tail alone; the head knows no ending."""
+    tokenizer, labels = TOKENIZERS["merged ends"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
+    word = {i: w for w, i in tokenizer.ids.items()} | {END: "END"}
+
+    def spelled(paths):
+        return [[word[token] for token in path] for path in paths]
+
+    assert tree.ending == (0, 1, 2, 0)
+    assert spelled(tree.first) == [["uns", "afe", "\n", *stem] for stem in ("S1", "S10", "T", "T1")]
+    assert spelled(tree.further_after(1)) == [["2,", *stem] for stem in ("S1", "S10", "T", "T1")]
+    assert [spelled(paths) for paths in tree.closings] == [[["END"]], [["2", "END"]], [["0", "END"]]]
+    assert [{word[token] for token in tree.terminators(i)} for i in range(3)] == [
+        {",", "END"},
+        {"2,", "2"},
+        {"0,", "0"},
+    ]
+    assert len(tree.tail) == 1 + 3 * len([",", "S", "1", "T"]) + len(["2", "0"])
 
 
 def test_visibility_is_ancestry():
@@ -52,7 +74,8 @@ def test_visibility_is_ancestry():
 @pytest.mark.parametrize(
     ("words", "labels", "grammar", "said"),
     [
-        (["safe", "un", "\n", "S", "1", "1,", ",", "2"], ("S1", "S2"), GRAMMAR, "merges a label's end"),
+        (["safe", "un", "\n", "S", "1", "1,", "2", "2,", ","], ("S1", "S2"), GRAMMAR, "have the same tokens"),
+        (["safe", "un", "\n", "A", "A,A", ","], ("A",), GRAMMAR, "merges a whole label"),
         (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the word with"),
         (["safe", "un", "\n", "A", "B", ","], ("A", "A,B"), GRAMMAR, "also ends a label"),
         (["safe", "\n", "A", ","], ("A",), label_list("safe", "safe", "\n", ","), "cannot be told from"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_guard
 import torch
+from core.fake_lm import path_of
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
@@ -46,6 +47,9 @@ _TURNS = (
 _ONE = "<|begin|>{%% for m in messages %%}%s{%% endfor %%} Is it {{ %s }}?" + _END
 CODES = Policy("codes", "1", (Category("S1", "One"), Category("S2", "Two"), Category("S10", "Ten")))
 NAMED = Policy("names", "1", (Category("A", "Violent"), Category("B", "Violent Acts"), Category("C", "PII")))
+MERGED = Policy(
+    "merged", "1", (Category("A", "Acts (x)"), Category("B", "Violent"), Category("C", "PII")), roles=("user",)
+)
 THREE = tuple(Category(code, code) for code in ("harmful_request", "response_refusal", "harmful_response"))
 LINES = (Policy("request", "1", THREE[:1], roles=("user",)), Policy("response", "1", THREE, roles=("assistant",)))
 ONE_BY_ONE = Policy("rules", "1", (Category("harm", "Harm", "It hurts."), Category("bias", "Bias"), Category("x", "X")))
@@ -91,6 +95,14 @@ CASES = {
             "max_position_embeddings": 1024,
             "rope_scaling": {**ROPE, "original_max_position_embeddings": 64},
         },
+    ),
+    "llama, a name that merges with the comma after it": Case(
+        "nemotron",
+        LlamaConfig,
+        _CHAT,
+        (MERGED,),
+        {"max_position_embeddings": 1024, "corpus": ["(x),"] * 40},
+        max_labels=2,
     ),
     "qwen 2, query, key and value bias": Case("instruct", Qwen2Config, _CHAT, (CODES,), max_labels=2),
     "qwen 3, normalized queries and keys": Case(
@@ -151,8 +163,8 @@ def enumerate_marginals(guard, tree, ids, role, max_labels):
         paths = itertools.chain(*(itertools.product(range(num_labels), repeat=n) for n in range(1, max_labels + 1)))
         for named in paths if role in answers[a].roles else ():
             if named[-1] not in named[:-1]:
-                tokens = tree.verdict_tokens((number * num_labels + named[0], *named[1:]))
-                ends = {*tree.endings, *tree.continuations}
+                tokens = tree.verdict_tokens(path_of(tree, named, number))
+                ends = tree.terminators(tree.ending[named[-1]])
                 marginal[tree.labels[named[-1]]] += sum(reach(guard, ids, [*tokens, end]) for end in ends)
     return marginal
 

@@ -98,7 +98,7 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
         return float(torch.log_softmax(logits, -1)[range(len(answer)), answer].sum().exp())
 
     assert verdict.p_unsafe == pytest.approx(probability(tree.unsafe), abs=1e-4)
-    terminators = [*tree.end_tokens, *tree.continuations]
+    terminators = tree.terminators(0)
     for index, code in enumerate(tree.labels):
         others = [i for i in range(len(tree.labels)) if i != index]
         paths = [(index,)] + [(i, index) for i in others] + [(i, j, index) for i in others for j in others]

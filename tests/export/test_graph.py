@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from core.fake_lm import path_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from verdictree.exploration import Exploration, unpack
@@ -18,8 +19,8 @@ from verdictree_export.graph import GuardGraph
 from verdictree_export.prompt_bank import prefill
 
 GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
-LABELS = ("S1", "S2", "S10")
-WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0", ","]
+WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0,", "0", ",", "T"]
+ONE_ENDING, TWO_ENDINGS = ("S1", "S2", "T1"), ("S1", "S2", "T0")  # `0,` is one token
 END = 20
 PROMPTS = [
     Prompt("p", "user", "", "", "", "", prefix_ids=tuple(range(30, 45)), suffix_ids=(50, 51, 52)),
@@ -52,11 +53,6 @@ def model():
     return LlamaForCausalLM(config).eval()
 
 
-@pytest.fixture(scope="module")
-def tree():
-    return compile_tree(GRAMMAR, LABELS, encode, [END])
-
-
 def run(graph, conversations, prefixes):
     ids = torch.tensor(list(itertools.chain(*conversations)))
     ends = torch.tensor(np.cumsum([len(c) for c in conversations]), dtype=torch.int32)
@@ -81,13 +77,16 @@ def reference(model, tree, prompt, conversation, path):
     return np.array(rows)
 
 
-def test_every_explored_node_equals_a_run_of_its_own(model, tree):
-    """A wrong position, mask or parent in tree attention would change some node's distribution."""
+@pytest.mark.parametrize("labels", [ONE_ENDING, TWO_ENDINGS])
+def test_every_explored_node_equals_a_run_of_its_own(model, labels):
+    """A wrong position, mask, parent or ending in tree attention would change some node's distribution."""
+    tree = compile_tree(GRAMMAR, labels, encode, [END])
     exploration = Exploration(max_labels=3, epsilon=0.0, width=64)
     graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill(model, PROMPTS)))
     conversations, prefixes = [[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [0, 1, 0]
     for row, explored in enumerate(unpack(tree, exploration, *run(graph, conversations, prefixes))):
-        assert len(explored.blocks) == 3 + 9 + 27
+        named = itertools.chain(*(itertools.product(range(3), repeat=count) for count in (1, 2, 3)))
+        assert set(explored.blocks) == {path_of(tree, one) for one in named}
         for path, block in [((), explored.head), *explored.blocks.items()]:
             expected = reference(model, tree, PROMPTS[prefixes[row]], conversations[row], path)
             np.testing.assert_allclose(block.log_probs, expected[: len(block.log_probs)], atol=1e-4)

@@ -9,6 +9,7 @@ from test_policies import ask
 from verdictree import release as releases
 from verdictree import repository
 from verdictree.calibration import Calibrator, Outcome
+from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
@@ -108,6 +109,23 @@ def test_a_family_of_questions(tmp_path):
     )
     for one, other in zip(added, exported, strict=True):
         assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
+
+
+def test_a_name_that_ends_otherwise(tmp_path):
+    """The graph of a release whose labels all go on alike must keep apart those of an added policy that do not."""
+    names = [("A", "Acts"), ("B", "Violent"), ("C", "Acts (x)"), ("D", "PII (x)")]
+    alike, other = (Policy(f"p{n}", "1", tuple(Category(*one) for one in names[:n]), roles=("user",)) for n in (2, 4))
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "c", corpus=["(x),"] * 40, max_position_embeddings=1024))
+    export_release(checkpoint, "nemotron", [alike], tmp_path / "models", exploration=EXPLORATION)
+    added = add_policies(tmp_path / "models", 1, [other])
+    assert (len(releases.load_verified(tmp_path / "models", 1).tree.closings), len(added.tree.closings)) == (1, 2)
+    exported = export_release(checkpoint, "nemotron", [alike, other], tmp_path / "models", exploration=EXPLORATION)
+    assert exported.tree == added.tree
+    guards = [OfflineGuard(tmp_path / "models", number, threads=1) for number in (2, 3)]
+    requests = [Conversation((Message("user", "hello"),), policy=one.name) for one in (alike, other)]
+    for one, same in zip(*(guard.classify(requests) for guard in guards), strict=True):
+        assert numbers(one) == pytest.approx(numbers(same), rel=1e-3)
+        assert one.unexplored == pytest.approx(same.unexplored, rel=1e-3)
 
 
 def test_what_cannot_be_added_is_refused(models, monkeypatch):

@@ -18,6 +18,7 @@ import click
 def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> None:
     """Show CHECKPOINT's family, its prompt split and its verdict tree, without loading its weights."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.tree import Tree
 
     from verdictree import policy
@@ -40,8 +41,11 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
         click.echo(f"{name:<12}{text}")
     console = Console(soft_wrap=True, highlight=False)
     console.print(_grown(Tree(f"answer ({len(found.tree.head)} nodes)"), found.head))
-    if found.tree.further:
-        console.print(_grown(Tree(f"after a label ({len(found.tree.tail)} nodes)"), found.tail))
+    if found.tails:
+        tree = Tree(f"after a label ({len(found.tree.tail)} nodes)")
+        for labels, tail in found.tails.items():
+            _grown(tree if len(found.tails) == 1 else tree.add(escape(f"after {', '.join(labels)}")), tail)
+        console.print(tree)
 
 
 def _grown(node: Any, branches: Iterable[Any]) -> Any:
