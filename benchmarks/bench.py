@@ -4,7 +4,8 @@ Metrics. requests/s and latency percentiles: perf_analyzer's for Triton (sent to
 other systems answered requests over time, and from a request's begin to its end. tokens: computed for one request
 (`cost`). paths: label paths expanded for one request. ceiling: operations in linear layers per second, as a fraction of
 the fastest matrix products in the same arithmetic. MB: resident memory after the run, load generator left out. Figures
-are medians over rounds; each round measures everything once. The last line is one JSON document.
+are medians over rounds; each round measures everything once. Ratios are medians of the ratios within a round. The last
+line is one JSON document.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER
 from verdictree.repository import pinned
 from verdictree_serving.offline import OfflineGuard
 
-_FULL = Plan(rounds=3, seconds=9.0, concurrencies=(1, 4, 16, 32))
+_FULL = Plan(rounds=5, seconds=6.0, concurrencies=(1, 4, 16, 32))
 _QUICK = Plan(rounds=1, seconds=3.0, concurrencies=(1, 8))
 
 

@@ -54,6 +54,7 @@ def compare(
             name: undo.enter_context(Stack(path, options.perf_analyzer)) for name, path in options.repositories.items()
         }
         measured = schedule.measure(options.plan, stacks, programs, workloads, say)
+        ratios = results.ratios(measured, precision, batch)  # before rates that only our stack is put to
         ours, saturation = stack_name(precision), None
         if not options.quick:
             say("Poisson arrivals")
@@ -65,7 +66,7 @@ def compare(
         "ready_s": {name: stack.ready_s for name, stack in stacks.items()},
         "saturation_requests_per_s": saturation,
         "steady": results.steady(found, schedule.poisson(schedule.STEADY)) if saturation else None,
-        "ratios": results.ratios(found, precision, batch),
+        "ratios": ratios,
     }
 
 

@@ -85,7 +85,7 @@ class Cost:
 def of_batch(release: Release, conversation_tokens: int, expansions: npt.NDArray[np.int32]) -> Cost:
     """The cost of one batch: `conversation_tokens` over all that it asks, `expansions` (batch, slots, max_labels)."""
     tree, longest = release.tree, release.exploration.max_labels
-    lengths = (expansions < len(tree.first)).sum(axis=2)
+    lengths = (expansions < tree.unused).sum(axis=2)
     paths, full = int((lengths > 0).sum()), int((lengths == longest).sum())
     block_tokens = (paths - full) * len(tree.tail) + full
     asked = len(expansions) * release.num_questions

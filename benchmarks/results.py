@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,23 +75,39 @@ def figures(measured: Measured, shape: ModelShape, ceilings: Mapping[str, Mappin
     return found
 
 
-def ratios(found: list[Figure], precision: str, batch: int) -> dict[str, float]:
-    """How many times as many requests/s our stack serves as each other system at its best, by mix; and its overhead.
+def ratios(measured: Measured, precision: str, batch: int) -> dict[str, float]:
+    """How many times as many requests/s our stack serves as each other system, by mix; and its overhead.
 
-    Overhead = 1 - requests/s through Triton at saturation / requests/s of the bare session at Triton's batch size.
+    Each system at its best load; a ratio is the median over rounds of the ratio within a round. Overhead = 1 -
+    requests/s through Triton at saturation / requests/s of the bare session at Triton's batch size.
     """
-    ours = stack_name(precision)
-    best: dict[tuple[str, str], float] = {}
-    for figure in found:
-        place = (figure.system, figure.mix)
-        best[place] = max(best.get(place, 0.0), figure.run.requests_per_s)
+    ours, best = stack_name(precision), _best(measured)
     result = {
-        f"{ours} / {system}, {mix}": best[ours, mix] / rate for (system, mix), rate in best.items() if system != ours
+        f"{ours} / {system}, {mix}": _paired(best[ours, mix], rates)
+        for (system, mix), rates in best.items()
+        if system != ours
     }
-    for figure in found:
-        if figure.system == bare_name(precision) and figure.load == at_a_time(batch):
-            result[f"stack overhead, {figure.mix}"] = 1 - best[ours, figure.mix] / figure.run.requests_per_s
+    for key, runs in measured.runs.items():
+        if key.system == bare_name(precision) and key.load == at_a_time(batch):
+            result[f"stack overhead, {key.mix}"] = 1 - _paired(
+                best[ours, key.mix], [run.requests_per_s for run in runs]
+            )
     return result
+
+
+def _best(measured: Measured) -> dict[tuple[str, str], list[float]]:
+    """Requests/s round by round of each system at its best load, by (system, mix)."""
+    best: dict[tuple[str, str], list[float]] = {}
+    for key, runs in measured.runs.items():
+        rates = [run.requests_per_s for run in runs]
+        place = (key.system, key.mix)
+        best[place] = max(best.get(place, [0.0]), rates, key=statistics.median)
+    return best
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios round by round; a system that dropped out has fewer rounds."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=False))
 
 
 def steady(found: list[Figure], load: str) -> dict[str, float]:

@@ -1,12 +1,13 @@
-"""The order of measurements: everything once a round, so that a slow minute of the machine hits all systems alike.
+"""The order of measurements: all systems in turn, load by load, so that a slow minute of the machine hits all alike.
 
-The production mix is measured at all loads, the other one (the worst case) at the heaviest only.
+The production mix is measured at all loads, the other one (the worst case) at the heaviest only. Heaviest loads come
+first, those of different systems beside each other: their runs in one round make the ratios.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,18 +76,26 @@ def measure(
         stack.warm_up(workloads[MIXES[0]], plan.concurrencies[-1])
     for number in range(plan.rounds + 1):
         say(f"round {number} of {plan.rounds}" if number else "warm-up of the programs")
-        for precision, stack in stacks.items() if number else ():
-            for key, run in _stack_runs(plan, precision, stack, workloads):
-                measured.runs[key].append(run)
-        for system, program in list(alive.items()):
+        running: list[tuple[System | None, Iterator[tuple[Key, Run]]]] = [
+            (None, _stack_runs(plan, precision, stack, workloads)) for precision, stack in stacks.items() if number
+        ]
+        for system, program in alive.items():
             seconds = (0.0 if system.brief else plan.seconds) if number else _WARM_UP_SECONDS
+            running.append((system, _program_runs(system, program, seconds, workloads)))
+        while running:
+            whose, runs = running.pop(0)
             try:
-                for key, run in _program_runs(system, program, seconds, workloads):
-                    if number:
-                        measured.runs[key].append(run)
+                key, run = next(runs)
+            except StopIteration:
+                continue
             except ProgramFailed as failure:
-                measured.absent[system.name] = str(failure)
-                del alive[system]
+                assert whose is not None  # ours raises PerfAnalyzerFailed, which ends the benchmark
+                measured.absent[whose.name] = str(failure)
+                del alive[whose]
+                continue
+            running.append((whose, runs))
+            if number:
+                measured.runs[key].append(run)
     return measured
 
 
@@ -108,15 +117,19 @@ def sweep_rates(plan: Plan, name: str, stack: Stack, workload: Workload, measure
 def _stack_runs(
     plan: Plan, precision: str, stack: Stack, workloads: Mapping[str, Workload]
 ) -> Iterator[tuple[Key, Run]]:
-    for mix, workload in workloads.items():
-        for concurrency in plan.concurrencies if mix == MIXES[0] else plan.concurrencies[-1:]:
-            key = Key(stack_name(precision), mix, f"concurrency {concurrency}")
-            yield key, stack.run(workload, Load(concurrency=concurrency), plan.seconds)
+    for mix, concurrency in _heaviest_first(plan.concurrencies, workloads):
+        key = Key(stack_name(precision), mix, f"concurrency {concurrency}")
+        yield key, stack.run(workloads[mix], Load(concurrency=concurrency), plan.seconds)
 
 
 def _program_runs(
     system: System, program: Program, seconds: float, workloads: Mapping[str, Workload]
 ) -> Iterator[tuple[Key, Run]]:
-    for mix in workloads if not system.brief else MIXES[:1]:
-        for size in system.sizes if mix == MIXES[0] else system.sizes[-1:]:
-            yield Key(system.name, mix, at_a_time(size)), program.run(mix, size, seconds)
+    for mix, size in _heaviest_first(system.sizes, MIXES[:1] if system.brief else workloads):
+        yield Key(system.name, mix, at_a_time(size)), program.run(mix, size, seconds)
+
+
+def _heaviest_first(sizes: Sequence[int], mixes: Iterable[str]) -> Iterator[tuple[str, int]]:
+    for mix in reversed(list(mixes)):
+        for size in reversed(sizes) if mix == MIXES[0] else sizes[-1:]:
+            yield mix, size

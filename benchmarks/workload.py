@@ -15,6 +15,8 @@ from verdictree_serving.offline import OfflineGuard
 
 _CONVERSATIONS = Path(__file__).with_name("conversations")
 _SAFE_PER_UNSAFE = 19  # 95 to 5
+# Distinct conversations must outlast a measurement, or a prefix cache finds whole prompts in it.
+_OPENINGS = ("", "Hello. ", "Listen. ", "One question. ", "Please help. ")
 
 MIXES = ("production", "unsafe")
 
@@ -47,7 +49,8 @@ class Workload:
 def load(mix: str, guard: OfflineGuard) -> Workload:
     """The mix "production" (safe conversations, every twentieth an unsafe one) or "unsafe" (all unsafe)."""
     safe, unsafe = (_lines(name) for name in ("safe", "unsafe"))
-    bodies, num_unsafe = (unsafe, len(unsafe)) if mix == "unsafe" else _mixed(safe, unsafe)
+    opened = [_opened(body, opening) for opening in _OPENINGS for body in unsafe]
+    bodies, num_unsafe = (opened, len(opened)) if mix == "unsafe" else _mixed(safe, unsafe)
     return Workload(mix, num_unsafe, bodies, [guard.tokenize(parse(body.encode())) for body in bodies])
 
 
@@ -57,6 +60,12 @@ def _mixed(safe: list[str], unsafe: list[str]) -> tuple[list[str], int]:
     for start in range(0, len(safe), _SAFE_PER_UNSAFE):
         bodies += [*safe[start : start + _SAFE_PER_UNSAFE], next(chosen)]
     return bodies, len(bodies) - len(safe)
+
+
+def _opened(body: str, opening: str) -> str:
+    request = json.loads(body)
+    request["messages"][0]["content"] = opening + request["messages"][0]["content"]
+    return json.dumps(request)
 
 
 def _lines(name: str) -> list[str]:

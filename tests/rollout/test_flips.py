@@ -38,8 +38,9 @@ def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkey
     assert {one[3] for one in load.results} == {1, 2}
     assert len(flips) == 2 * NUM_CYCLES
     # A window catches long requests rather than short ones, and the machine has slow minutes: the steady latency is
-    # taken through windows of the same lengths, in the pause before each flip.
-    before = [(begin - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2) for begin, end in flips]
+    # taken through windows of the same lengths, several in the pause before each flip.
+    shifts = np.linspace(0.2, 0.8, 6) * PAUSE_SECONDS
+    before = [(begin - shift, end - shift) for begin, end in flips for shift in shifts]
     steady, flipping = (np.percentile(load.milliseconds(windows), 99) for windows in (before, flips))
     lengths = [1000 * (end - begin) for begin, end in flips]
     print(f"flips take {np.median(lengths):.0f} ms, at most {max(lengths):.0f}")
