@@ -13,8 +13,8 @@ from benchmarks.results import Figure
 from verdictree_evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, STYLE
 
 _OURS = (BLUE, "#7fa9d6")
-_OTHERS = (ORANGE, GREEN, GREY, "#8a5aa8", "#b04a4a")
-_MARKERS = "osD^vP*"
+_OTHERS = (ORANGE, GREEN, GREY, "#8a5aa8", "#b04a4a", "#3a3a3a")
+_MARKERS = "osD^vP*X"
 
 
 def latency_against_throughput(figures: Sequence[Figure], mix: str, title: str, path: Path) -> None:
@@ -22,7 +22,7 @@ def latency_against_throughput(figures: Sequence[Figure], mix: str, title: str, 
     systems = list(dict.fromkeys(figure.system for figure in figures if figure.mix == mix))
     ours, others, markers = iter(_OURS), cycle(_OTHERS), cycle(_MARKERS)
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(7.5, 4.2), layout="constrained", dpi=160)
+        canvas = Canvas(figsize=(8.5, 4.2), layout="constrained", dpi=160)
         axes = canvas.subplots()
         for system in systems:
             colour = next(ours if system.startswith("Verdictree") else others, GREY)
@@ -32,7 +32,7 @@ def latency_against_throughput(figures: Sequence[Figure], mix: str, title: str, 
             _line(axes, closed, label=system, **style)
             _line(axes, [figure for figure in points if figure not in closed], linestyle=":", alpha=0.7, **style)
         axes.set(xscale="log", yscale="log", xlabel="requests/s", ylabel="median latency, ms", title=title)
-        axes.legend(loc="upper right", fontsize=8)
+        canvas.legend(loc="outside right center", fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path)
 

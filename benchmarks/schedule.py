@@ -6,6 +6,7 @@ first, those of different systems beside each other: their runs in one round mak
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ def measure(
 def sweep_rates(plan: Plan, name: str, stack: Stack, workload: Workload, measured: Measured) -> float:
     """Poisson arrivals up to saturation; return the saturation rate: the best of the closed-loop measurements."""
     saturation = max(
-        sorted(run.requests_per_s for run in runs)[len(runs) // 2]
+        statistics.median(run.requests_per_s for run in runs)
         for key, runs in measured.runs.items()
         if key.system == name and key.mix == workload.mix
     )
