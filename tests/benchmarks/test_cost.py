@@ -18,7 +18,7 @@ SHAPE = cost.model_shape(
 
 def release(head: int, tail: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
     return SimpleNamespace(
-        tree=SimpleNamespace(first=((7,), (8,), (9,)), head=[None] * head, tail=[None] * tail),
+        tree=SimpleNamespace(unused=3, head=[None] * head, tail=[None] * tail),
         num_questions=1,
         exploration=SimpleNamespace(max_labels=2),
         prompts=[SimpleNamespace(suffix_ids=(0,) * length) for length in suffixes],
