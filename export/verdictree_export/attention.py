@@ -70,6 +70,7 @@ class PackedPass:
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
     _windows: dict[int, Tensor] = field(default_factory=dict)
+    _widths: list[int] = field(default_factory=list)
 
     def attend(
         self,
@@ -98,7 +99,9 @@ class PackedPass:
             scores = torch.tanh(scores / softcap) * softcap
         weights = torch.softmax(scores + self._bias(window), dim=-1, dtype=torch.float32)
         weights = weights.to(queries.dtype).reshape(*stacked, width)
-        parts = _split(weights, [segment.keys.shape[2] for segment in segments])
+        if not self._widths:  # those of all layers, so they are computed once
+            self._widths = [segment.keys.shape[2] for segment in segments]
+        parts = _split(weights, self._widths)
         products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
         mixed = functools.reduce(torch.add, products)
         cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)
@@ -121,7 +124,7 @@ class PackedPass:
 
 def _rows(packed: Tensor, cells: Tensor) -> Tensor:
     heads, size = int(packed.shape[1]), int(packed.shape[3])
-    grid = packed.reshape(heads, packed.shape[2], size).index_select(1, cells.flatten())
+    grid = packed.index_select(2, cells.flatten())
     return grid.reshape(heads, cells.shape[0], cells.shape[1], size).transpose(0, 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -33,12 +34,13 @@ def use_shared_weights_directly(model: onnx.ModelProto) -> int:
     return len(aliases)
 
 
-def make_projection_shapes_explicit(model: onnx.ModelProto) -> int:
-    """Write out the one dimension that reshapes beside a projection leave to be inferred; return how many were.
+def make_projection_shapes_constant(model: onnx.ModelProto) -> int:
+    """Write out the shapes of reshapes beside a projection; return how many were.
 
-    Modelling code splits projected states with `view(…, -1, head_size)` and joins them with `reshape(…, -1)`. A
-    runtime infers -1 from the number of elements, which fails for zero tokens: a level at which no path is live.
-    The weights that feed or follow the reshape say the number. Nothing else about the graph changes.
+    Modelling code splits projected states with `view(*leading, -1, head_size)` and joins them with
+    `reshape(*leading, -1)`, the leading sizes being those of what is reshaped. A runtime infers -1 from the number of
+    elements, which fails for zero tokens: a level at which no path is live. The weights that feed or follow the
+    reshape say the number. A leading size becomes 0, "as in the input", so nothing is left to compute in any layer.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
@@ -50,14 +52,13 @@ def make_projection_shapes_explicit(model: onnx.ModelProto) -> int:
         width = _projection_width(node, tensors, producers, consumers)
         if shape is None or shape.op_type != "Concat" or width is None:
             continue
-        inferred = [i for i, name in enumerate(shape.input) if constants.get(name) == [-1]]
-        if not inferred:
+        sizes = list(itertools.chain.from_iterable(constants.get(name, [0]) for name in shape.input))
+        if sizes.count(-1) != 1 or 0 in sizes[sizes.index(-1) :]:
             continue
-        known = [constants[name] for name in shape.input if name in constants]
-        size = -width // math.prod(value for values in known for value in values)
-        name = f"{node.name}/explicit"
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([size], dtype=np.int64), name))
-        shape.input[inferred[0]] = name
+        sizes[sizes.index(-1)] = width // -math.prod(sizes[sizes.index(-1) :])
+        del node.attribute[:]  # a zero copies
+        node.input[1] = f"{node.name}/shape"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes, dtype=np.int64), node.input[1]))
         count += 1
     return count
 

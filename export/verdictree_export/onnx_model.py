@@ -29,7 +29,7 @@ from verdictree_export.graph_passes import (
     branch,
     drop_unused,
     keep_zero_sizes,
-    make_projection_shapes_explicit,
+    make_projection_shapes_constant,
     optimize,
     use_shared_weights_directly,
 )
@@ -56,7 +56,7 @@ def write(graph: GuardGraph, folder: Path) -> Path:
             export(_Traced(graph), _GuardOnnxConfig(graph), traced, opset=OPSET, disable_dynamic_axes_fix=True)
         model = onnx.load(traced, load_external_data=False)
         use_shared_weights_directly(model)
-        make_projection_shapes_explicit(model)
+        make_projection_shapes_constant(model)
         keep_zero_sizes(model)
         drop_unused(model)
         if graph.dtype == torch.float32:
