@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ def compare(
         ours, saturation = stack_name(precision), None
         if not options.quick:
             say("Poisson arrivals")
-            saturation = schedule.sweep_rates(options.plan, ours, stacks[precision], workloads["production"], measured)
+            workload = workloads["production"]
+            saturation = statistics.median(results.best_rates(measured)[ours, workload.mix])
+            schedule.sweep_rates(options.plan, ours, stacks[precision], workload, saturation, measured)
     found = figures(measured)
     return found, {
         "versions": {program.name: program.version for program in programs.values()},

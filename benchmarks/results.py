@@ -81,7 +81,7 @@ def ratios(measured: Measured, precision: str, batch: int) -> dict[str, float]:
     Each system at its best load; a ratio is the median over rounds of the ratio within a round. Overhead = 1 -
     requests/s through Triton at saturation / requests/s of the bare session at Triton's batch size.
     """
-    ours, best = stack_name(precision), _best(measured)
+    ours, best = stack_name(precision), best_rates(measured)
     result = {
         f"{ours} / {system}, {mix}": _paired(best[ours, mix], rates)
         for (system, mix), rates in best.items()
@@ -89,20 +89,21 @@ def ratios(measured: Measured, precision: str, batch: int) -> dict[str, float]:
     }
     for key, runs in measured.runs.items():
         if key.system == bare_name(precision) and key.load == at_a_time(batch):
-            result[f"stack overhead, {key.mix}"] = 1 - _paired(
-                best[ours, key.mix], [run.requests_per_s for run in runs]
-            )
+            result[f"stack overhead, {key.mix}"] = 1 - _paired(best[ours, key.mix], _rates(runs))
     return result
 
 
-def _best(measured: Measured) -> dict[tuple[str, str], list[float]]:
+def best_rates(measured: Measured) -> dict[tuple[str, str], list[float]]:
     """Requests/s round by round of each system at its best load, by (system, mix)."""
     best: dict[tuple[str, str], list[float]] = {}
     for key, runs in measured.runs.items():
-        rates = [run.requests_per_s for run in runs]
         place = (key.system, key.mix)
-        best[place] = max(best.get(place, [0.0]), rates, key=statistics.median)
+        best[place] = max(best.get(place, [0.0]), _rates(runs), key=statistics.median)
     return best
+
+
+def _rates(runs: Sequence[Run]) -> list[float]:
+    return [run.requests_per_s for run in runs]
 
 
 def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:

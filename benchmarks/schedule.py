@@ -6,7 +6,7 @@ first, those of different systems beside each other: their runs in one round mak
 
 from __future__ import annotations
 
-import statistics
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,47 +72,29 @@ def measure(
 ) -> Measured:
     """All rounds; `stacks` by precision, the main one first. A program that fails on the way is left out from then."""
     measured = Measured()
-    alive = dict(programs)
     for stack in stacks.values():
         stack.warm_up(workloads[MIXES[0]], plan.concurrencies[-1])
     for number in range(plan.rounds + 1):
         say(f"round {number} of {plan.rounds}" if number else "warm-up of the programs")
-        running: list[tuple[System | None, Iterator[tuple[Key, Run]]]] = [
-            (None, _stack_runs(plan, precision, stack, workloads)) for precision, stack in stacks.items() if number
-        ]
-        for system, program in alive.items():
-            seconds = (0.0 if system.brief else plan.seconds) if number else _WARM_UP_SECONDS
-            running.append((system, _program_runs(system, program, seconds, workloads)))
-        while running:
-            whose, runs = running.pop(0)
-            try:
-                key, run = next(runs)
-            except StopIteration:
-                continue
-            except ProgramFailed as failure:
-                assert whose is not None  # ours raises PerfAnalyzerFailed, which ends the benchmark
-                measured.absent[whose.name] = str(failure)
-                del alive[whose]
-                continue
-            running.append((whose, runs))
-            if number:
+        runs = [_stack_runs(plan, precision, stack, workloads) for precision, stack in stacks.items() if number]
+        for system, program in programs.items():
+            if system.name not in measured.absent:
+                seconds = (0.0 if system.brief else plan.seconds) if number else _WARM_UP_SECONDS
+                runs.append(_program_runs(system, program, seconds, workloads, measured.absent))
+        for one in itertools.chain.from_iterable(itertools.zip_longest(*runs)):
+            if one and number:
+                key, run = one
                 measured.runs[key].append(run)
     return measured
 
 
-def sweep_rates(plan: Plan, name: str, stack: Stack, workload: Workload, measured: Measured) -> float:
-    """Poisson arrivals up to saturation; return the saturation rate: the best of the closed-loop measurements."""
-    saturation = max(
-        statistics.median(run.requests_per_s for run in runs)
-        for key, runs in measured.runs.items()
-        if key.system == name and key.mix == workload.mix
-    )
+def sweep_rates(plan: Plan, name: str, stack: Stack, workload: Workload, saturation: float, measured: Measured) -> None:
+    """Poisson arrivals up to the saturation rate."""
     for share in RATES:
         rate = share * saturation
         for _ in range(plan.rounds if share == STEADY else 1):
             run = stack.run(workload, Load(rate=rate), 2 * plan.seconds)
             measured.runs[Key(name, workload.mix, poisson(share))].append(run)
-    return saturation
 
 
 def _stack_runs(
@@ -124,10 +106,14 @@ def _stack_runs(
 
 
 def _program_runs(
-    system: System, program: Program, seconds: float, workloads: Mapping[str, Workload]
+    system: System, program: Program, seconds: float, workloads: Mapping[str, Workload], absent: dict[str, str]
 ) -> Iterator[tuple[Key, Run]]:
-    for mix, size in _heaviest_first(system.sizes, MIXES[:1] if system.brief else workloads):
-        yield Key(system.name, mix, at_a_time(size)), program.run(mix, size, seconds)
+    """The runs of one round; where the program fails they end, and `absent` says why."""
+    try:
+        for mix, size in _heaviest_first(system.sizes, MIXES[:1] if system.brief else workloads):
+            yield Key(system.name, mix, at_a_time(size)), program.run(mix, size, seconds)
+    except ProgramFailed as failure:
+        absent[system.name] = str(failure)
 
 
 def _heaviest_first(sizes: Sequence[int], mixes: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Mapping
@@ -49,8 +50,7 @@ class Workload:
 def load(mix: str, guard: OfflineGuard) -> Workload:
     """The mix "production" (safe conversations, every twentieth an unsafe one) or "unsafe" (all unsafe)."""
     safe, unsafe = (_lines(name) for name in ("safe", "unsafe"))
-    opened = [_opened(body, opening) for opening in _OPENINGS for body in unsafe]
-    bodies, num_unsafe = (opened, len(opened)) if mix == "unsafe" else _mixed(safe, unsafe)
+    bodies, num_unsafe = _opened(unsafe) if mix == "unsafe" else _mixed(safe, unsafe)
     return Workload(mix, num_unsafe, bodies, [guard.tokenize(parse(body.encode())) for body in bodies])
 
 
@@ -62,10 +62,13 @@ def _mixed(safe: list[str], unsafe: list[str]) -> tuple[list[str], int]:
     return bodies, len(bodies) - len(safe)
 
 
-def _opened(body: str, opening: str) -> str:
-    request = json.loads(body)
-    request["messages"][0]["content"] = opening + request["messages"][0]["content"]
-    return json.dumps(request)
+def _opened(unsafe: list[str]) -> tuple[list[str], int]:
+    bodies: list[str] = []
+    for opening, body in itertools.product(_OPENINGS, unsafe):
+        request = json.loads(body)
+        request["messages"][0]["content"] = opening + request["messages"][0]["content"]
+        bodies.append(json.dumps(request))
+    return bodies, len(bodies)
 
 
 def _lines(name: str) -> list[str]:

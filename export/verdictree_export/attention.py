@@ -70,7 +70,6 @@ class PackedPass:
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
     _windows: dict[int, Tensor] = field(default_factory=dict)
-    _widths: list[int] = field(default_factory=list)
 
     def attend(
         self,
@@ -99,9 +98,8 @@ class PackedPass:
             scores = torch.tanh(scores / softcap) * softcap
         weights = torch.softmax(scores + self._bias(window), dim=-1, dtype=torch.float32)
         weights = weights.to(queries.dtype).reshape(*stacked, width)
-        if not self._widths:  # those of all layers, so they are computed once
-            self._widths = [segment.keys.shape[2] for segment in segments]
-        parts = _split(weights, self._widths)
+        # Every layer's segments are as wide as the first one's, whose sizes a runtime computes only once.
+        parts = _split(weights, [segment.keys.shape[2] for segment in self.layers[0]])
         products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
         mixed = functools.reduce(torch.add, products)
         cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)

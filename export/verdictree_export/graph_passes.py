@@ -53,9 +53,12 @@ def make_projection_shapes_constant(model: onnx.ModelProto) -> int:
         if shape is None or shape.op_type != "Concat" or width is None:
             continue
         sizes = list(itertools.chain.from_iterable(constants.get(name, [0]) for name in shape.input))
-        if sizes.count(-1) != 1 or 0 in sizes[sizes.index(-1) :]:
+        if sizes.count(-1) != 1:
             continue
-        sizes[sizes.index(-1)] = width // -math.prod(sizes[sizes.index(-1) :])
+        inferred = sizes.index(-1)
+        if 0 in sizes[inferred:]:  # a size that is no leading one
+            continue
+        sizes[inferred] = width // math.prod(sizes[inferred + 1 :])
         del node.attribute[:]  # a zero copies
         node.input[1] = f"{node.name}/shape"
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes, dtype=np.int64), node.input[1]))
