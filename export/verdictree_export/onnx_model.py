@@ -33,6 +33,7 @@ from verdictree_export.graph_passes import (
     optimize,
     use_shared_weights_directly,
 )
+from verdictree_export.rotary import fuse_rotary
 
 OPSET = 18
 POLICIES = "policies."  # how the names of their tensors in the graph begin
@@ -58,6 +59,7 @@ def write(graph: GuardGraph, folder: Path) -> Path:
         use_shared_weights_directly(model)
         make_projection_shapes_constant(model)
         keep_zero_sizes(model)
+        fuse_rotary(model)
         drop_unused(model)
         if graph.dtype == torch.float32:
             onnx.save(model, traced)
