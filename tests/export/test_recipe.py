@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 # The recipe is a folder of scripts, not an installed package: they import one another as neighbours.
 sys.path.insert(0, str(Path(__file__).parents[2] / "export" / "recipes" / "embedded_guard"))
 
+from adapt import in_rounds
 from composing import Composer
 from data import multilabel_rows
 from packing import EncodedRow, answer_loss, attend_packed, pack
@@ -268,3 +269,11 @@ def test_rows_survive_writing_and_wrong_ones_are_named(tmp_path: Path) -> None:
     write_rows([written_row(0, "mine", "S4")], path)
     with pytest.raises(click.ClickException, match=r"rows\.jsonl:1: expected labels .* got S4; correct the line"):
         read_rows([path], CODES)
+
+
+def test_adapting_sees_every_row_before_any_comes_again() -> None:
+    rows = [written_row(number, "own") for number in range(5)]
+    drawn = in_rounds(rows, 12, seed=0)
+    assert {row.id for row in drawn[:5]} == {row.id for row in drawn[5:10]} == {row.id for row in rows}
+    assert len(drawn) == 12
+    assert drawn == in_rounds(rows, 12, seed=0) != in_rounds(rows, 12, seed=1)

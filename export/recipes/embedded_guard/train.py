@@ -71,19 +71,19 @@ def main(
     training = LoraTraining(guard.model, encode.prefix, [encode(row) for row in drawn], settings, stop_after)
     if adapter is not None:
         training.begin_with(adapter)
-    output.mkdir(parents=True, exist_ok=True)
-    state = output / "state.pt"
+    run(training, [encode(row) for row in held_out], output)
+
+
+def run(training: LoraTraining, held_out: Sequence[EncodedRow], folder: Path) -> None:
+    """Train to the last step and write the adapter, its state and its log into `folder`; go on from a state there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "state.pt"
     if state.is_file():
         try:
             training.restore(state)
         except ValueError as exc:
             raise click.ClickException(f"{state}: {exc}; remove it or give the same options") from exc
         click.echo(f"going on after step {training.step}")
-    _run(training, [encode(row) for row in held_out], state, output / "log.jsonl")
-    training.save_adapter(output)
-
-
-def _run(training: LoraTraining, held_out: Sequence[EncodedRow], state: Path, log: Path) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     losses = (TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[validation]}"))
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), *losses) as progress:
@@ -95,14 +95,15 @@ def _run(training: LoraTraining, held_out: Sequence[EncodedRow], state: Path, lo
             seconds = time.perf_counter() - start
             figures = {"step": training.step, "loss": round(loss, 4), "seconds": round(seconds, 2)}
             last = training.step == training.last_step
-            if training.step % _STEPS_PER_VALIDATION == 0 or last:
+            if held_out and (training.step % _STEPS_PER_VALIDATION == 0 or last):
                 figures["validation_loss"] = round(training.mean_loss(held_out), 4)
                 progress.update(task, validation=f"validation {figures['validation_loss']:.3f}")
-            with log.open("a", encoding="utf-8") as lines:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(figures) + "\n")
             progress.update(task, advance=1, rate=f"{seconds:.1f} s/step", loss=f"loss {loss:.3f}")
             if training.step % _STEPS_PER_STATE == 0 or last:
                 training.save_state(state)
+    training.save_adapter(folder)
 
 
 if __name__ == "__main__":
