@@ -29,7 +29,7 @@ from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER
 from verdictree.repository import pinned
 from verdictree_serving.offline import OfflineGuard
 
-_FULL = Plan(rounds=4, seconds=6.0, concurrencies=(1, 4, 16, 32))
+_FULL = Plan(rounds=3, seconds=6.0, concurrencies=(1, 4, 16, 32))
 _QUICK = Plan(rounds=1, seconds=3.0, concurrencies=(1, 8))
 
 

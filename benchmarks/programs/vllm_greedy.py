@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 MAX_NEW_TOKENS, TOP_LOG_PROBS, MAX_CONCURRENCY = 8, 20, 32
+# The least that its attention takes. It caches whole blocks of a prefix only, by default of 128 tokens.
+BLOCK_TOKENS = 32
 
 
 class Engine:
@@ -36,6 +38,7 @@ class Engine:
             checkpoint,
             dtype="bfloat16",
             enable_prefix_caching=True,
+            block_size=BLOCK_TOKENS,
             max_model_len=2048,
             max_num_seqs=MAX_CONCURRENCY,
             max_logprobs=TOP_LOG_PROBS,
