@@ -19,6 +19,7 @@ from training import LoraTraining, Settings
 
 from verdictree import families
 from verdictree import policy as policies
+from verdictree.errors import InvalidPolicy
 from verdictree_evaluation.formats import Row
 from verdictree_export import checkpoint
 
@@ -30,17 +31,20 @@ _WARM_UP, _COOL_DOWN = 5, 10  # steps
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
 @click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The adapter's folder.")
-@click.option("--steps", default=50, show_default=True)
-@click.option("--rows-per-step", default=16, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--rows-per-step", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--learning-rate", default=3e-4, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the rows' order.")
 def main(rows: tuple[Path, ...], policy: Path, output: Path, **options: float) -> None:
     """Train on all ROWS, in any format that `verdictree evaluate` reads; none is held out."""
-    asked = policies.load(policy)
     settings = Settings(**options, warmup_steps=_WARM_UP, cooldown_steps=_COOL_DOWN)  # type: ignore[arg-type]
+    try:
+        asked = policies.load(policy)
+    except InvalidPolicy as exc:
+        raise click.ClickException(str(exc)) from exc
+    drawn = in_rounds(read_rows(rows, asked.codes), settings.steps * settings.rows_per_step, settings.seed)
     guard = checkpoint.load(checkpoint.EMBEDDED)
     encode = GuardEncoder(guard, families.family("instruct"), asked)
-    drawn = in_rounds(read_rows(rows, asked.codes), settings.steps * settings.rows_per_step, settings.seed)
     training = LoraTraining(guard.model, encode.prefix, [encode(row) for row in drawn], settings)
     training.begin_with(_ADAPTER)
     run(training, (), output)
