@@ -27,13 +27,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from verdictree_export import contrib
 from verdictree_export.activations import Activations, Feed, calibrate
 from verdictree_export.graph_index import GraphIndex, layer_name
 from verdictree_export.rotation import rotate
 from verdictree_export.rounding import LEVELS, channel_scales, round_to_nearest, round_with_compensation
 from verdictree_export.smoothing import smooth_gated
 
-_CONTRIB = "com.microsoft"
 _ZERO_POINT = 128
 _FIRST_LAYERS = 5
 _LEAST_SCALE = 1e-12  # of a token of zeros
@@ -98,8 +98,7 @@ class _Quantizer:
         self._tokens: dict[str, tuple[str, str]] = {}
         self._weights: dict[str, tuple[str, str]] = {}
         self._layers: dict[str, None] = {}
-        if all(entry.domain != _CONTRIB for entry in model.opset_import):
-            model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+        contrib.declare(model)
 
     def run(self) -> list[str]:
         self._add("quantize/levels", np.array(1 / LEVELS, dtype=np.float32))
@@ -135,7 +134,7 @@ class _Quantizer:
         outputs = [node.output[0]] if len(terms) == 1 else [f"{node.name}/term_{n}" for n in range(len(terms))]
         for (tokens, scale), output in zip(terms, outputs, strict=True):
             inputs = [tokens, weight, "quantize/one", scales, "quantize/zero_point"]
-            self._node("MatMulIntegerToFloat", inputs, f"{output}/product", domain=_CONTRIB)
+            self._node("MatMulIntegerToFloat", inputs, f"{output}/product", domain=contrib.DOMAIN)
             self._node("Mul", [f"{output}/product", scale], output, name=f"{output}/scaled")
         if len(terms) > 1:
             self._node("Add", outputs, node.output[0], name=f"{node.name}/sum")

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_CONTRIB = "com.microsoft"
+from verdictree_export import contrib
+
 _FIRST_AXIS, _FROM_THE_FIRST = "rotary/first_axis", "rotary/from_the_first"
 
 
@@ -50,15 +51,14 @@ def fuse_rotary(model: onnx.ModelProto) -> int:
             continue
         # Row i of cos and sin belongs to packed token i, so "positions" count the rows, from the first.
         inputs = [found.x, _FROM_THE_FIRST, half(found.cos), half(found.sin)]
-        nodes.append(helper.make_node("RotaryEmbedding", inputs, node.output, name=node.name, domain=_CONTRIB))
+        nodes.append(helper.make_node("RotaryEmbedding", inputs, node.output, name=node.name, domain=contrib.DOMAIN))
         count += 1
     if count:
         del graph.node[:]
         graph.node.extend(nodes)
         zero = np.zeros(1, dtype=np.int64)
         graph.initializer.extend(numpy_helper.from_array(zero, name) for name in (_FIRST_AXIS, _FROM_THE_FIRST))
-        if all(entry.domain != _CONTRIB for entry in model.opset_import):
-            model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+        contrib.declare(model)
     return count
 
 
