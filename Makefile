@@ -77,6 +77,7 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 # In production a guard is sure of everyday conversations; the embedded one is not, until it has seen some. Minutes.
 .bench/adapter/adapter_model.safetensors: .venv/.installed $(wildcard $(ADAPTER)/adapter_*) $(BENCH_POLICY) $(BENCH_CONVERSATIONS)
 	$(BIN)/python export/recipes/embedded_guard/adapt.py $(BENCH_CONVERSATIONS) --policy $(BENCH_POLICY) --output $(@D)
+	rm $(@D)/state.pt # of a run that has ended: with other rows the next one must begin, not go on
 
 # The same guard in the two formats that the rivals read.
 $(BENCH_CHECKPOINT): .bench/adapter/adapter_model.safetensors
