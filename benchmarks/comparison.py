@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,7 +16,6 @@ from benchmarks.results import Figure
 from benchmarks.schedule import Measured, Plan, stack_name
 from benchmarks.stack import Stack
 from benchmarks.workload import Workload, write_prompts
-from verdictree.release import GRAPH_MODEL
 from verdictree_serving.offline import OfflineGuard
 
 
@@ -43,9 +43,9 @@ def compare(
 
     `guard` is the main release, which tokenizes for all; `figures` turns runs into figures.
     """
-    precision, repository = next(iter(options.repositories.items()))
-    batch = max_batch_size(repository)
-    bare = [systems.bare_session(name, path, (1, batch)) for name, path in options.repositories.items()]
+    precision = next(iter(options.repositories))
+    cores = len(os.sched_getaffinity(0))
+    bare = [systems.bare_session(name, path, tuple(sorted({1, cores}))) for name, path in options.repositories.items()]
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as undo:
         prompts = Path(scratch) / "prompts.json"
         write_prompts(guard, workloads, prompts)
@@ -55,7 +55,7 @@ def compare(
             name: undo.enter_context(Stack(path, options.perf_analyzer)) for name, path in options.repositories.items()
         }
         measured = schedule.measure(options.plan, stacks, programs, workloads, say)
-        ratios = results.ratios(measured, precision, batch)  # before rates that only our stack is put to
+        ratios = results.ratios(measured, precision, cores)  # before rates that only our stack is put to
         ours, saturation = stack_name(precision), None
         if not options.quick:
             say("Poisson arrivals")
@@ -71,9 +71,3 @@ def compare(
         "steady": results.steady(found, schedule.poisson(schedule.STEADY)) if saturation else None,
         "ratios": ratios,
     }
-
-
-def max_batch_size(repository: Path) -> int:
-    """How many requests Triton runs at a time at most, by the graph's configuration."""
-    text = (repository / GRAPH_MODEL / "config.pbtxt").read_text()
-    return int(text.partition("max_batch_size:")[2].split()[0])

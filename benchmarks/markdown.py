@@ -57,12 +57,11 @@ def _runs(mix: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         "tokens",
         "paths",
         "ceiling",
-        "batch",
         "MB",
     )
     forms = {
         "requests_per_s": ".2f", "p50_ms": ".0f", "p95_ms": ".0f", "p99_ms": ".0f", "computed_tokens": ".0f",
-        "expanded_paths": ".2f", "ceiling_fraction": ".0%", "mean_batch": ".1f", "resident_mb": ".0f",
+        "expanded_paths": ".2f", "ceiling_fraction": ".0%", "resident_mb": ".0f",
     }  # fmt: skip
     rows = [
         (run["system"], run["load"], *("" if run[name] is None else format(run[name], forms[name]) for name in forms))

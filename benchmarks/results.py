@@ -22,7 +22,6 @@ class Figure:
     computed_tokens, expanded_paths  of a request, on average; None where the system does not tell
     ceiling_fraction                 achieved operations per second over the machine's ceiling in the same arithmetic;
                                      None for systems that compute in another one
-    mean_batch                       requests that Triton ran at a time, on average; None elsewhere
     """
 
     system: str
@@ -32,7 +31,6 @@ class Figure:
     computed_tokens: float | None
     expanded_paths: float | None
     ceiling_fraction: float | None
-    mean_batch: float | None
 
     def document(self) -> dict[str, Any]:
         """The figure as flat JSON."""
@@ -70,16 +68,15 @@ def figures(measured: Measured, shape: ModelShape, ceilings: Mapping[str, Mappin
             computed, paths = total.computed_tokens / total.requests, total.expanded_paths / total.requests
             operations = total.operations(shape) / total.requests
             fraction = run.requests_per_s * operations / (1e9 * ceilings[precision]["ceiling"])
-        batches = run.counts.get("batches")
-        found.append(Figure(*key, run, computed, paths, fraction, run.requests / batches if batches else None))
+        found.append(Figure(*key, run, computed, paths, fraction))
     return found
 
 
-def ratios(measured: Measured, precision: str, batch: int) -> dict[str, float]:
+def ratios(measured: Measured, precision: str, cores: int) -> dict[str, float]:
     """How many times as many requests/s our stack serves as each other system, by mix; and its overhead.
 
     Each system at its best load; a ratio is the median over rounds of the ratio within a round. Overhead = 1 -
-    requests/s through Triton at saturation / requests/s of the bare session at Triton's batch size.
+    requests/s through Triton at saturation / requests/s of the bare session with a conversation on each core.
     """
     ours, best = stack_name(precision), best_rates(measured)
     result = {
@@ -88,7 +85,7 @@ def ratios(measured: Measured, precision: str, batch: int) -> dict[str, float]:
         if system != ours
     }
     for key, runs in measured.runs.items():
-        if key.system == bare_name(precision) and key.load == at_a_time(batch):
+        if key.system == bare_name(precision) and key.load == at_a_time(cores):
             result[f"stack overhead, {key.mix}"] = 1 - _paired(best[ours, key.mix], _rates(runs))
     return result
 

@@ -24,7 +24,7 @@ from verdictree_serving import TritonServer
 
 _WINDOWS = 3  # perf_analyzer's least; it reports their average
 _LEAST_IN_WINDOW = 8  # requests, whatever the time that they take
-_SERIES = ("nv_inference_count", "nv_inference_exec_count")
+_COUNTED = "nv_inference_count"
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,19 @@ class Stack:
             inputs.write_text(json.dumps({"data": [{"request": [body]} for body in workload.bodies]}))
         report = self._scratch / "report.csv"
         report.unlink(missing_ok=True)
-        count, executions = self._inferences()
+        before = self._answered()
         self._analyze(inputs, load, seconds, report)
-        count_after, executions_after = self._inferences()
+        after = self._answered()
         with report.open() as lines:
             (row,) = csv.DictReader(lines)
         p50, p95, p99 = (float(row[f"p{p} latency"]) / 1000 for p in (50, 95, 99))
         return Run(
-            requests=int(count_after - count),
+            requests=int(after - before),
             requests_per_s=float(row["Inferences/Second"]),
             p50_ms=p50,
             p95_ms=p95,
             p99_ms=p99,
             resident_mb=machine.resident_megabytes(self._server.pid),
-            counts={"batches": executions_after - executions},
         )
 
     def _analyze(self, inputs: Path, load: Load, seconds: float, report: Path) -> None:
@@ -113,15 +112,11 @@ class Stack:
         if done.returncode != 0 or not report.exists():
             raise PerfAnalyzerFailed((done.stderr or done.stdout).strip().splitlines()[-1])
 
-    def _inferences(self) -> tuple[float, float]:
-        """Requests that the graph has answered so far, and batches."""
+    def _answered(self) -> float:
+        """How many requests the graph has answered so far."""
         host, _, port = self._server.metrics_address.partition(":")
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
             connection.request("GET", "/metrics")
             lines = connection.getresponse().read().decode().splitlines()
-        sums = dict.fromkeys(_SERIES, 0.0)
-        for line in lines:
-            name = line.partition("{")[0]
-            if name in sums and 'model="guard_lm"' in line:
-                sums[name] += float(line.rpartition(" ")[2])
-        return sums[_SERIES[0]], sums[_SERIES[1]]
+        ours = (line for line in lines if line.partition("{")[0] == _COUNTED and 'model="guard_lm"' in line)
+        return sum(float(line.rpartition(" ")[2]) for line in ours)

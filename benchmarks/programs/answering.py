@@ -11,9 +11,11 @@ import itertools
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -73,6 +75,35 @@ def in_batches(run_batch: RunBatch) -> Measure:
             now = time.perf_counter()
             latencies += [1000 * (now - before)] * size
         return {"latencies_ms": latencies, "seconds": now - start, **counts}
+
+    return measure
+
+
+def side_by_side(run_one: Callable[[Any], dict[str, float]]) -> Measure:
+    """A measure that runs `size` prompts at any time, each in a thread of its own."""
+
+    def measure(prompts: Iterator[Any], size: int, seconds: float) -> dict[str, Any]:
+        counts: Counter[str] = Counter()
+        latencies: list[float] = []
+        lock = threading.Lock()
+        start = time.perf_counter()
+
+        def run_on() -> None:
+            now = start
+            while now == start or now - start < seconds:
+                with lock:
+                    prompt = next(prompts)
+                before = time.perf_counter()
+                counted = run_one(prompt)
+                now = time.perf_counter()
+                with lock:
+                    counts.update(counted)
+                    latencies.append(1000 * (now - before))
+
+        with ThreadPoolExecutor(size) as threads:
+            for running in [threads.submit(run_on) for _ in range(size)]:
+                running.result()
+        return {"latencies_ms": latencies, "seconds": time.perf_counter() - start, **counts}
 
     return measure
 

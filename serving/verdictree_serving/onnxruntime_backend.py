@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
 from verdictree_serving.onnxruntime_config import OnnxModelConfig
-from verdictree_serving.onnxruntime_options import execution_providers, run_options, session_options
+from verdictree_serving.onnxruntime_options import (
+    concurrent_runs,
+    execution_providers,
+    run_options,
+    session_options,
+)
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -51,11 +56,13 @@ class OnnxModel:
     """An ONNX model as its Triton configuration describes it.
 
     ``config`` is the JSON form of ``config.pbtxt``, ``version_directory`` holds the model file and ``gpu`` is a device
-    id, or None for the CPU. Raises `InvalidModelConfig` if configuration and graph do not fit, or are not supported.
+    id, or None for the CPU. ``concurrent_runs`` is how many requests to run at once, each alone; None to run a batch at
+    a time. Raises `InvalidModelConfig` if configuration and graph do not fit, or are not supported.
     """
 
     def __init__(self, config: Mapping[str, Any], version_directory: Path, gpu: int | None = None) -> None:
         self._config = OnnxModelConfig.parse(config)
+        self.concurrent_runs = concurrent_runs(config, gpu)
         self._run_options = run_options(config)
         path = version_directory / (config.get("default_model_filename") or "model.onnx")
         self._session = _open_session(path, session_options(config), execution_providers(config, gpu))

@@ -1,9 +1,10 @@
 """From the ``parameters`` and ``optimization`` of a ``config.pbtxt`` to ONNX Runtime's options.
 
-The keys are those of NVIDIA's C++ onnxruntime backend. It ignores a key that it does not know; here that is an error,
-so that a misspelt option does not pass unnoticed.
+The keys are those of NVIDIA's C++ onnxruntime backend, and ``concurrent_runs``. That backend ignores a key that it does
+not know; here that is an error, so that a misspelt option does not pass unnoticed.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ _SESSION_ENTRIES = (
     "session.inter_op.allow_spinning",
 )
 _RUN_ENTRIES = ("memory.enable_memory_arena_shrinkage",)
+_CONCURRENT_RUNS = "concurrent_runs"
 # key -> option of the CUDA execution provider, value from text
 _CUDA_OPTIONS: dict[str, Callable[[str], str]] = {
     "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}.__getitem__,
@@ -57,7 +59,7 @@ _CUDA_OPTIONS: dict[str, Callable[[str], str]] = {
     "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}.__getitem__,
     "do_copy_in_default_stream": str,
 }
-_KNOWN = (*_SESSION_ATTRIBUTES, *_SESSION_ENTRIES, *_RUN_ENTRIES, *_CUDA_OPTIONS)
+_KNOWN = (*_SESSION_ATTRIBUTES, *_SESSION_ENTRIES, *_RUN_ENTRIES, _CONCURRENT_RUNS, *_CUDA_OPTIONS)
 
 
 def read_parameters(config: Mapping[str, Any]) -> dict[str, str]:
@@ -73,13 +75,30 @@ def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
     """Return the options of a session; raise `InvalidModelConfig` for a value that does not fit its key."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = _graph_level(config.get("optimization", {}))
-    for key, value in read_parameters(config).items():
+    parameters = read_parameters(config)
+    if _CONCURRENT_RUNS in parameters:
+        if parameters.get("intra_op_thread_count", "1") != "1":
+            raise InvalidModelConfig(f"{_CONCURRENT_RUNS} are of one thread each; remove intra_op_thread_count")
+        options.intra_op_num_threads = 1
+    for key, value in parameters.items():
         if key in _SESSION_ATTRIBUTES:
             attribute, parse = _SESSION_ATTRIBUTES[key]
             setattr(options, attribute, _parse(key, value, parse))
         elif key in _SESSION_ENTRIES:
             options.add_session_config_entry(key, value)
     return options
+
+
+def concurrent_runs(config: Mapping[str, Any], gpu: int | None) -> int | None:
+    """Return how many requests to run at once, each alone on one thread; None where a batch is one run on all threads.
+
+    The parameter ``concurrent_runs`` says how many, 0 for one a core. A GPU wants whole batches: there it is ignored.
+    Raises `InvalidModelConfig` for what is not a number.
+    """
+    value = read_parameters(config).get(_CONCURRENT_RUNS)
+    if value is None or gpu is not None:
+        return None
+    return _parse(_CONCURRENT_RUNS, value, _count) or len(os.sched_getaffinity(0))
 
 
 def run_options(config: Mapping[str, Any]) -> onnxruntime.RunOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_last_line_is_the_whole_result(document):
         ("Verdictree fp32", "concurrency 1"),
         ("Verdictree fp32", "concurrency 8"),
         ("bare session fp32", "1 at a time"),
-        ("bare session fp32", "4 at a time"),
+        ("bare session fp32", f"{len(os.sched_getaffinity(0))} at a time"),
     }
     prompt_tokens = document["workload"]["suffix_tokens"] + mix["conversation_tokens"]["mean"]
     for run in runs.values():
@@ -51,6 +52,5 @@ def test_last_line_is_the_whole_result(document):
         assert 0.5 * prompt_tokens < run["computed_tokens"] < 3 * prompt_tokens
         assert 0 < run["ceiling_fraction"] < 1
         assert run["resident_mb"] > 50
-    assert 1 <= runs["Verdictree fp32", "concurrency 8"]["mean_batch"] <= 4
     assert document["absent"] == {}
     assert document["ratios"]["stack overhead, production"] < 1

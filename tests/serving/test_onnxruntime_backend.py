@@ -1,6 +1,7 @@
 """The Python onnxruntime backend without a server: packing, unpacking, configuration, faults."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
 from verdictree_serving.onnxruntime_backend import OnnxModel, pack, unpack
 from verdictree_serving.onnxruntime_config import BatchInput, OnnxModelConfig, TensorConfig
+from verdictree_serving.onnxruntime_options import concurrent_runs, session_options
 
 RAGGED_SUM: dict[str, Any] = {
     "max_batch_size": 8,
@@ -145,6 +147,7 @@ def test_output_with_wrong_rows_is_an_error() -> None:
             "intra_op_thread_count has the value 'many'",
         ),
         (("parameters", "execution_mode"), {"string_value": "2"}, "execution_mode has the value '2'"),
+        (("parameters", "concurrent_runs"), {"string_value": "all"}, "concurrent_runs has the value 'all'"),
         (("optimization",), {"graph": {"level": 3}}, "level is 3"),
         (("optimization",), {"execution_accelerators": {"gpu_execution_accelerator": [{}]}}, "execution_accelerators"),
         (("sequence_batching",), {"state": []}, "sequence_batching is not supported"),
@@ -183,6 +186,19 @@ def test_gpu_instance_without_cuda_is_refused(ragged_version: Path, monkeypatch:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(InvalidModelConfig, match="KIND_CPU"):
         OnnxModel(RAGGED_SUM, ragged_version, gpu=0)
+
+
+def test_concurrent_runs_are_of_one_thread_each() -> None:
+    """Bug: as many runs as cores with as many threads each take the cores from one another."""
+    config = {"parameters": {"concurrent_runs": {"string_value": "0"}}}
+    assert session_options(config).intra_op_num_threads == 1
+    assert concurrent_runs(config, gpu=None) == len(os.sched_getaffinity(0))
+    assert concurrent_runs(changed(config, "parameters", "concurrent_runs", to={"string_value": "3"}), gpu=None) == 3
+    assert concurrent_runs(config, gpu=0) is None, "a GPU wants whole batches"
+    assert concurrent_runs({}, gpu=None) is None
+    config["parameters"]["intra_op_thread_count"] = {"string_value": "2"}
+    with pytest.raises(InvalidModelConfig, match="remove intra_op_thread_count"):
+        session_options(config)
 
 
 def test_every_known_parameter_is_accepted(ragged_version: Path) -> None:

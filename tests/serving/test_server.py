@@ -94,6 +94,30 @@ def test_bad_request_spares_its_neighbours(client: triton.InferenceServerClient)
     assert "Traceback" not in bad
 
 
+def test_concurrent_runs_answer_each_request_alone(toy_repository: Path) -> None:
+    """Bug: a run beside others answers another one's request, or its failure leaves requests without an answer."""
+    config = toy_repository / "toy_lm" / "config.pbtxt"
+    runs = 'parameters { key: "concurrent_runs" value: { string_value: "3" } }'
+    config.write_text(f"{config.read_text()}\n{runs}\n")
+    ids = [[n, 999] if n % 7 == 0 else [n] * (n % 5 + 1) for n in range(60)]
+    with TritonServer(toy_repository) as server, triton.InferenceServerClient(server.grpc_address) as client:
+
+        def attempt(one: list[int]) -> tuple[int, int] | str:
+            try:
+                result = client.infer("toy_lm", [tensor("ids", np.array([one], np.int64), "INT64")], client_timeout=20)
+            except triton.InferenceServerException as error:
+                return str(error.message())
+            return int(result.as_numpy("total").item()), int(result.as_numpy("batch_size").item())
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(attempt, ids))
+    for one, answer in zip(ids, answers, strict=True):
+        if 999 in one:
+            assert "out of data bounds" in answer
+        else:
+            assert answer == (sum(one), 1)
+
+
 def test_only_requested_outputs_are_returned(client: triton.InferenceServerClient) -> None:
     """Bug: every output is copied and sent although the client asked for one."""
     assert [output.name for output in ask_lm(client, [1]).get_response().outputs] == ["total"]

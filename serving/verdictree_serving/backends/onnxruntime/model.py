@@ -1,6 +1,8 @@
 """Triton's Python-based backend ``onnxruntime``: serves ONNX models where NVIDIA's C++ backend is absent."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,48 @@ class TritonPythonModel:
         version_directory = Path(args["model_repository"]) / args["model_version"]
         gpu = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         self._model = OnnxModel(json.loads(args["model_config"]), version_directory, gpu)
+        runs = self._model.concurrent_runs or 1
+        self._threads = ThreadPoolExecutor(runs)
+        self._free = threading.Semaphore(runs)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every request of one batch."""
+    def execute(self, requests: list[Any]) -> None:
+        """Answer the requests of a batch; return as soon as one more run could start."""
+        for group in [requests] if self._model.concurrent_runs is None else [[request] for request in requests]:
+            self._free.acquire()
+            self._threads.submit(self._answer, group)
+        # Triton hands over its next batch when this returns: until something can run, requests wait there and gather.
+        with self._free:
+            return
+
+    def finalize(self) -> None:
+        """Release the session with its threads and memory."""
+        self._threads.shutdown()
+        del self._model
+
+    def _answer(self, requests: list[Any]) -> None:
+        try:
+            responses = self._responses(requests)
+        except Exception as error:  # a request without a response would wait for ever
+            responses = [_failure(f"{type(error).__name__}: {error}")] * len(requests)
+        try:
+            for request, response in zip(requests, responses, strict=True):
+                sender = request.get_response_sender()
+                sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        finally:
+            self._free.release()
+
+    def _responses(self, requests: list[Any]) -> list[Any]:
         tensors = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
         results = self._model.run(tensors)
         return [_response(request, result) for request, result in zip(requests, results, strict=True)]
 
-    def finalize(self) -> None:
-        """Release the session with its threads and memory."""
-        del self._model
+
+def _failure(message: str) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
 
 
 def _response(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
     if isinstance(result, InferenceFailed):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(result)))
+        return _failure(str(result))
     outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
     return pb_utils.InferenceResponse(outputs)
