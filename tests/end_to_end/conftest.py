@@ -29,5 +29,5 @@ def client(server: TritonServer) -> Iterator[GuardClient]:
 
 @pytest.fixture(scope="session")
 def offline() -> OfflineGuard:
-    # As many threads as the server's session has: one for each core.
-    return OfflineGuard(REPOSITORY, pinned(REPOSITORY))
+    # As many threads as the server computes a request with.
+    return OfflineGuard(REPOSITORY, pinned(REPOSITORY), threads=1)

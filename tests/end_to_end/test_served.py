@@ -71,7 +71,7 @@ def test_batched_equals_alone(client, offline):
 def test_a_short_conversation_overtakes_a_long_one(client):
     """Requests that wait for one another, in a batch or a queue, make everybody as slow as the longest."""
     with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(client.classify, "word " * 2000, truncate=True)
+        long = pool.submit(client.classify, "word " * 2000, truncate="head")
         time.sleep(0.05)  # it has begun
         client.classify("short")
         assert not long.done()
