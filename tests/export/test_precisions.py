@@ -1,4 +1,4 @@
-"""An int8 release, from checkpoint to verdicts: judged, refused, and blind to its neighbours."""
+"""Releases of all precisions, from checkpoint to verdicts: blind to neighbours; int8 ones judged, and refused."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def models(checkpoint, tmp_path_factory):
     arguments = ("llama-guard-3", [tiny_guard.POLICY], path)
     export_release(checkpoint, *arguments, exploration=EXPLORATION)
     export_release(checkpoint, *arguments, exploration=EXPLORATION, precision="int8", evaluation=EXAMPLES)
+    export_release(checkpoint, *arguments, exploration=EXPLORATION, precision="fp16")
     return path
 
 
@@ -57,7 +58,7 @@ def test_a_release_says_how_far_it_is_from_fp32(models):
     assert 0 < max(changes) < 0.05
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["fp32", "int8", "fp16"])
 def test_a_batch_changes_not_a_bit(models, number):
     """Sums in another order would show in the last digits, and in int8 before them."""
     guard, rng = OfflineGuard(models, number, threads=2), np.random.default_rng(2)
