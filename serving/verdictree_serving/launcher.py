@@ -75,7 +75,8 @@ class TritonServer:
     def wait_ready(self, timeout: float = 120.0) -> None:
         """Return once the server and its models answer; ``timeout`` in seconds.
 
-        Raises `ServerFailed` as soon as the server's process has ended and `NotReadyInTime` after ``timeout``.
+        Raises `ServerFailed` as soon as the server's process, or a model's, has ended and `NotReadyInTime` after
+        ``timeout``.
         A port that was picked and then lost to another process is picked anew, which changes the addresses.
         """
         deadline = time.monotonic() + timeout
@@ -89,13 +90,17 @@ class TritonServer:
                     raise ServerFailed(f"tritonserver ended with status {status}: {first_error(log)}")
                 self.stop()
                 self.start()
+            if self._started().has_lost_a_model():
+                raise ServerFailed(
+                    "a model's process has died, killed for want of memory perhaps; start the server anew"
+                )
             if time.monotonic() > deadline:
                 raise NotReadyInTime(f"{', '.join(self._models)} not ready after {timeout:g} s; see {self.log_path}")
             time.sleep(_POLL_SECONDS)
 
     def is_ready(self) -> bool:
-        """Return whether the server's process lives and reports itself and each of its models ready."""
-        if self._started().exit_status() is not None:
+        """Return whether the server's processes live and it reports itself and each of its models ready."""
+        if self._started().exit_status() is not None or self._started().has_lost_a_model():
             return False
         paths = ["/v2/health/ready", *(f"/v2/models/{model}/ready" for model in self._models)]
         return all(self._answers(path) for path in paths)

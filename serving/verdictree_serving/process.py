@@ -15,6 +15,7 @@ from verdictree_serving import exec_with_parent
 from verdictree_serving.locate import find_installation
 
 _SHARED_MEMORY = Path("/dev/shm")
+_LOST_SECONDS = 2.0  # Triton itself ends the process of a model that it unloads, and waits for it at once
 _KILL_SECONDS = 2.0  # bounded, because where process 1 reaps nothing a dead process stays in its group
 
 
@@ -50,6 +51,7 @@ class TritonProcess:
                 start_new_session=True,
             )
             self._group_killed = False
+            self._seen_dead: dict[int, float] = {}  # children that nobody has waited for, since when
             self._resources = undo.pop_all()
 
     @property
@@ -63,6 +65,15 @@ class TritonProcess:
         if status is not None:
             self._kill_group()
         return status
+
+    def has_lost_a_model(self) -> bool:
+        """Return whether a model's process died, was killed for memory, say: Triton goes on, and only errors come out.
+
+        Known from the second call on that is two seconds after the first one that could see it.
+        """
+        now = time.monotonic()
+        self._seen_dead = {child: self._seen_dead.get(child, now) for child in _dead_children(self.pid)}
+        return any(now - since >= _LOST_SECONDS for since in self._seen_dead.values())
 
     def log(self) -> str:
         """Return what it has logged so far."""
@@ -91,3 +102,15 @@ class TritonProcess:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.poll()  # a process that nobody waited for stays in its group
                 time.sleep(0.01)
+
+
+def _dead_children(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, its_parent = status.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it ended meanwhile
+            continue
+        if state == "Z" and int(its_parent) == parent:
+            found.append(int(status.parent.name))
+    return found

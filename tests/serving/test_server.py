@@ -165,6 +165,17 @@ def test_killed_server_is_noticed_and_cleaned_up(shared_toy_repository: Path) ->
     assert processes_in_group(group) == []
 
 
+def test_killed_model_process_is_noticed(shared_toy_repository: Path) -> None:
+    """Bug: the server calls itself ready for ever, while every request is an error or waits for its deadline."""
+    with TritonServer(shared_toy_repository) as server:
+        arguments = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_in_group(server.pid)}
+        (model,) = (pid for pid, line in arguments.items() if b"toy_lm" in line)
+        os.kill(model, signal.SIGKILL)
+        assert wait_until(lambda: not server.is_ready())
+        with pytest.raises(ServerFailed, match="a model's process has died"):
+            server.wait_ready(timeout=60)
+
+
 def test_server_ends_with_a_killed_launcher(shared_toy_repository: Path, tmp_path: Path) -> None:
     """Bug: kill -9 of the program leaves a server that holds its memory and ports."""
     program = (
