@@ -53,7 +53,7 @@ def main(repositories: tuple[Path, ...], rounds: int, seconds: float, quick: boo
 
 
 def _open(repository: Path) -> tuple[Path, OfflineGuard]:
-    return repository, OfflineGuard(repository, pinned(repository))
+    return repository, OfflineGuard(repository, pinned(repository), threads=1)
 
 
 def _bench(options: Options, guard: OfflineGuard, console: Console) -> dict[str, Any]:

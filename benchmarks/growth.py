@@ -1,9 +1,10 @@
 """How a request's time grows: with its conversation, the batch, the categories, the policies, and the labels followed.
 
-In a bare ONNX Runtime session. Length and batch are measured on the release itself. What the others vary is compiled
-into a release, so these are exports of a random model with the checkpoint's shapes and tokenizer and few blocks: their
-times compare with each other only. Its verdicts are all equally unlikely, hence nothing is expanded while categories
-and policies grow; for the depth of labels epsilon is 0, hence all that the width allows is.
+In a bare ONNX Runtime session of one thread, which is what a request is run with. Length and batch are measured on the
+release itself. What the others vary is compiled into a release, so these are exports of a random model with the
+checkpoint's shapes and tokenizer and few blocks: their times compare with each other only. Its verdicts are all equally
+unlikely, hence nothing is expanded while categories and policies grow; for the depth of labels epsilon is 0, hence all
+that the width allows is.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _exported(varied: str, value: int, model: Path, policies: Sequence[Policy], 
 
     with tempfile.TemporaryDirectory() as repository:
         release = export_release(str(model), "instruct", policies, Path(repository), exploration=exploration)
-        guard = OfflineGuard(Path(repository), release.number)
+        guard = OfflineGuard(Path(repository), release.number, threads=1)
         sample = guard.tokenize(Conversation((Message("user", "How do I boil an egg?"),)))
         return _row(varied, value, guard, [_of_length(sample, _TYPICAL_LENGTH)])
 

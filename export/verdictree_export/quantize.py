@@ -30,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from verdictree_export import contrib
 from verdictree_export.activations import Activations, Feed, calibrate
 from verdictree_export.graph_index import GraphIndex, layer_name
+from verdictree_export.late_scales import scale_late
 from verdictree_export.rotation import rotate
 from verdictree_export.rounding import LEVELS, channel_scales, round_to_nearest, round_with_compensation
 from verdictree_export.smoothing import smooth_gated
@@ -78,7 +79,9 @@ def quantize(
     layers, as this function returns them, that stay in floating point; `two_terms` says of a layer whether its
     activations get two terms. Passes that share a weight share the int8 one.
     """
-    return _Quantizer(model, statistics, keep, two_terms).run()
+    layers = _Quantizer(model, statistics, keep, two_terms).run()
+    scale_late(model)
+    return layers
 
 
 class _Quantizer:

@@ -21,6 +21,7 @@ from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 from verdictree_export import fidelity, onnx_model
 from verdictree_export.exporter import export_release
 from verdictree_export.graph_index import GraphIndex
+from verdictree_export.late_scales import scale_late
 from verdictree_export.quantize import prepare, quantize
 from verdictree_export.rotation import rotate
 from verdictree_export.rounding import channel_scales, round_to_nearest, round_with_compensation
@@ -93,6 +94,10 @@ def operators(model, kind):
     return [node for node in model.graph.node if node.op_type == kind]
 
 
+def quantized_weights(model):
+    return {node.input[1] for node in operators(model, "MatMulIntegerToFloat")}
+
+
 def test_preparing_keeps_the_function(exported, prepared):
     """A rotation that one reader or writer of the residual stream misses gives another model."""
     batch = [[5, 9, 200], [17] * 9]
@@ -120,11 +125,23 @@ def test_two_terms_are_closer(exported, prepared):
     assert two < 0.7 * one
 
 
+def test_scaling_late_keeps_the_function(prepared, monkeypatch):
+    """A scale that is left out, or comes twice, gives another token's magnitude to the down projection."""
+    late, early = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
+    quantize(late, prepared[1], two_terms=lambda _: False)
+    monkeypatch.setattr("verdictree_export.quantize.scale_late", lambda model: None)
+    quantize(early, prepared[1], two_terms=lambda _: False)
+    passes = len(operators(late, "MatMulIntegerToFloat")) // len(quantized_weights(late))
+    assert scale_late(copy.deepcopy(early)) == passes * tiny_guard.SIZES["num_hidden_layers"]
+    batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
+    expected, found = (head_log_probs(run(session(model), batch)) for model in (early, late))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 def test_passes_share_one_weight(exported, quantized):
     """Three levels and the trunk would otherwise hold four copies of the model."""
     model, layers = quantized
-    products = operators(model, "MatMulIntegerToFloat")
-    weights = {node.input[1] for node in products}
+    products, weights = operators(model, "MatMulIntegerToFloat"), quantized_weights(model)
     assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
     assert "model/layers.1/mlp/down_proj" in layers
     assert not GraphIndex(model).linear_layers()
