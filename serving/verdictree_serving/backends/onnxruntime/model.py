@@ -43,7 +43,7 @@ class TritonPythonModel:
         try:
             responses = self._responses(requests)
         except Exception as error:  # a request without a response would wait for ever
-            responses = [_failure(f"{type(error).__name__}: {error}")] * len(requests)
+            responses = [_failure(f"{type(error).__name__}: {error}") for _ in requests]
         try:
             for request, response in zip(requests, responses, strict=True):
                 sender = request.get_response_sender()
