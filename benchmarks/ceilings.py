@@ -24,9 +24,17 @@ _SECONDS = 0.15  # a shape and number of rows
 _REPEATS = 3  # of which the fastest counts: a ceiling is what the machine reaches undisturbed
 
 
-def measure(shape: ModelShape, rows: tuple[int, ...] = ROWS) -> dict[str, dict[str, float]]:
+Ceilings = dict[str, dict[str, float]]
+
+
+def measure(shape: ModelShape, rows: tuple[int, ...] = ROWS) -> Ceilings:
     """Giga-operations per second by kind and number of rows, and the best of them as "ceiling"."""
     return {kind: _measure_kind(kind, shape, rows) for kind in KINDS}
+
+
+def best(one: Ceilings, other: Ceilings) -> Ceilings:
+    """The better of two measurements, number by number: other users of a machine can only lower them."""
+    return {kind: {name: max(rate, other[kind][name]) for name, rate in rates.items()} for kind, rates in one.items()}
 
 
 def _measure_kind(kind: str, shape: ModelShape, rows: tuple[int, ...]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.results import Figure
 from verdictree_evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, STYLE
@@ -32,6 +33,8 @@ def latency_against_throughput(figures: Sequence[Figure], mix: str, title: str, 
             _line(axes, closed, label=system, **style)
             _line(axes, [figure for figure in points if figure not in closed], linestyle=":", alpha=0.7, **style)
         axes.set(xscale="log", yscale="log", xlabel="requests/s", ylabel="median latency, ms", title=title)
+        for axis in (axes.xaxis, axes.yaxis):  # 1, 2, 5, 10, …, not powers of ten
+            axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
         canvas.legend(loc="outside right center", fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path)
