@@ -35,6 +35,10 @@ class GraphIndex:
             tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
         }
 
+    def readers(self, name: str) -> list[onnx.NodeProto]:
+        """All nodes that read a tensor; none where it escapes, since not all its readers are known then."""
+        return [] if name in self.escaping else self.consumers.get(name, [])
+
     def linear_weight(self, node: onnx.NodeProto | None) -> str | None:
         """The name of the weight (K, N) that `node` multiplies activations with; None where it is no linear layer."""
         if node is None or node.op_type != "MatMul" or layer_name(node) is None:

@@ -15,8 +15,9 @@ from verdictree_export.graph_index import GraphIndex
 
 def scale_late(model: onnx.ModelProto) -> int:
     """Do so in a graph that `quantize` made, in place, where h is read by one rounding alone; return how often."""
-    index, count = GraphIndex(model), 0
+    index = GraphIndex(model)
     nodes: list[onnx.NodeProto] = []
+    early: set[str] = set()
     for node in model.graph.node:
         nodes.append(node)
         gated = _gated_by(index, node)
@@ -29,11 +30,10 @@ def scale_late(model: onnx.ModelProto) -> int:
         for reader in index.consumers[node.output[0]]:
             reader.input[1] = late
         nodes.append(helper.make_node("Mul", [node.output[0], scaled.input[1]], [late], name=late))
-        nodes.remove(scaled)
-        count += 1
+        early.add(scaled.output[0])
     del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return count
+    model.graph.node.extend(node for node in nodes if node.output[0] not in early)
+    return len(early)
 
 
 def _gated_by(index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -42,16 +42,14 @@ def _gated_by(index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
         return None
     rounded = node.output[0].removesuffix("/quantized/scales")
     gated: onnx.NodeProto | None = index.producers.get(rounded)
-    if gated is None or gated.op_type != "Mul" or _readers(index, rounded) != ["Abs", "QuantizeLinear"]:
+    if gated is None or gated.op_type != "Mul" or _kinds(index.readers(rounded)) != ["Abs", "QuantizeLinear"]:
         return None
     scaled = index.producers.get(gated.input[1])
     product = index.producers.get(scaled.input[0]) if scaled is not None and scaled.op_type == "Mul" else None
-    if product is None or product.op_type != "MatMulIntegerToFloat" or _readers(index, gated.input[1]) != ["Mul"]:
+    if product is None or product.op_type != "MatMulIntegerToFloat" or index.readers(gated.input[1]) != [gated]:
         return None
     return gated
 
 
-def _readers(index: GraphIndex, name: str) -> list[str]:
-    if name in index.escaping:
-        return []
-    return sorted(reader.op_type for reader in index.consumers[name])
+def _kinds(nodes: list[onnx.NodeProto]) -> list[str]:
+    return sorted(node.op_type for node in nodes)

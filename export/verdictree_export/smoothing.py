@@ -74,5 +74,4 @@ def _up_weight(index: GraphIndex, down: onnx.NodeProto) -> str | None:
 
 
 def _feeds_only(index: GraphIndex, name: str, node: onnx.NodeProto) -> bool:
-    readers = [reader for reader in index.consumers[name] if reader.op_type != "Shape"]
-    return readers == [node] and name not in index.escaping
+    return [reader for reader in index.readers(name) if reader.op_type != "Shape"] == [node]
