@@ -100,10 +100,10 @@ class TritonServer:
 
     def is_ready(self) -> bool:
         """Return whether the server's processes live and it reports itself and each of its models ready."""
-        if self._started().exit_status() is not None or self._started().has_lost_a_model():
+        if self._started().exit_status() is not None:
             return False
         paths = ["/v2/health/ready", *(f"/v2/models/{model}/ready" for model in self._models)]
-        return all(self._answers(path) for path in paths)
+        return all(self._answers(path) for path in paths) and not self._started().has_lost_a_model()
 
     def stop(self, grace: float = 30.0) -> None:
         """End the server, killing after ``grace`` seconds what has not ended by itself; do nothing if not started."""

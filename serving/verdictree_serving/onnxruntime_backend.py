@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
 from verdictree_serving.onnxruntime_config import OnnxModelConfig
-from verdictree_serving.onnxruntime_options import (
-    concurrent_runs,
-    execution_providers,
-    run_options,
-    session_options,
-)
+from verdictree_serving.onnxruntime_options import concurrent_runs, execution_providers, run_options, session_options
 
 Tensors = Mapping[str, NDArray[Any]]
 
