@@ -12,15 +12,15 @@ import numpy.typing as npt
 from verdictree.tree import VerdictTree
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Path = tuple[int, ...]  # an index into the verdict tree's `first`, then indices into its `further`
+Path = tuple[int, ...]  # the number of a list, an index into the verdict tree's `first`, then some into its `further`
 
 
 class Exploration(msgspec.Struct, frozen=True):
     """The limits of the breadth-first search that the graph runs (arXiv 2511.22312, section 3, searches depth-first).
 
-    After the head, which is always evaluated, a path of labels is expanded only while its probability is at least
-    `epsilon`, it names at most `max_labels` labels, and it is among the request's `width` most probable of its
-    length. What is cut off is reported as `unexplored`.
+    The head, which tells the words' probabilities, is always evaluated. A path, a word that opens a list and then
+    labels, is expanded only while its probability is at least `epsilon`, it names at most `max_labels` labels, and it
+    is among the request's `width` most probable of its length. What is cut off is reported as `unexplored`.
     """
 
     max_labels: int = 3
@@ -28,11 +28,15 @@ class Exploration(msgspec.Struct, frozen=True):
     width: int = 8
 
     def slots(self, tree: VerdictTree) -> tuple[int, ...]:
-        """How many paths of 1, 2, … labels a request can have expanded; none where no answer lists labels."""
-        slots: list[int] = []
-        for _ in range(self.max_labels if tree.first else 0):
-            slots.append(min(self.width, slots[-1] * len(tree.labels) if slots else len(tree.first)))
-        return tuple(slots)
+        """How many paths of 0, 1, 2, … labels a request can have expanded; none where no answer lists labels."""
+        slots = [len(tree.lists)]
+        for _ in range(self.max_labels):
+            slots.append(min(self.width, slots[-1] * len(tree.labels)))
+        return tuple(slots) if tree.first else ()
+
+    def sizes(self, tree: VerdictTree) -> tuple[int, ...]:
+        """How many nodes are evaluated after each path of 0, 1, 2, … labels: a trie, at last its entry alone."""
+        return (len(tree.opening), *[len(tree.tail)] * (self.max_labels - 1), 1) if tree.first else ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class NodeLogits:
 class Explored:
     """What was evaluated of one request's verdict tree.
 
-    `blocks[path]` holds the nodes of the tail trie after `path`. A path of the greatest length has node 0 only:
-    whether the verdict ends there.
+    `blocks[path]` holds the nodes of the trie after `path`. A path of the greatest length has node 0 only: whether the
+    verdict ends there.
     """
 
     head: NodeLogits
@@ -80,13 +84,13 @@ def unpack(
     label_logits    (batch, nodes, vocabulary)
     log_normalizer  (batch, nodes)
     top_logit       (batch, nodes)
-    expansions      (batch, slots, max_labels) the indices of each expanded path, filled up with tree.unused; a slot of
-                    nothing else was not used
+    expansions      (batch, slots, 1 + max_labels) the indices of each expanded path, filled up with tree.unused; a
+                    slot of nothing else was not used
 
-    `nodes` lists the head's, then for each slot the tail's (node 0 alone for paths of `max_labels` labels).
+    `nodes` lists the head's, then for each slot those of its trie.
     """
     unused, slots = tree.unused, exploration.slots(tree)
-    sizes = [len(tree.tail)] * sum(slots[:-1]) + [1] * sum(slots[-1:])
+    sizes = np.repeat(exploration.sizes(tree), slots).tolist()
     starts = np.cumsum([len(tree.head), *sizes])
 
     def nodes(row: int, start: int, size: int) -> NodeLogits:

@@ -70,30 +70,29 @@ def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> Greedy
 
 
 def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: float) -> GreedyPath:
-    decoder, number, num_labels = _Decoder(tree, explored.head), tree.lists.index(answer), len(tree.labels)
-    start, spelling, trie, begun = number * num_labels, tree.first_spelling[number], tree.head, tree.words[answer]
-    labels = tree.first_in(number)
+    number, num_labels = tree.lists.index(answer), len(tree.labels)
+    start, spelling, labels = number * num_labels, tree.first_spelling[number], tree.first_in(number)
     closings: tuple[Tokens, ...] = ()
     steps: list[GreedyStep] = []
-    path: tuple[int, ...] = ()
+    path, ending = (number,), 0
     while True:
-        chosen = decoder.choose(trie, (*labels, *closings), begun)
+        block = explored.blocks.get(path)
+        if block is None:
+            return GreedyPath(answer, False, tuple(steps), complete=False)
+        trie, decoder = tree.trie_after(path), _Decoder(tree, block)
+        if len(block.top_logit) < len(trie):
+            token = decoder.best(0, tree.terminators(ending))
+            closing = closings.index((token,)) if (token,) in closings else None
+            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
+        chosen = decoder.choose(trie, (*labels, *closings))
         if chosen is None or chosen >= num_labels:
             closing = None if chosen is None else chosen - num_labels
             return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
         joint *= decoder.probability(trie, labels[chosen], spelling)
         steps.append(GreedyStep(chosen, joint, decoder.probability(trie, labels[chosen], len(labels[chosen]) - 1)))
         path, ending = (*path, start + chosen), tree.ending[chosen]
-        block = explored.blocks.get(path)
-        if block is None:
-            return GreedyPath(answer, False, tuple(steps), complete=False)
-        decoder, closings = _Decoder(tree, block), tree.closings[ending]
-        if len(block.top_logit) < len(tree.tail):
-            token = decoder.best(0, tree.terminators(ending))
-            closing = closings.index((token,)) if (token,) in closings else None
-            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
-        start, spelling, trie, begun = ending * num_labels, tree.further_spelling[ending], tree.tail, ()
-        labels = tree.further_after(ending)
+        closings = tree.closings[ending]
+        start, spelling, labels = ending * num_labels, tree.further_spelling[ending], tree.further_after(ending)
 
 
 class _Decoder:
@@ -110,12 +109,12 @@ class _Decoder:
         token = max(sorted(allowed), key=lambda token: float(logits[self._column[token]]))
         return token if logits[self._column[token]] >= self._nodes.top_logit[node] else None
 
-    def choose(self, trie: Trie, paths: Sequence[Tokens], begun: Tokens = ()) -> int | None:
-        """The index of the path that greedy decoding takes from the entry, after the tokens `begun`, or None.
+    def choose(self, trie: Trie, paths: Sequence[Tokens]) -> int | None:
+        """The index of the path that greedy decoding takes from the entry, or None.
 
         Only a path to a label begins other paths; those to labels come first, in the labels' order.
         """
-        taken = begun
+        taken: Tokens = ()
         while True:
             onward = {path[len(taken)] for path in paths if path[: len(taken)] == taken and len(path) > len(taken)}
             if not onward:

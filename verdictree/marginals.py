@@ -66,7 +66,7 @@ class Marginalizer:
         self._tree = tree
         self._words = tree.head.path_matrix(tree.words, tree.vocabulary)
         self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
-        self._first = [_Labels.of(tree, tree.head, tree.first_in(i), i * len(tree.labels)) for i in lists]
+        self._first = [_Labels.of(tree, tree.opening, tree.first_in(i), i * len(tree.labels)) for i in lists]
         self._after = [_Continuations.of(tree, ending) for ending in endings]
 
     def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
@@ -76,12 +76,12 @@ class Marginalizer:
         labels and its confusion of labels that begin alike.
         """
         answers = self._tree.grammar.answers
-        asked = np.array([role in answer.roles for answer in answers])
+        asked = [role in answer.roles for answer in answers]
         words = np.where(asked, _reach(explored.head, self._words), 0.0)
         ruled = [(answer.ruling, float(p)) for answer, p in zip(answers, words, strict=True)]
         rulings = {ruling: sum(p for one, p in ruled if one == ruling) for ruling, _ in ruled}
         marginal = words @ self._named
-        complete, unexplored = self._collect(explored, marginal, asked)
+        complete, unexplored = self._collect(explored, marginal, words)
         complete += sum(float(p) for a, p in zip(answers, words, strict=True) if a.opening is None)
         greedy = follow(self._tree, explored, role)
         joint, conditional = np.zeros_like(marginal), np.zeros_like(marginal)
@@ -97,17 +97,18 @@ class Marginalizer:
             greedy=greedy,
         )
 
-    def _collect(self, explored: Explored, marginal: Array, asked: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    def _collect(self, explored: Explored, marginal: Array, words: Array) -> tuple[float, float]:
         """Add up `marginal` in place; return the mass of complete lists and of paths not followed."""
         num_labels, complete, unexplored = len(self._tree.labels), 0.0, 0.0
-        pending: list[tuple[Path, _Labels, Array]] = [
-            ((), onward, onward.reach(1.0, explored.head))
-            for onward, answer in zip(self._first, self._tree.lists, strict=True)
-            if asked[answer]
-        ]
+        pending: list[tuple[Path, _Labels, Array]] = []
+        for number, (onward, answer) in enumerate(zip(self._first, self._tree.lists, strict=True)):
+            if (number,) in explored.blocks:
+                pending.append(((number,), onward, onward.reach(words[answer], explored.blocks[number,])))
+            else:
+                unexplored += float(words[answer])
         while pending:
             path, onward, reach = pending.pop()
-            named = {index % num_labels for index in path}
+            named = {index % num_labels for index in path[1:]}
             expanded = np.array([(*path, onward.start + label) in explored.blocks for label in range(num_labels)])
             unexplored += float((reach - onward.longer @ reach)[~expanded].clip(min=0.0).sum())
             for label in np.flatnonzero(expanded).tolist():

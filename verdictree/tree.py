@@ -1,8 +1,9 @@
 """The verdict tree: every answer of a grammar as token paths, compiled once with the model's own tokenizer.
 
 After a label the answer either ends or goes on to the next label, and how it goes on depends on nothing but how that
-label ends. So the infinite tree is two small tries: `head` leads from the prompt to the first label, `tail` from the
-end of a label to the next one. A guard's next-token distribution is needed at a trie's inner nodes only.
+label ends. So the infinite tree is three small tries: `head` leads from the prompt to the words, `opening` from a word
+to the first label of its list, `tail` from the end of a label to the next one. A guard's next-token distribution is
+needed at a trie's inner nodes only.
 
 A label ends where its stem does: the tokens that are the same whatever follows. Mostly those are all its tokens, and
 every label has the same ending. Where a tokenizer merges the end of some labels with what follows, the merged tokens
@@ -83,14 +84,14 @@ class Trie(msgspec.Struct, frozen=True):
 class VerdictTree(msgspec.Struct, frozen=True):
     """A grammar compiled for one tokenizer.
 
-    `words[a]` are the tokens of answer a up to and including its word. `first[i]` are those from the prompt to the
-    first label of a list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `ending[i]` is
-    the number of label i's ending. `further[i]` are those from the end of another label to the next: `len(labels)`
-    paths for each ending. `closings[e]` are those from the end of the last label, of ending e, to the end of the turn.
-    `head` is the trie of words and first labels, `tail` that of all further labels and closings. `lead_length`,
-    `first_spelling` (one for each list) and `further_spelling` (one for each ending) say from which token of such a
-    path on the word or label itself is spelled; what stands before leads in or separates. `vocabulary` lists every
-    token id that a verdict can hold.
+    `words[a]` are the tokens of answer a up to and including its word. `first[i]` are those from the word to the first
+    label of its list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `ending[i]` is the
+    number of label i's ending. `further[i]` are those from the end of another label to the next: `len(labels)` paths
+    for each ending. `closings[e]` are those from the end of the last label, of ending e, to the end of the turn.
+    `head` is the trie of words, `opening` that of first labels, `tail` that of all further labels and closings.
+    `lead_length`, `first_spelling` (one for each list) and `further_spelling` (one for each ending) say from which
+    token of such a path on the word or label itself is spelled; what stands before leads in or separates. `vocabulary`
+    lists every token id that a verdict can hold.
     """
 
     grammar: VerdictGrammar
@@ -101,6 +102,7 @@ class VerdictTree(msgspec.Struct, frozen=True):
     further: tuple[Tokens, ...]
     closings: tuple[tuple[Tokens, ...], ...]
     head: Trie
+    opening: Trie
     tail: Trie
     lead_length: int
     first_spelling: tuple[int, ...]
@@ -129,7 +131,7 @@ class VerdictTree(msgspec.Struct, frozen=True):
         return max(len(self.first), len(self.further))
 
     def first_in(self, number: int) -> tuple[Tokens, ...]:
-        """The paths from the prompt to each label as the first one of this list."""
+        """The paths from the word of this list to each label as its first one."""
         start = number * len(self.labels)
         return self.first[start : start + len(self.labels)]
 
@@ -142,9 +144,15 @@ class VerdictTree(msgspec.Struct, frozen=True):
         """The tokens that end a label of this ending: those that begin a further label or a closing."""
         return tuple(sorted({path[0] for path in (*self.further_after(ending), *self.closings[ending])}))
 
+    def trie_after(self, path: Sequence[int]) -> Trie:
+        """What is evaluated after `path`: nothing, or the number of a list, an index into `first`, some into `further`."""
+        return (self.head, self.opening, self.tail)[min(len(path), 2)]
+
     def verdict_tokens(self, path: Sequence[int]) -> Tokens:
-        """The tokens of the answer along `path` (an index into `first`, then some into `further`), not closed."""
-        return self.first[path[0]] + tuple(itertools.chain.from_iterable(self.further[i] for i in path[1:]))
+        """The tokens of the answer along such a path, not closed."""
+        words = [self.words[self.lists[number]] for number in path[:1]]
+        labels = [self.first[i] for i in path[1:2]] + [self.further[i] for i in path[2:]]
+        return tuple(itertools.chain(*words, *labels))
 
 
 def compile_tree(
@@ -160,13 +168,15 @@ def compile_tree(
     """
     spelling = Spelling(grammar, tuple(labels), functools.cache(encode))
     ends = tuple(sorted(set(end_tokens)))
-    words, first, endings = spelling.words(), spelling.first(), spelling.endings()
-    check(spelling, words, first, endings)
+    words, listed, endings = spelling.words(), spelling.first(), spelling.endings()
+    check(spelling, words, listed, endings)
     distinct = tuple(dict.fromkeys(endings))
     further = tuple(itertools.chain.from_iterable(ending.further for ending in distinct))
     closings = tuple(tuple((*closing, end) for closing in ending.closings for end in ends) for ending in distinct)
     openings = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
-    rows = [first[i : i + len(labels)] for i in range(0, len(first), len(labels))] if first else []
+    opened = [words[grammar.answers.index(answer)] for answer in spelling.lists]
+    rows = [listed[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
+    first = tuple(path[len(word) :] for word, row in zip(opened, rows, strict=True) for path in row)
     return VerdictTree(
         grammar=grammar,
         labels=tuple(labels),
@@ -175,12 +185,13 @@ def compile_tree(
         ending=tuple(distinct.index(ending) for ending in endings),
         further=further,
         closings=closings,
-        head=_trie([*words, *first]),
+        head=_trie(words),
+        opening=_trie(first),
         tail=_trie([*further, *itertools.chain(*closings)]),
         lead_length=_separator_length(words, encode(grammar.lead), 0),
         first_spelling=tuple(
-            _separator_length(row, opening, len(encode(grammar.text(answer))))
-            for row, opening, answer in zip(rows, openings, spelling.lists, strict=True)
+            _separator_length(row, opening, len(word)) - len(word)
+            for row, opening, word in zip(rows, openings, opened, strict=True)
         ),
         further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in distinct),
         end_tokens=ends,

@@ -29,7 +29,7 @@ class Scored:
     p_unsafe       (n,) and p_safe (n,) raw
     estimates      the paper's three estimates by name, each (n, c)
     greedy         (n, c) the greedy verdict names the category
-    label_logits   (n, c) at the forced prefix, or None where the guard did not show them
+    label_logits   (n, c) at the forced prefix, 0 where the guard computed none; None where it showed none of any row
     calibrated     (n, c) marginals, and p_unsafe_calibrated (n,), or None
     served_flags   (n, c) what the release's own calibration flags, or None where it has none
     """
@@ -113,7 +113,7 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
     scores = [[verdict[code] for code in codes] for _, verdict, _ in pairs]
     truth = np.array([[code in row.labels for code in codes] for row, _, _ in pairs], dtype=bool).reshape(shape)
     whole = np.array([row.label_kind in ("safe", "complete") for row, _, _ in pairs], dtype=bool)
-    has_logits = bool(pairs) and all(logits is not None for _, _, logits in pairs)
+    has_logits = any(logits is not None for _, _, logits in pairs)
     has_calibrated = bool(pairs) and all(verdict.calibration is not None for _, verdict, _ in pairs)
     return Scored(
         rows=tuple(row for row, _, _ in pairs),
@@ -127,7 +127,7 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
             for name in ESTIMATORS
         },
         greedy=np.array([[c in verdict.greedy.labels for c in codes] for _, verdict, _ in pairs], bool).reshape(shape),
-        label_logits=np.array([logits for _, _, logits in pairs], dtype=np.float64) if has_logits else None,
+        label_logits=np.array([logits or [0.0] * len(codes) for _, _, logits in pairs]) if has_logits else None,
         calibrated=np.array([[_calibrated(one) for one in row] for row in scores], float) if has_calibrated else None,
         p_unsafe_calibrated=(
             np.array([verdict.p_unsafe_calibrated for _, verdict, _ in pairs], float) if has_calibrated else None

@@ -146,11 +146,14 @@ def _second_label_rule(uncertainty: Callable[[Array], Array], rows: Scored) -> t
 
 
 def _top_two(scored: Scored) -> tuple[Bools, Bools]:
-    """(n, c) each: the label with the largest logit, and with the second largest, of the rows found unsafe."""
+    """(n, c) each: the label with the largest logit, and with the second largest, of the rows found unsafe.
+
+    A row without logits, whose P(unsafe) is next to nothing, names none.
+    """
     logits = _logits(scored)
     order = np.argsort(-logits, axis=1, kind="stable")
     first, second = np.zeros_like(scored.truth), np.zeros_like(scored.truth)
-    rows = np.flatnonzero(scored.greedy_unsafe)
+    rows = np.flatnonzero(scored.greedy_unsafe & logits.any(axis=1))
     first[rows, order[rows, 0]] = True
     if logits.shape[1] > 1:
         second[rows, order[rows, 1]] = True

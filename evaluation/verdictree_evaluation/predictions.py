@@ -18,7 +18,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One scored row, without its text.
 
     `release` names what scored it and `digest` the conversation that was scored: together with `id` they are the key.
-    `label_logits` are the categories' logits at the forced prefix, None where the guard does not show them (a server).
+    `label_logits` are the categories' logits at the forced prefix, None where the guard does not show them (a server),
+    or had no need to compute them for so small a P(unsafe).
     `error` says why there is no verdict; such a row is asked again by the next run.
     """
 

@@ -100,8 +100,9 @@ class InProcess:
         release = self.guard.release
         label_logits, log_normalizer, top_logit, expansions = outputs
         explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
-        logits = [tuple(self._label_logits(one).tolist()) for one in explored]
-        return list(zip(verdicts, logits, strict=True))
+        logits = map(self._label_logits, explored)
+        shown = (None if one is None else tuple(one.tolist()) for one in logits)
+        return list(zip(verdicts, shown, strict=True))
 
 
 class Served:

@@ -29,8 +29,8 @@ def compile_prompts(
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
     """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
     constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
-    longest = max(map(len, (*tree.words, *tree.first)))
-    verdict = longest + (exploration.max_labels - 1) * max(map(len, tree.further), default=0)
+    words, first, further = (max(map(len, paths), default=0) for paths in (tree.words, tree.first, tree.further))
+    verdict = words + first + (exploration.max_labels - 1) * further
     room = guard.max_positions - constant - verdict
     if room < 1:
         raise UnsupportedGuard(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from verdictree.exploration import Exploration
 from verdictree.release import Prompt
-from verdictree.tree import VerdictTree
+from verdictree.tree import Tokens, Trie, VerdictTree
 from verdictree_export.attention import KeyValues
 from verdictree_export.prompt_bank import PromptBank
 from verdictree_export.trie_paths import IMPOSSIBLE, TriePaths
@@ -23,7 +23,8 @@ from verdictree_export.trie_paths import IMPOSSIBLE, TriePaths
 class CompiledPolicies(nn.Module):
     """The policies of a release as buffers; `key_values[i]` are those of prompt i's prefix, layer by layer.
 
-    `slots_<n>` counts off the paths of n labels that a request can have expanded; `unused` is no path's number.
+    `slots_<n>` counts off the paths of n labels that a request can have expanded; `unused` is no path's number. A list's
+    word ends in the ending of its list's number.
     """
 
     vocabulary: Tensor
@@ -38,21 +39,15 @@ class CompiledPolicies(nn.Module):
         key_values: Sequence[Sequence[KeyValues]],
     ) -> None:
         super().__init__()
-        count, first, further = len(tree.labels), range(len(tree.first)), range(len(tree.further))
         self.head = TriePaths(
             trie=tree.head,
-            paths=tree.first,
+            paths=[tree.words[answer] for answer in tree.lists],
             vocabulary=tree.vocabulary,
-            origin=[0 for _ in first],
-            ending=[tree.ending[i % count] for i in first],
+            origin=[0 for _ in tree.lists],
+            ending=list(range(len(tree.lists))),
         )
-        self.tail = TriePaths(
-            trie=tree.tail,
-            paths=tree.further,
-            vocabulary=tree.vocabulary,
-            origin=[i // count for i in further],
-            ending=[tree.ending[i % count] for i in further],
-        )
+        self.opening = _label_paths(tree, tree.opening, tree.first)
+        self.tail = _label_paths(tree, tree.tail, tree.further)
         self.bank = PromptBank(prompts, self.head, key_values)
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
         self.register_buffer("unused", torch.tensor(tree.unused))
@@ -60,7 +55,7 @@ class CompiledPolicies(nn.Module):
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         slots = exploration.slots(tree)
         self.num_levels = len(slots)
-        for length, width in enumerate(slots, start=1):
+        for length, width in enumerate(slots):
             self.register_buffer(f"slots_{length}", torch.arange(width))
 
     def put(self, buffers: Mapping[str, Tensor]) -> None:
@@ -71,5 +66,21 @@ class CompiledPolicies(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """How many paths of 1, 2, … labels a request can have expanded; traced as sizes of what is put in."""
-        return [self.get_buffer(f"slots_{length}").shape[0] for length in range(1, self.num_levels + 1)]
+        """How many paths of 0, 1, 2, … labels a request can have expanded; traced as sizes of what is put in."""
+        return [self.get_buffer(f"slots_{length}").shape[0] for length in range(self.num_levels)]
+
+    @property
+    def tries(self) -> list[TriePaths]:
+        """The trie after each path of 0, 1, 2, … labels."""
+        return [self.opening, *[self.tail] * (self.num_levels - 1)][: self.num_levels]
+
+
+def _label_paths(tree: VerdictTree, trie: Trie, paths: Sequence[Tokens]) -> TriePaths:
+    count = len(tree.labels)
+    return TriePaths(
+        trie=trie,
+        paths=paths,
+        vocabulary=tree.vocabulary,
+        origin=[i // count for i in range(len(paths))],
+        ending=[tree.ending[i % count] for i in range(len(paths))],
+    )

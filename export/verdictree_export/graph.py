@@ -2,7 +2,7 @@
 
 One call runs, for all requests of a batch at once,
   1. the trunk: conversation, suffix and head of the verdict tree, after the cached prefix; then
-  2. for one, two, … labels: the tail of the tree after each path of labels that is still likely enough.
+  2. for no, one, two, … labels: what comes next in the tree after each path that is still likely enough.
 Nothing is decoded token by token: the nodes of a trie are evaluated side by side under tree attention.
 """
 
@@ -27,13 +27,13 @@ from verdictree_export.trunk import lay_out as lay_out_trunk
 class Level:
     """The paths of one length that were evaluated, over all requests; level 0 holds the requests themselves.
 
-    nodes     the trie after each path
+    nodes     the trie after each path, a word that opens a list and then labels
     packed    the pass that evaluated them, with the keys and values of everything up to and including them
     visible   (paths, keys) what a path's continuation attends to; of this trie's nodes none yet
     trie_start  the first key of this trie's nodes
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
-    ending    (paths,) the ending of its last label; 0 for a request
+    ending    (paths,) the ending of its last label, the number of its list without labels; 0 for a request
     indices   (paths, length) the path as `verdictree.exploration.Path` counts it
     slots     the paths' places
     """
@@ -58,14 +58,38 @@ class Chosen(NamedTuple):
     slots: Slots
 
 
+@dataclass
+class _Found:
+    """What was evaluated so far: `nodes` of the head and of the slots of each length of path, `paths` those slots'
+    indices plus one, zero where a path has ended or none is, (batch, slots, 1 + max_labels)."""
+
+    policies: CompiledPolicies
+    nodes: list[Nodes]
+    paths: list[Tensor]
+
+    def outputs(self, batch: int) -> list[Tensor]:
+        """What `verdictree.exploration.unpack` takes apart, of questions; no longer path is expanded."""
+        widths, done = self.policies.widths, len(self.paths)
+        nodes = [torch.cat(parts, dim=1) for parts in zip(*self.nodes, strict=True)]
+        paths = list(self.paths)
+        if done < len(widths):
+            sizes = [trie.tokens.shape[0] for trie in self.policies.tries[:-1]] + [1]
+            unused = sum(width * size for width, size in zip(widths[done:], sizes[done:], strict=True))
+            nodes = [torch.cat([part, torch.zeros(batch, unused, *part.shape[2:])], dim=1) for part in nodes]
+            paths.append(torch.zeros(batch, sum(widths[done:]), len(widths), dtype=torch.long))
+        # Where no answer lists labels, one unused slot stands for all: a tensor without elements is no output.
+        numbered = torch.cat(paths, dim=1) if paths else torch.zeros(batch, 1, 1, dtype=torch.long)
+        return [*nodes, torch.where(numbered > 0, numbered - 1, self.policies.unused).int()]
+
+
 class GuardGraph(nn.Module):
     """A guard LLM and the policies that it is asked about, compiled.
 
     Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
     `row_ends` (batch,) where each request's ids end; `prefix_id` (batch, questions) the prompts of each. Outputs: what
-    `verdictree.exploration.unpack` takes apart, a request's questions side by side; whether any path is expanded, and
-    the first outputs as they are where none is; then layer by layer the trunk's keys and values, (rows, key-value
-    heads, tokens, head size), of which a prompt that is added later is made.
+    `verdictree.exploration.unpack` takes apart, a request's questions side by side; for each length of path, shortest
+    first, whether any is expanded, and the first outputs as they are where none is; then layer by layer the trunk's
+    keys and values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
     """
 
     def __init__(self, model: Any, policies: CompiledPolicies) -> None:
@@ -79,38 +103,21 @@ class GuardGraph(nn.Module):
         policies, requests = self.policies, prefix_id.shape[0]
         widths, batch = policies.widths, requests * prefix_id.shape[1]
         trunk = level = self._trunk(input_ids, _question_ends(row_ends.long(), prefix_id), prefix_id.long().reshape(-1))
-        # A path's indices plus one, zero where a path has ended or none is. Where no answer lists labels, one unused
-        # slot stands for all: a tensor without elements is no output.
-        expansions = [] if widths else [torch.zeros(batch, 1, 1, dtype=torch.long)]
-        nodes = [level.nodes]
-        before, any_live = policies.head, torch.zeros((), dtype=torch.bool)
-        for length, width in enumerate(widths, start=1):
-            chosen = self._select(level, before, width)
-            if length == 1:
-                any_live = torch.ones_like(chosen.last).sum() > 0
-            level = self._expand(level, before, chosen, with_tail=length < len(widths))
+        found, choices = _Found(policies, [level.nodes], []), list[Tensor]()
+        before = policies.head
+        for depth, (width, trie) in enumerate(zip(widths, policies.tries, strict=True)):
+            chosen, last = self._select(level, before, width), depth + 1 == len(widths)
+            choices += [torch.ones_like(chosen.last).sum() > 0, *found.outputs(batch)]
+            level = self._expand(level, before, chosen, trie, size=1 if last else trie.tokens.shape[0])
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
-            nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-            indices = nn.functional.pad(level.indices + 1, (0, len(widths) - length))
-            expansions.append(scatter(indices, cell, cells, 0).reshape(batch, width, -1))
-            before = policies.tail
-        numbered = torch.cat(expansions, dim=1)
-        paths = torch.where(numbered > 0, numbered - 1, policies.unused).int()
-        outputs = [*(torch.cat(parts, dim=1) for parts in zip(*nodes, strict=True)), paths]
-        outputs += self._without_paths(trunk, widths)
+            found.nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
+            indices = nn.functional.pad(level.indices + 1, (0, len(widths) - depth - 1))
+            found.paths.append(scatter(indices, cell, cells, 0).reshape(batch, width, -1))
+            before = trie
+        outputs = [*found.outputs(batch), *choices]
         caches = [tensor for (layer,) in trunk.packed.layers for tensor in (layer.keys, layer.values)]
-        outputs = [_by_request(output, requests) for output in outputs]
-        return (*outputs[:4], any_live, *outputs[4:], *caches)
-
-    def _without_paths(self, trunk: Level, widths: list[int]) -> list[Tensor]:
-        """The outputs of a batch of which no path is expanded: the trunk's, and nothing in all slots."""
-        policies, batch = self.policies, trunk.position.shape[0]
-        size = policies.tail.tokens.shape[0]
-        empty = sum(width * size for width in widths[:-1]) + sum(widths[-1:])
-        parts = [torch.cat([part, torch.zeros(batch, empty, *part.shape[2:])], dim=1) for part in trunk.nodes]
-        slots = sum(widths) if widths else 1
-        return [*parts, (torch.zeros(batch, slots, max(len(widths), 1), dtype=torch.long) + policies.unused).int()]
+        return (*(_by_request(output, requests) if output.dim() else output for output in outputs), *caches)
 
     def _trunk(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> Level:
         """Conversation, suffix and head trie of every request."""
@@ -148,22 +155,20 @@ class GuardGraph(nn.Module):
             slots=find_slots(cell, width, before.batch),
         )
 
-    def _expand(self, level: Level, trie: TriePaths, chosen: Chosen, with_tail: bool) -> Level:
-        """Evaluate the tail trie, or its entry alone, after each chosen path; `trie` is the one that leads to it."""
-        head, tail = self.policies.head, self.policies.tail
-        size = tail.tokens.shape[0] if with_tail else 1
+    def _expand(self, level: Level, before: TriePaths, chosen: Chosen, trie: TriePaths, size: int) -> Level:
+        """Evaluate the first `size` nodes of `trie` after each chosen path, which led through `before`."""
         paths = chosen.last.shape[0]
-        on_path = trie.ancestors.index_select(0, chosen.last)
-        if trie is head:
+        on_path = before.ancestors.index_select(0, chosen.last)
+        if before is self.policies.head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
         shorter = visible_block(level.slots, chosen.parent, on_path)
-        before, start = level.visible.index_select(0, chosen.parent), level.trie_start
-        visible = torch.cat([before[:, :start], shorter, before[:, start + shorter.shape[1] :]], dim=1)
-        position = level.position.index_select(0, chosen.parent) + trie.lengths.index_select(0, chosen.last)
-        entry = trie.last_tokens.index_select(0, chosen.last).unsqueeze(1)
-        tokens = torch.cat([entry, tail.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
-        positions = position.unsqueeze(1) + tail.depths[:size]
-        packed = lay_out_blocks(level.packed, chosen.slots, visible, tail.attention[:size, :size], positions)
+        seen, start = level.visible.index_select(0, chosen.parent), level.trie_start
+        visible = torch.cat([seen[:, :start], shorter, seen[:, start + shorter.shape[1] :]], dim=1)
+        position = level.position.index_select(0, chosen.parent) + before.lengths.index_select(0, chosen.last)
+        entry = before.last_tokens.index_select(0, chosen.last).unsqueeze(1)
+        tokens = torch.cat([entry, trie.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
+        positions = position.unsqueeze(1) + trie.depths[:size]
+        packed = lay_out_blocks(level.packed, chosen.slots, visible, trie.attention[:size, :size], positions)
         hidden = self._run(tokens.flatten(), positions.flatten(), packed)
         indices = level.indices.index_select(0, chosen.parent)
         return Level(
@@ -173,7 +178,7 @@ class GuardGraph(nn.Module):
             trie_start=visible.shape[1],
             position=position,
             log_prob=chosen.log_prob,
-            ending=trie.ending.index_select(0, chosen.last),
+            ending=before.ending.index_select(0, chosen.last),
             indices=torch.cat([indices, chosen.last.unsqueeze(1)], dim=1),
             slots=chosen.slots,
         )

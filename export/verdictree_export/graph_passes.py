@@ -97,19 +97,21 @@ def branch(model: onnx.ModelProto, condition: str, outputs: Mapping[str, str]) -
     always = _needed(graph, [condition, *outputs.values(), *(one.name for one in others)])
     if not always.isdisjoint(outputs):
         return 0
-    late = [node for node in graph.node if always.isdisjoint(node.output)]
-    early = [node for node in graph.node if not always.isdisjoint(node.output)]
+    put_off = _needed(graph, outputs) - always
+    late = [node for node in graph.node if not put_off.isdisjoint(node.output)]
+    early = [node for node in graph.node if put_off.isdisjoint(node.output)]
     named = [one for one in graph.output if one.name in outputs]
-    inner = [onnx.helper.make_empty_tensor_value_info(f"{one.name}/inner") for one in named]
+    names = {one.name: f"{one.name}/{condition}" for one in named}
+    inner = [onnx.helper.make_empty_tensor_value_info(name) for name in names.values()]
     for node in late:
         for index, name in enumerate(node.output):
-            node.output[index] = f"{name}/inner" if name in outputs else name
-    copies = [onnx.helper.make_node("Identity", [outputs[one.name]], [f"{one.name}/inner"]) for one in named]
+            node.output[index] = names.get(name, name)
+    copies = [onnx.helper.make_node("Identity", [outputs[name]], [inside]) for name, inside in names.items()]
     choice = onnx.helper.make_node(
         "If",
         [condition],
-        [one.name for one in named],
-        name="branch",
+        list(names),
+        name=f"{condition}/branch",
         then_branch=onnx.helper.make_graph(late, "then", [], inner),
         else_branch=onnx.helper.make_graph(copies, "otherwise", [], inner),
     )

@@ -63,8 +63,8 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     family = resolve(guard, family_name)
     prompts, tree = compilation.compile_prompts(guard, family, policies)
     words = {word: answer.ruling for word, answer in zip(tree.words, tree.grammar.answers, strict=True)}
-    labels = itertools.cycle(tree.labels)
-    first = {path: label for path, label in zip(tree.first, labels, strict=False)}
+    places = itertools.product(range(len(tree.lists)), enumerate(tree.labels))
+    first = {tree.verdict_tokens((number, number * len(tree.labels) + i)): label for number, (i, label) in places}
 
     def branches(outcomes: dict[Tokens, str]) -> tuple[Branch, ...]:
         return _branches(outcomes, (), lambda token: str(guard.tokenizer.decode([token])))

@@ -6,6 +6,7 @@ policies decide. A release of other policies shares the weights' file.
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import warnings
@@ -38,7 +39,6 @@ from verdictree_export.rotary import fuse_rotary
 OPSET = 18
 POLICIES = "policies."  # how the names of their tensors in the graph begin
 LOG_EPSILON = f"{POLICIES}log_epsilon"
-_ANY_LIVE, _WITHOUT_PATHS = "any_live", "/without_paths"
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 
 
@@ -83,12 +83,15 @@ def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None
 
 
 def finish(path: Path) -> None:
-    """Let the graph at `path` pass over the label paths where a batch has none that is live.
+    """Let the graph at `path` pass over the paths of each length where a batch has none that is live.
 
     The last step: what looks at layers by name does not look into branches.
     """
     model = onnx.load(path, load_external_data=False)
-    branch(model, _ANY_LIVE, {name: f"{name}{_WITHOUT_PATHS}" for name in OUTPUTS})
+    made = {name for node in model.graph.node for name in node.output}
+    lengths = itertools.takewhile(lambda length: _any_live(length) in made, itertools.count())
+    for length in reversed([*lengths]):  # longer paths' branch lies within the shorter ones'
+        branch(model, _any_live(length), {name: _without(name, length) for name in OUTPUTS})
     drop_unused(model)
     onnx.save(model, path)
 
@@ -186,11 +189,13 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
             "log_normalizer": {0: "batch", 1: "nodes"},
             "top_logit": {0: "batch", 1: "nodes"},
-            "expansions": {0: "batch", 1: "slots", 2: "max_labels"},
+            "expansions": {0: "batch", 1: "slots", 2: "lengths"},
         }
-        without_paths = {f"{name}{_WITHOUT_PATHS}": axes for name, axes in requests.items()}
+        choices: dict[str, dict[int, str]] = {}
+        for length in range(self._policies.num_levels):
+            choices |= {_any_live(length): {}} | {_without(name, length): axes for name, axes in requests.items()}
         caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}
-        return {**requests, _ANY_LIVE: {}, **without_paths, **caches}
+        return {**requests, **choices, **caches}
 
     def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
         """What is traced: a live path on every level, since every path is followed."""
@@ -203,6 +208,16 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
 def cache_names(num_layers: int) -> list[str]:
     """The names in the graph of the trunk's keys and values, layer by layer."""
     return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
+
+
+def _any_live(length: int) -> str:
+    """The name of whether any path of this many labels is expanded."""
+    return f"any_live_{length}"
+
+
+def _without(output: str, length: int) -> str:
+    """The name of an output as it is where none is."""
+    return f"{output}/without_{length}"
 
 
 def _open_axes(name: str, value: Tensor) -> list[int]:

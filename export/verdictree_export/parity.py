@@ -96,8 +96,7 @@ class _Question:
 
     def log_probs(self, path: LabelPath, size: int) -> npt.NDArray[np.float64]:
         """log p(token | node) at the first `size` nodes of the trie after `path`, shape (size, label vocabulary)."""
-        trie = self._tree.tail if path else self._tree.head
-        answer = self._tree.verdict_tokens(path) if path else ()
+        trie, answer = self._tree.trie_after(path), self._tree.verdict_tokens(path)
         rows: dict[int, npt.NDArray[np.float64]] = {}
         for chain in _chains(trie, size):
             ids = torch.tensor([[self._last, *answer, *(trie.tokens[node] for node in chain[1:])]])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks import cost
+from verdictree.exploration import Exploration
 
 SHAPE = cost.model_shape(
     SimpleNamespace(
@@ -16,23 +17,24 @@ SHAPE = cost.model_shape(
 )  # fmt: skip
 
 
-def release(head: int, tail: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
+def release(head: int, opening: int, tail: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
+    tries = {name: [None] * size for name, size in (("head", head), ("opening", opening), ("tail", tail))}
     return SimpleNamespace(
-        tree=SimpleNamespace(unused=3, head=[None] * head, tail=[None] * tail),
+        tree=SimpleNamespace(unused=3, first=[None], **tries),
         num_questions=1,
-        exploration=SimpleNamespace(max_labels=2),
+        exploration=Exploration(max_labels=2),
         prompts=[SimpleNamespace(suffix_ids=(0,) * length) for length in suffixes],
     )
 
 
 def test_blocks_count_by_the_length_of_their_path():
     """Ours would look near the ceiling if unused slots or whole tails at the last level were counted as work."""
-    unused = [3, 3]
-    expansions = np.array([[unused, unused, unused], [[1, 3], [1, 0], [2, 3]]], dtype=np.int32)
-    found = cost.of_batch(release(head=5, tail=4, suffixes=(7, 9)), 30, expansions)
+    unused = [3, 3, 3]
+    expansions = np.array([[unused] * 4, [[0, 3, 3], [0, 1, 3], [0, 1, 0], [0, 2, 3]]], dtype=np.int32)
+    found = cost.of_batch(release(head=2, opening=6, tail=4, suffixes=(7, 9)), 30, expansions)
     assert found.expanded_paths == 3
-    assert found.computed_tokens == 30 + 2 * (9 + 4) + (4 + 4 + 1)
-    assert found.nodes == 2 * 5 + (4 + 4 + 1)
+    assert found.computed_tokens == 30 + 2 * (9 + 1) + (6 + 4 + 4 + 1)
+    assert found.nodes == 2 * 2 + (6 + 4 + 4 + 1)
 
 
 def test_operations_are_two_for_each_weight_and_token():

@@ -74,22 +74,23 @@ class FakeLM:
 def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0) -> Explored:
     """What the graph would hand over, node by node."""
     blocks = {}
-    for length in range(1, max_labels + 1):
+    for length in range(max_labels + 1):
         named = itertools.product(range(len(tree.labels)), repeat=length)
         for number, labels in itertools.product(range(len(tree.lists)), named):
             path = path_of(tree, labels, number)
             tokens = tree.verdict_tokens(path)
-            parent_live = length == 1 or path[:-1] in blocks
+            parent_live = length == 0 or path[:-1] in blocks
             if parent_live and sequence_probability(lm, tokens) >= epsilon:
-                size = len(tree.tail) if length < max_labels else 1
-                blocks[path] = _nodes(lm, tree, tree.tail, tokens, size)
+                trie = tree.trie_after(path)
+                blocks[path] = _nodes(lm, tree, trie, tokens, len(trie) if length < max_labels else 1)
     return Explored(_nodes(lm, tree, tree.head, (), len(tree.head)), blocks)
 
 
 def path_of(tree: VerdictTree, labels: Sequence[int], number: int = 0) -> tuple[int, ...]:
     """The path of list `number` that names these labels in this order."""
     starts = (number, *(tree.ending[label] for label in labels[:-1]))
-    return tuple(start * len(tree.labels) + label for start, label in zip(starts, labels, strict=True))
+    steps = zip(starts[: len(labels)], labels, strict=True)
+    return (number, *(start * len(tree.labels) + label for start, label in steps))
 
 
 def sequence_probability(lm: FakeLM, tokens: Sequence[int]) -> float:

@@ -67,10 +67,10 @@ NEMOTRON_NAMES = tuple(category.name for category in policy.load(Path("policies/
 @pytest.mark.parametrize(
     ("tokenizer", "family", "labels", "num_nodes", "first", "further"),
     [
-        ("llama 3", "llama-guard-3", CODES, (5, 2), ["\n\n", "unsafe", "\n", "S", "10"], [",S", "10"]),
-        ("llama 3", "instruct", CODES, (4, 2), ["unsafe", "\n", "S", "10"], [",S", "10"]),
-        ("qwen 2.5", "instruct", CODES, (5, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
-        ("mistral", "instruct", CODES, (5, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+        ("llama 3", "llama-guard-3", CODES, (2, 3, 2), ["\n\n", "unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("llama 3", "instruct", CODES, (1, 3, 2), ["unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("qwen 2.5", "instruct", CODES, (1, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+        ("mistral", "instruct", CODES, (1, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
     ],
 )
 def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, first, further):
@@ -78,9 +78,9 @@ def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, 
     encoding = encodings[tokenizer]
     tree = compile_tree(families.family(family).grammar, labels, encoding.encode, [END])
     at = labels.index("S10")
-    assert spelled(encoding, tree.first[at]) == first
+    assert spelled(encoding, tree.verdict_tokens((0, at))) == first
     assert spelled(encoding, tree.further[at]) == further
-    assert (len(tree.head), len(tree.tail)) == num_nodes
+    assert (len(tree.head), len(tree.opening), len(tree.tail)) == num_nodes
 
 
 @pytest.mark.slow
@@ -89,9 +89,10 @@ def test_golden_tree_of_the_embedded_guard():
     guard = checkpoint.load_outline("embedded")
     tree = compile_tree(families.family("instruct").grammar, CODES, guard.encode, [END])
     at = CODES.index("S10")
-    assert [guard.tokenizer.decode([token]) for token in tree.first[at]] == ["uns", "afe", "\n", "S", "1", "0"]
+    answer = [guard.tokenizer.decode([token]) for token in tree.verdict_tokens((0, at))]
+    assert answer == ["uns", "afe", "\n", "S", "1", "0"]
     assert [guard.tokenizer.decode([token]) for token in tree.further[at]] == [",", "S", "1", "0"]
-    assert (len(tree.head), len(tree.tail)) == (6, 4)
+    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (2, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_golden_json(encodings):
     name = [" Guns", " and", " Illegal", " Weapons"]
     assert [spelled(encoding, tree.further_after(i)[at]) for i in (0, 1)] == [[",", *name], ["),", *name]]
     assert [spelled(encoding, tree.terminators(i)) for i in (0, 1)] == [[",", '"}'], [")", "),"]]
-    assert (len(tree.head), len(tree.tail)) == (305, 120)
+    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (20, 72, 120)
 
 
 @pytest.mark.parametrize("label", ["Violence, Threat", "Sexual (minor), Violence", "Violence."])

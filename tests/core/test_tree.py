@@ -32,13 +32,13 @@ def test_golden_tree_of_split_digits():
     tokenizer, labels = TOKENIZERS["digits split"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     word = {i: w for w, i in tokenizer.ids.items()}
-    assert [word.get(token) for token in tree.head.tokens[1:]] == ["uns", "afe", "\n", "S", "1"]
-    assert [word.get(token) for token in tree.tail.tokens[1:]] == [",", "S", "1"]
-    assert tree.head.depths == (0, 1, 2, 3, 4, 5)
+    tries = (tree.head, tree.opening, tree.tail)
+    assert [[word[token] for token in trie.tokens[1:]] for trie in tries] == [["uns"], ["\n", "S", "1"], [",", "S", "1"]]
+    assert tree.opening.depths == (0, 1, 2, 3)
 
 
 def test_golden_tree_of_merged_ends():
-    """The merged tokens stand in the tail alone; the head knows no ending."""
+    """The merged tokens stand in the tail alone; the tries before it know no ending."""
     tokenizer, labels = TOKENIZERS["merged ends"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     word = {i: w for w, i in tokenizer.ids.items()} | {END: "END"}
@@ -47,7 +47,7 @@ def test_golden_tree_of_merged_ends():
         return [[word[token] for token in path] for path in paths]
 
     assert tree.ending == (0, 1, 2, 0)
-    assert spelled(tree.first) == [["uns", "afe", "\n", *stem] for stem in ("S1", "S10", "T", "T1")]
+    assert spelled(tree.first) == [["\n", *stem] for stem in ("S1", "S10", "T", "T1")]
     assert spelled(tree.further_after(1)) == [["2,", *stem] for stem in ("S1", "S10", "T", "T1")]
     assert [spelled(paths) for paths in tree.closings] == [[["END"]], [["2", "END"]], [["0", "END"]]]
     assert [{word[token] for token in tree.terminators(i)} for i in range(3)] == [
@@ -62,7 +62,7 @@ def test_visibility_is_ancestry():
     """A node that saw its sibling would be conditioned on a token that was never said."""
     tokenizer, labels = TOKENIZERS["long names"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
-    for trie in (tree.head, tree.tail):
+    for trie in (tree.head, tree.opening, tree.tail):
         for node in range(len(trie)):
             ancestors, at = {node}, node
             while at:
@@ -103,7 +103,8 @@ def test_any_set_of_codes_compiles_to_its_own_strings(labels):
     """Random prefix relations between labels must not drop or merge one."""
     tokenizer = TOKENIZERS["long names"][0]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
-    assert [list(path) for path in tree.first] == [tokenizer(f"unsafe\n{label}") for label in labels]
+    answers = [list(tree.verdict_tokens((0, i))) for i in range(len(labels))]
+    assert answers == [tokenizer(f"unsafe\n{label}") for label in labels]
     assert len({*tree.further}) == len(labels)
-    matrix = tree.head.path_matrix(tree.first, tree.vocabulary)
+    matrix = tree.opening.path_matrix(tree.first, tree.vocabulary)
     assert matrix.sum(axis=0).tolist() == [len(path) for path in tree.first]

@@ -61,12 +61,14 @@ def test_label_logits_of_split_labels():
     """Guards against counting S10 as S1 where the tokenizer splits digits, and against the wrong node's logits."""
     tree = compile_tree(label_list("safe", "unsafe", "\n", ","), CODES, encode, [0])
     rng = np.random.default_rng(0)
-    full = rng.normal(size=(len(tree.head), 12))
+    full = rng.normal(size=(len(tree.opening), 12))
     normalizer = np.log(np.exp(full).sum(axis=1))
-    head = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
-    got = baselines.LabelLogits(tree, tree.labels)(Explored(head, {}))
-    prefix = tree.head.walk([3, 4, 5, 0])[-1]
-    after_one = tree.head.walk([3, 4, 5, 6, 0])[-1]
+    opening = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
+    read = baselines.LabelLogits(tree, tree.labels)
+    assert read(Explored(opening, {})) is None  # no list was opened
+    got = read(Explored(opening, {(0,): opening}))
+    prefix = tree.opening.walk([4, 5, 0])[-1]
+    after_one = tree.opening.walk([4, 5, 6, 0])[-1]
     p = np.exp(full - normalizer[:, None])
     expected = [p[prefix, 6] * (1 - p[after_one, 7]), p[prefix, 8], p[prefix, 6] * p[after_one, 7]]
     assert got == pytest.approx(np.log(expected) + normalizer[prefix])

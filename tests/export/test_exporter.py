@@ -101,7 +101,7 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
     terminators = tree.terminators(0)
     for index, code in enumerate(tree.labels):
         others = [i for i in range(len(tree.labels)) if i != index]
-        paths = [(index,)] + [(i, index) for i in others] + [(i, j, index) for i in others for j in others]
+        paths = [(0, index)] + [(0, i, index) for i in others] + [(0, i, j, index) for i in others for j in others]
         named = sum(probability([*tree.verdict_tokens(path), t]) for path in paths for t in terminators)
         assert verdict[code].marginal == pytest.approx(named, abs=1e-4)
 

@@ -63,8 +63,8 @@ def run(graph, conversations, prefixes):
 
 def reference(model, tree, prompt, conversation, path):
     """log p(· | node) of the trie after `path`, each node by a run of its own over the whole sequence."""
-    before = [*prompt.prefix_ids, *conversation, *prompt.suffix_ids, *(tree.verdict_tokens(path) if path else ())]
-    trie = tree.tail if path else tree.head
+    before = [*prompt.prefix_ids, *conversation, *prompt.suffix_ids, *tree.verdict_tokens(path)]
+    trie = tree.trie_after(path)
     rows = []
     for node in range(len(trie)):
         own, at = [], node
@@ -85,7 +85,7 @@ def test_every_explored_node_equals_a_run_of_its_own(model, labels):
     graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill(model, PROMPTS)))
     conversations, prefixes = [[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [0, 1, 0]
     for row, explored in enumerate(unpack(tree, exploration, *run(graph, conversations, prefixes))):
-        named = itertools.chain(*(itertools.product(range(3), repeat=count) for count in (1, 2, 3)))
+        named = itertools.chain(*(itertools.product(range(3), repeat=count) for count in range(4)))
         assert set(explored.blocks) == {path_of(tree, one) for one in named}
         for path, block in [((), explored.head), *explored.blocks.items()]:
             expected = reference(model, tree, PROMPTS[prefixes[row]], conversations[row], path)
