@@ -2,8 +2,8 @@
 
 Computed tokens of a request = for each question that it is asked with (one, but for guards that judge one category at a
     time) its conversation's + the suffix's + the head trie's nodes after its entry
-    + for each expanded path, a word that opens a list and then labels, its trie's nodes, or one where the path has the
-    greatest length.
+    + for each expanded path of labels, and each word whose list's opening is evaluated by itself, its trie's nodes, or
+    one where the path has the greatest length.
 The entry of the head trie is a token that was counted before it, the suffix's last one; that of a path is its last
 token. Operations = 2 · (computed tokens · Σ K·N over one token's linear layers
     + evaluated nodes · hidden size · vocabulary size); attention and all else is left out.
@@ -65,7 +65,7 @@ def model_shape(config: Any) -> ModelShape:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a number of requests made the graph compute; sums add up with `+`. `expanded_paths` are those with labels."""
+    """What a number of requests made the graph compute; sums add with `+`. `expanded_paths` are those of labels."""
 
     requests: int = 0
     conversation_tokens: int = 0
@@ -85,17 +85,17 @@ class Cost:
 
 def of_batch(release: Release, conversation_tokens: int, expansions: npt.NDArray[np.int32]) -> Cost:
     """The cost of one batch: `conversation_tokens` over all that it asks, `expansions` (batch, slots, lengths)."""
-    tree = release.tree
+    tree, sizes = release.tree, release.exploration.sizes(release.tree)
     lengths = (expansions < tree.unused).sum(axis=2)
-    paths = [int((lengths == 1 + labels).sum()) for labels in range(1 + release.exploration.max_labels)]
-    block_tokens = sum(n * size for n, size in zip(paths, release.exploration.sizes(tree), strict=False))
+    paths = [int((lengths == length).sum()) for length in range(1, len(sizes) + 1)]
+    block_tokens = sum(number * size for number, size in zip(paths, sizes, strict=True))
     asked = len(expansions) * release.num_questions
     # Every request's suffix is filled up to the longest of the release's prompts.
     suffix = max(len(prompt.suffix_ids) for prompt in release.prompts)
     return Cost(
         requests=len(expansions),
         conversation_tokens=conversation_tokens,
-        expanded_paths=sum(paths[1:]),
+        expanded_paths=sum(paths[1:] if tree.opens_apart else paths),
         computed_tokens=conversation_tokens + asked * (suffix + len(tree.head) - 1) + block_tokens,
         nodes=asked * len(tree.head) + block_tokens,
     )

@@ -20,7 +20,8 @@ class Exploration(msgspec.Struct, frozen=True):
 
     The head, which tells the words' probabilities, is always evaluated. A path, a word that opens a list and then
     labels, is expanded only while its probability is at least `epsilon`, it names at most `max_labels` labels, and it
-    is among the request's `width` most probable of its length. What is cut off is reported as `unexplored`.
+    is among the request's `width` most probable of its length; a word whose opening is part of the head is no such
+    path. What is cut off is reported as `unexplored`.
     """
 
     max_labels: int = 3
@@ -28,15 +29,16 @@ class Exploration(msgspec.Struct, frozen=True):
     width: int = 8
 
     def slots(self, tree: VerdictTree) -> tuple[int, ...]:
-        """How many paths of 0, 1, 2, … labels a request can have expanded; none where no answer lists labels."""
+        """How many paths of each length, shortest first, a request can have expanded; none where nothing is listed."""
         slots = [len(tree.lists)]
-        for _ in range(self.max_labels):
+        for _ in range(self.max_labels if tree.first else 0):
             slots.append(min(self.width, slots[-1] * len(tree.labels)))
-        return tuple(slots) if tree.first else ()
+        return tuple(slots if tree.opens_apart else slots[1:])
 
     def sizes(self, tree: VerdictTree) -> tuple[int, ...]:
-        """How many nodes are evaluated after each path of 0, 1, 2, … labels: a trie, at last its entry alone."""
-        return (len(tree.opening), *[len(tree.tail)] * (self.max_labels - 1), 1) if tree.first else ()
+        """How many nodes are evaluated after each path of such a length: a trie, at last its entry alone."""
+        opening = (len(tree.opening),) if tree.opens_apart else ()
+        return (*opening, *[len(tree.tail)] * (self.max_labels - 1), 1) if tree.first else ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def unpack(
     label_logits    (batch, nodes, vocabulary)
     log_normalizer  (batch, nodes)
     top_logit       (batch, nodes)
-    expansions      (batch, slots, 1 + max_labels) the indices of each expanded path, filled up with tree.unused; a
-                    slot of nothing else was not used
+    expansions      (batch, slots, lengths) the indices of each expanded path, filled up with tree.unused; a slot of
+                    nothing else was not used. The number of the list is left out where the head has its opening
 
     `nodes` lists the head's, then for each slot those of its trie.
     """
@@ -93,16 +95,17 @@ def unpack(
     sizes = np.repeat(exploration.sizes(tree), slots).tolist()
     starts = np.cumsum([len(tree.head), *sizes])
 
-    def nodes(row: int, start: int, size: int) -> NodeLogits:
-        part = slice(start, start + size)
+    def nodes(row: int, part: slice | list[int]) -> NodeLogits:
         return NodeLogits(label_logits[row, part], log_normalizer[row, part], top_logit[row, part])
+
+    def path(indices: npt.NDArray[np.int32]) -> Path:
+        used = tuple(int(i) for i in indices if i < unused)
+        return used if tree.opens_apart else (used[0] // len(tree.labels), *used)
 
     results = []
     for row in range(len(label_logits)):
-        used = np.flatnonzero(expansions[row, :, 0] < unused)
-        blocks = {
-            tuple(int(i) for i in expansions[row, slot] if i < unused): nodes(row, starts[slot], sizes[slot])
-            for slot in used
-        }
-        results.append(Explored(nodes(row, 0, len(tree.head)), blocks))
+        blocks: dict[Path, NodeLogits] = {(i,): nodes(row, list(places)) for i, places in enumerate(tree.grafts)}
+        for slot in np.flatnonzero(expansions[row, :, 0] < unused):
+            blocks[path(expansions[row, slot])] = nodes(row, slice(starts[slot], starts[slot + 1]))
+        results.append(Explored(nodes(row, slice(len(tree.head))), blocks))
     return results

@@ -74,7 +74,8 @@ def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: floa
     start, spelling, labels = number * num_labels, tree.first_spelling[number], tree.first_in(number)
     closings: tuple[Tokens, ...] = ()
     steps: list[GreedyStep] = []
-    path, ending = (number,), 0
+    path: tuple[int, ...] = (number,)
+    ending = 0
     while True:
         block = explored.blocks.get(path)
         if block is None:

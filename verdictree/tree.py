@@ -5,6 +5,9 @@ label ends. So the infinite tree is three small tries: `head` leads from the pro
 to the first label of its list, `tail` from the end of a label to the next one. A guard's next-token distribution is
 needed at a trie's inner nodes only.
 
+The head is evaluated for every request. A small opening, of codes, is grafted onto it; a large one, of names, is
+evaluated by itself where its word is likely enough.
+
 A label ends where its stem does: the tokens that are the same whatever follows. Mostly those are all its tokens, and
 every label has the same ending. Where a tokenizer merges the end of some labels with what follows, the merged tokens
 stand on the way to what follows, and those labels have an ending of their own.
@@ -24,6 +27,9 @@ from verdictree.grammar import VerdictGrammar
 from verdictree.spelling import Encode, Spelling, check
 from verdictree.spelling import Tokens as Tokens
 
+LARGEST_GRAFT = 32
+"""So many more tokens take about as long as a pass by itself, which reads all weights once more."""
+
 
 class Trie(msgspec.Struct, frozen=True):
     """The inner nodes that a set of token sequences passes through, parents before children.
@@ -41,10 +47,14 @@ class Trie(msgspec.Struct, frozen=True):
     @property
     def depths(self) -> tuple[int, ...]:
         """Number of tokens from the entry to each node, shape (nodes,)."""
-        depths = [0]
-        for parent in self.parents[1:]:
-            depths.append(depths[parent] + 1)
-        return tuple(depths)
+        return tuple(map(len, self.sequences()))
+
+    def sequences(self) -> list[Tokens]:
+        """The tokens from the entry to each node."""
+        sequences: list[Tokens] = [()]
+        for parent, token in zip(self.parents[1:], self.tokens[1:], strict=True):
+            sequences.append((*sequences[parent], token))
+        return sequences
 
     def walk(self, sequence: Sequence[int]) -> list[int]:
         """The nodes at which the tokens of `sequence` are chosen, one for each token."""
@@ -89,9 +99,10 @@ class VerdictTree(msgspec.Struct, frozen=True):
     number of label i's ending. `further[i]` are those from the end of another label to the next: `len(labels)` paths
     for each ending. `closings[e]` are those from the end of the last label, of ending e, to the end of the turn.
     `head` is the trie of words, `opening` that of first labels, `tail` that of all further labels and closings.
-    `lead_length`, `first_spelling` (one for each list) and `further_spelling` (one for each ending) say from which
-    token of such a path on the word or label itself is spelled; what stands before leads in or separates. `vocabulary`
-    lists every token id that a verdict can hold.
+    `grafts[n]` are the head's nodes that stand for the opening's after the word of list n; there are none where the
+    opening is evaluated by itself. `lead_length`, `first_spelling` (one for each list) and `further_spelling` (one for
+    each ending) say from which token of such a path on the word or label itself is spelled; what stands before leads in
+    or separates. `vocabulary` lists every token id that a verdict can hold.
     """
 
     grammar: VerdictGrammar
@@ -103,6 +114,7 @@ class VerdictTree(msgspec.Struct, frozen=True):
     closings: tuple[tuple[Tokens, ...], ...]
     head: Trie
     opening: Trie
+    grafts: tuple[tuple[int, ...], ...]
     tail: Trie
     lead_length: int
     first_spelling: tuple[int, ...]
@@ -114,6 +126,11 @@ class VerdictTree(msgspec.Struct, frozen=True):
     def lists(self) -> tuple[int, ...]:
         """The answers that open a list of labels."""
         return tuple(a for a, answer in enumerate(self.grammar.answers) if answer.opening is not None)
+
+    @property
+    def opens_apart(self) -> bool:
+        """Whether there are lists whose opening is evaluated by itself."""
+        return bool(self.first) and not self.grafts
 
     @property
     def safe(self) -> Tokens:
@@ -145,7 +162,7 @@ class VerdictTree(msgspec.Struct, frozen=True):
         return tuple(sorted({path[0] for path in (*self.further_after(ending), *self.closings[ending])}))
 
     def trie_after(self, path: Sequence[int]) -> Trie:
-        """What is evaluated after `path`: nothing, or the number of a list, an index into `first`, some into `further`."""
+        """What comes after `path`: nothing, or the number of a list, an index into `first`, some into `further`."""
         return (self.head, self.opening, self.tail)[min(len(path), 2)]
 
     def verdict_tokens(self, path: Sequence[int]) -> Tokens:
@@ -156,12 +173,17 @@ class VerdictTree(msgspec.Struct, frozen=True):
 
 
 def compile_tree(
-    grammar: VerdictGrammar, labels: Sequence[str], encode: Encode, end_tokens: Iterable[int]
+    grammar: VerdictGrammar,
+    labels: Sequence[str],
+    encode: Encode,
+    end_tokens: Iterable[int],
+    largest_graft: int = LARGEST_GRAFT,
 ) -> VerdictTree:
     """Compile the verdict tree of `labels`.
 
     `encode` is the model's tokenizer without special tokens; it sees whole verdict strings only, since tokens merge
-    across the borders of their parts. `end_tokens` are the ids that end the model's turn.
+    across the borders of their parts. `end_tokens` are the ids that end the model's turn. Openings are grafted onto
+    the head if it grows by at most `largest_graft` nodes.
 
     Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
     lets a label's tokens depend on its neighbours, or hides where a label ends.
@@ -177,6 +199,10 @@ def compile_tree(
     opened = [words[grammar.answers.index(answer)] for answer in spelling.lists]
     rows = [listed[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
     first = tuple(path[len(word) :] for word, row in zip(opened, rows, strict=True) for path in row)
+    head, opening = _trie(words), _trie(first)
+    whole = _trie([*words, *((*word, *path) for word in opened for path in first)])
+    apart = len(whole) - len(head) > largest_graft
+    grafts = [tuple(whole.walk((*word, *onward, 0))[-1] for onward in opening.sequences()) for word in opened]
     return VerdictTree(
         grammar=grammar,
         labels=tuple(labels),
@@ -185,8 +211,9 @@ def compile_tree(
         ending=tuple(distinct.index(ending) for ending in endings),
         further=further,
         closings=closings,
-        head=_trie(words),
-        opening=_trie(first),
+        head=head if apart else whole,
+        opening=opening,
+        grafts=() if apart else tuple(grafts),
         tail=_trie([*further, *itertools.chain(*closings)]),
         lead_length=_separator_length(words, encode(grammar.lead), 0),
         first_spelling=tuple(

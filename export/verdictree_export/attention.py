@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,9 @@ class PackedPass:
         # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
         stacked = (rows, key_heads, heads // key_heads * length)
         queries = _rows(query, self.queries).reshape(*stacked, size) * scaling
-        segments = self._segments(layer, KeyValues(_rows(key, self.keys), _rows(value, self.keys)))
+        if layer == len(self.layers):  # not where a narrowed pass comes after this one
+            self._keep(layer, KeyValues(_rows(key, self.keys), _rows(value, self.keys)))
+        segments = self.layers[layer]
         products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
         scores = _joined(products).reshape(rows, heads, length, width)
         if softcap is not None:
@@ -105,6 +107,19 @@ class PackedPass:
         cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)
         return cells.index_select(0, self.pack).unsqueeze(0)
 
+    def narrowed(self, columns: slice) -> PackedPass:
+        """The pass of these columns of the grid of queries alone, over the keys and values that this one keeps."""
+        bias, positions = self.bias[:, :, columns], self.query_positions[:, columns]
+        queries = torch.arange(positions.shape[0] * positions.shape[1])
+        return replace(
+            self,
+            bias=bias,
+            query_positions=positions,
+            queries=queries.reshape(positions.shape[0], positions.shape[1]),
+            pack=queries,
+            _windows={},
+        )
+
     def _bias(self, window: int | None) -> Tensor:
         if window is None:
             return self.bias
@@ -113,11 +128,9 @@ class PackedPass:
             self._windows[window] = self.bias + attention_bias(near)
         return self._windows[window]
 
-    def _segments(self, layer: int, own: KeyValues) -> list[KeyValues]:
+    def _keep(self, layer: int, own: KeyValues) -> None:
         past = self.past[layer]
-        segments = [past[0].append(own)] if self.joined else [*past, own]
-        self.layers.append(segments)
-        return segments
+        self.layers.append([past[0].append(own)] if self.joined else [*past, own])
 
 
 def _rows(packed: Tensor, cells: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from verdictree.exploration import Exploration
 from verdictree.release import Prompt
-from verdictree.tree import Tokens, Trie, VerdictTree
+from verdictree.tree import VerdictTree
 from verdictree_export.attention import KeyValues
 from verdictree_export.prompt_bank import PromptBank
 from verdictree_export.trie_paths import IMPOSSIBLE, TriePaths
@@ -23,8 +23,8 @@ from verdictree_export.trie_paths import IMPOSSIBLE, TriePaths
 class CompiledPolicies(nn.Module):
     """The policies of a release as buffers; `key_values[i]` are those of prompt i's prefix, layer by layer.
 
-    `slots_<n>` counts off the paths of n labels that a request can have expanded; `unused` is no path's number. A list's
-    word ends in the ending of its list's number.
+    `slots_<n>` counts off the paths that a request can have expanded at level n, `tries` are what is evaluated after
+    those of each level; `unused` is no path's number. A list's word, as a path, has the number of its list as ending.
     """
 
     vocabulary: Tensor
@@ -39,24 +39,34 @@ class CompiledPolicies(nn.Module):
         key_values: Sequence[Sequence[KeyValues]],
     ) -> None:
         super().__init__()
-        self.head = TriePaths(
-            trie=tree.head,
-            paths=[tree.words[answer] for answer in tree.lists],
-            vocabulary=tree.vocabulary,
-            origin=[0 for _ in tree.lists],
-            ending=list(range(len(tree.lists))),
+        count, number = len(tree.labels), len(tree.first)
+        after_first = [tree.ending[i % count] for i in range(number)]
+        if tree.opens_apart:
+            lists = range(len(tree.lists))
+            words = [tree.verdict_tokens((i,)) for i in lists]
+            self.head = TriePaths(tree.head, words, tree.vocabulary, origin=[0] * len(words), ending=lists)
+            of_list = [i // count for i in range(number)]
+            self.opening = TriePaths(tree.opening, tree.first, tree.vocabulary, origin=of_list, ending=after_first)
+        else:
+            first = [tree.verdict_tokens((i // count, i)) for i in range(number)]
+            self.head = TriePaths(tree.head, first, tree.vocabulary, origin=[0] * number, ending=after_first)
+        further = range(len(tree.further))
+        self.tail = TriePaths(
+            tree.tail,
+            tree.further,
+            tree.vocabulary,
+            origin=[i // count for i in further],
+            ending=[tree.ending[i % count] for i in further],
         )
-        self.opening = _label_paths(tree, tree.opening, tree.first)
-        self.tail = _label_paths(tree, tree.tail, tree.further)
         self.bank = PromptBank(prompts, self.head, key_values)
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
         self.register_buffer("unused", torch.tensor(tree.unused))
         log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else IMPOSSIBLE / 2
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         slots = exploration.slots(tree)
-        self.num_levels = len(slots)
-        for length, width in enumerate(slots):
-            self.register_buffer(f"slots_{length}", torch.arange(width))
+        self.num_levels, self.opens_apart = len(slots), tree.opens_apart
+        for level, width in enumerate(slots):
+            self.register_buffer(f"slots_{level}", torch.arange(width))
 
     def put(self, buffers: Mapping[str, Tensor]) -> None:
         """Exchange buffers by name."""
@@ -66,21 +76,10 @@ class CompiledPolicies(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """How many paths of 0, 1, 2, … labels a request can have expanded; traced as sizes of what is put in."""
-        return [self.get_buffer(f"slots_{length}").shape[0] for length in range(self.num_levels)]
+        """How many paths a request can have expanded at each level; traced as sizes of what is put in."""
+        return [self.get_buffer(f"slots_{level}").shape[0] for level in range(self.num_levels)]
 
     @property
     def tries(self) -> list[TriePaths]:
-        """The trie after each path of 0, 1, 2, … labels."""
-        return [self.opening, *[self.tail] * (self.num_levels - 1)][: self.num_levels]
-
-
-def _label_paths(tree: VerdictTree, trie: Trie, paths: Sequence[Tokens]) -> TriePaths:
-    count = len(tree.labels)
-    return TriePaths(
-        trie=trie,
-        paths=paths,
-        vocabulary=tree.vocabulary,
-        origin=[i // count for i in range(len(paths))],
-        ending=[tree.ending[i % count] for i in range(len(paths))],
-    )
+        """What is evaluated after the paths of each level."""
+        return [self.opening if self.opens_apart and level == 0 else self.tail for level in range(self.num_levels)]

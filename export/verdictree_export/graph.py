@@ -2,7 +2,7 @@
 
 One call runs, for all requests of a batch at once,
   1. the trunk: conversation, suffix and head of the verdict tree, after the cached prefix; then
-  2. for no, one, two, … labels: what comes next in the tree after each path that is still likely enough.
+  2. level by level: what comes next in the tree after each path that is still likely enough, one label longer each.
 Nothing is decoded token by token: the nodes of a trie are evaluated side by side under tree attention.
 """
 
@@ -18,6 +18,7 @@ from verdictree_export.attention import PackedPass, packed_attention
 from verdictree_export.blocks import Slots, find_slots, scatter, visible_block
 from verdictree_export.blocks import lay_out as lay_out_blocks
 from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree_export.last_layer import Reading, narrowed
 from verdictree_export.llama4 import real_rotary
 from verdictree_export.trie_paths import IMPOSSIBLE, Nodes, TriePaths
 from verdictree_export.trunk import lay_out as lay_out_trunk
@@ -60,15 +61,15 @@ class Chosen(NamedTuple):
 
 @dataclass
 class _Found:
-    """What was evaluated so far: `nodes` of the head and of the slots of each length of path, `paths` those slots'
-    indices plus one, zero where a path has ended or none is, (batch, slots, 1 + max_labels)."""
+    """What was evaluated so far: `nodes` of the head and of each level's slots, `paths` those slots' indices plus one,
+    zero where a path has ended or none is, (batch, slots, levels)."""
 
     policies: CompiledPolicies
     nodes: list[Nodes]
     paths: list[Tensor]
 
     def outputs(self, batch: int) -> list[Tensor]:
-        """What `verdictree.exploration.unpack` takes apart, of questions; no longer path is expanded."""
+        """What `verdictree.exploration.unpack` takes apart, of questions, if no longer path is expanded."""
         widths, done = self.policies.widths, len(self.paths)
         nodes = [torch.cat(parts, dim=1) for parts in zip(*self.nodes, strict=True)]
         paths = list(self.paths)
@@ -87,9 +88,9 @@ class GuardGraph(nn.Module):
 
     Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
     `row_ends` (batch,) where each request's ids end; `prefix_id` (batch, questions) the prompts of each. Outputs: what
-    `verdictree.exploration.unpack` takes apart, a request's questions side by side; for each length of path, shortest
-    first, whether any is expanded, and the first outputs as they are where none is; then layer by layer the trunk's
-    keys and values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
+    `verdictree.exploration.unpack` takes apart, a request's questions side by side; level by level whether any
+    path is expanded, and the first outputs as they are where none is; then layer by layer the trunk's keys and values,
+    (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
     """
 
     def __init__(self, model: Any, policies: CompiledPolicies) -> None:
@@ -123,11 +124,9 @@ class GuardGraph(nn.Module):
         """Conversation, suffix and head trie of every request."""
         bank, batch = self.policies.bank, prefix_id.shape[0]
         trunk = lay_out_trunk(bank, self.policies.head, input_ids, row_ends, prefix_id)
-        hidden = self._run(trunk.tokens, trunk.positions, trunk.packed)[input_ids.shape[0] :]
-        tail_width, num_nodes = bank.tail_tokens.shape[1], self.policies.head.tokens.shape[0]
-        hidden = hidden.reshape(batch, tail_width, -1)
+        hidden = self._run(trunk.tokens, trunk.positions, trunk.packed, trunk.reading)
         return Level(
-            nodes=self._nodes(hidden[:, tail_width - num_nodes :]),
+            nodes=self._nodes(hidden.reshape(batch, self.policies.head.tokens.shape[0], int(hidden.shape[-1]))),
             packed=trunk.packed,
             visible=trunk.visible,
             trie_start=trunk.trie_start,
@@ -183,8 +182,9 @@ class GuardGraph(nn.Module):
             slots=chosen.slots,
         )
 
-    def _run(self, tokens: Tensor, positions: Tensor, packed: PackedPass) -> Tensor:
-        with packed_attention(self.model), real_rotary():
+    def _run(self, tokens: Tensor, positions: Tensor, packed: PackedPass, reading: Reading | None = None) -> Tensor:
+        """The last hidden states (tokens, size), of all tokens or of those to be read."""
+        with packed_attention(self.model), real_rotary(), narrowed(self.model, reading):
             output = self.model.get_decoder()(
                 input_ids=tokens.unsqueeze(0),
                 position_ids=positions.unsqueeze(0),

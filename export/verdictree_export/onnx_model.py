@@ -83,15 +83,15 @@ def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None
 
 
 def finish(path: Path) -> None:
-    """Let the graph at `path` pass over the paths of each length where a batch has none that is live.
+    """Let the graph at `path` pass over the levels at which no path of a batch is live.
 
     The last step: what looks at layers by name does not look into branches.
     """
     model = onnx.load(path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
-    lengths = itertools.takewhile(lambda length: _any_live(length) in made, itertools.count())
-    for length in reversed([*lengths]):  # longer paths' branch lies within the shorter ones'
-        branch(model, _any_live(length), {name: _without(name, length) for name in OUTPUTS})
+    levels = itertools.takewhile(lambda level: _any_live(level) in made, itertools.count())
+    for level in reversed([*levels]):  # a level's branch lies within that of the level before
+        branch(model, _any_live(level), {name: _without(name, level) for name in OUTPUTS})
     drop_unused(model)
     onnx.save(model, path)
 
@@ -189,11 +189,11 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
             "log_normalizer": {0: "batch", 1: "nodes"},
             "top_logit": {0: "batch", 1: "nodes"},
-            "expansions": {0: "batch", 1: "slots", 2: "lengths"},
+            "expansions": {0: "batch", 1: "slots", 2: "levels"},
         }
         choices: dict[str, dict[int, str]] = {}
-        for length in range(self._policies.num_levels):
-            choices |= {_any_live(length): {}} | {_without(name, length): axes for name, axes in requests.items()}
+        for level in range(self._policies.num_levels):
+            choices |= {_any_live(level): {}} | {_without(name, level): axes for name, axes in requests.items()}
         caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}
         return {**requests, **choices, **caches}
 
@@ -210,14 +210,14 @@ def cache_names(num_layers: int) -> list[str]:
     return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
 
 
-def _any_live(length: int) -> str:
-    """The name of whether any path of this many labels is expanded."""
-    return f"any_live_{length}"
+def _any_live(level: int) -> str:
+    """The name of whether any path is expanded at this level."""
+    return f"any_live_{level}"
 
 
-def _without(output: str, length: int) -> str:
+def _without(output: str, level: int) -> str:
     """The name of an output as it is where none is."""
-    return f"{output}/without_{length}"
+    return f"{output}/without_{level}"
 
 
 def _open_axes(name: str, value: Tensor) -> list[int]:

@@ -83,7 +83,7 @@ def num_paths(
 ) -> int:
     """How many paths `measure` compares."""
     deep = sum(prompts[prefix_id].policy == prompts[0].policy for prefix_id, _ in conversations)
-    return len(conversations) + deep * sum(exploration.slots(tree))
+    return len(conversations) + deep * (len(tree.grafts) + sum(exploration.slots(tree)))
 
 
 class _Question:

@@ -39,7 +39,7 @@ class TriePaths(nn.Module):
     barred: Tensor
 
     def __init__(
-        self, trie: Trie, paths: Sequence[Tokens], vocabulary: Tokens, origin: Sequence[int], ending: Sequence[int]
+        self, trie: Trie, paths: Sequence[Tokens], vocabulary: Tokens, *, origin: Sequence[int], ending: Sequence[int]
     ) -> None:
         super().__init__()
         self.register_buffer("tokens", torch.tensor(trie.tokens))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from verdictree_export.attention import PackedPass, aligned, attention_bias
+from verdictree_export.last_layer import Reading
 from verdictree_export.prompt_bank import PromptBank
 from verdictree_export.trie_paths import TriePaths
 
@@ -23,6 +24,7 @@ class Trunk:
 
     tokens, positions  (packed,)
     packed             the pass
+    reading            the suffix's last token and the head trie, request by request
     visible            (batch, keys) which of its keys the paths of each request attend to; of the head trie's none yet
     trie_start         the first key of the head trie
     entry_position     (batch,) position of the suffix's last token, which the head trie hangs on
@@ -31,6 +33,7 @@ class Trunk:
     tokens: Tensor
     positions: Tensor
     packed: PackedPass
+    reading: Reading
     visible: Tensor
     trie_start: int
     entry_position: Tensor
@@ -67,21 +70,22 @@ def lay_out(bank: PromptBank, head: TriePaths, input_ids: Tensor, row_ends: Tens
     in_conversation = key_columns < lengths.unsqueeze(1)
     valid = torch.cat([prefix_valid, tail_valid, in_conversation], dim=1)
     in_trie = torch.zeros_like(tail_valid[:, suffix_width:])
+    packed = PackedPass(
+        past=bank.key_values(prefix_id),
+        bias=attention_bias(valid.unsqueeze(1) & _attention(bank, head, columns, key_columns).unsqueeze(0)),
+        query_positions=torch.cat([tail_positions, prefix_length.unsqueeze(1) + columns], dim=1),
+        key_positions=torch.cat([prefix_positions, tail_positions, prefix_length.unsqueeze(1) + key_columns], dim=1),
+        queries=unpack(columns),
+        keys=unpack(key_columns),
+        pack=pack,
+        joined=True,
+    )
+    nodes = slice(suffix_width - 1, tail_width)
     return Trunk(
         tokens=torch.cat([input_ids, bank.tail_tokens.index_select(0, prefix_id).flatten()]),
         positions=torch.cat([prefix_length.index_select(0, row) + column, tail_positions.flatten()]),
-        packed=PackedPass(
-            past=bank.key_values(prefix_id),
-            bias=attention_bias(valid.unsqueeze(1) & _attention(bank, head, columns, key_columns).unsqueeze(0)),
-            query_positions=torch.cat([tail_positions, prefix_length.unsqueeze(1) + columns], dim=1),
-            key_positions=torch.cat(
-                [prefix_positions, tail_positions, prefix_length.unsqueeze(1) + key_columns], dim=1
-            ),
-            queries=unpack(columns),
-            keys=unpack(key_columns),
-            pack=pack,
-            joined=True,
-        ),
+        packed=packed,
+        reading=Reading(tail_cells[:, nodes].flatten(), packed.narrowed(nodes)),
         visible=torch.cat([prefix_valid, tail_valid[:, :suffix_width], in_trie, in_conversation], dim=1),
         trie_start=prefix_width + suffix_width,
         entry_position=ends + bank.suffix_length.index_select(0, prefix_id) - 1,

@@ -80,7 +80,8 @@ def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0
             path = path_of(tree, labels, number)
             tokens = tree.verdict_tokens(path)
             parent_live = length == 0 or path[:-1] in blocks
-            if parent_live and sequence_probability(lm, tokens) >= epsilon:
+            grafted = length == 0 and not tree.opens_apart
+            if parent_live and (grafted or sequence_probability(lm, tokens) >= epsilon):
                 trie = tree.trie_after(path)
                 blocks[path] = _nodes(lm, tree, trie, tokens, len(trie) if length < max_labels else 1)
     return Explored(_nodes(lm, tree, tree.head, (), len(tree.head)), blocks)

@@ -67,10 +67,10 @@ NEMOTRON_NAMES = tuple(category.name for category in policy.load(Path("policies/
 @pytest.mark.parametrize(
     ("tokenizer", "family", "labels", "num_nodes", "first", "further"),
     [
-        ("llama 3", "llama-guard-3", CODES, (2, 3, 2), ["\n\n", "unsafe", "\n", "S", "10"], [",S", "10"]),
-        ("llama 3", "instruct", CODES, (1, 3, 2), ["unsafe", "\n", "S", "10"], [",S", "10"]),
-        ("qwen 2.5", "instruct", CODES, (1, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
-        ("mistral", "instruct", CODES, (1, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+        ("llama 3", "llama-guard-3", CODES, (5, 3, 2), ["\n\n", "unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("llama 3", "instruct", CODES, (4, 3, 2), ["unsafe", "\n", "S", "10"], [",S", "10"]),
+        ("qwen 2.5", "instruct", CODES, (5, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
+        ("mistral", "instruct", CODES, (5, 4, 3), ["unsafe", "\n", "S", "1", "0"], [",S", "1", "0"]),
     ],
 )
 def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, first, further):
@@ -92,7 +92,7 @@ def test_golden_tree_of_the_embedded_guard():
     answer = [guard.tokenizer.decode([token]) for token in tree.verdict_tokens((0, at))]
     assert answer == ["uns", "afe", "\n", "S", "1", "0"]
     assert [guard.tokenizer.decode([token]) for token in tree.further[at]] == [",", "S", "1", "0"]
-    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (2, 4, 4)
+    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (6, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,20 @@ def test_golden_tree_of_split_digits():
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     word = {i: w for w, i in tokenizer.ids.items()}
     tries = (tree.head, tree.opening, tree.tail)
-    assert [[word[token] for token in trie.tokens[1:]] for trie in tries] == [["uns"], ["\n", "S", "1"], [",", "S", "1"]]
-    assert tree.opening.depths == (0, 1, 2, 3)
+    assert [[word[token] for token in trie.tokens[1:]] for trie in tries] == [
+        ["uns", "afe", "\n", "S", "1"],
+        ["\n", "S", "1"],
+        [",", "S", "1"],
+    ]
+    assert tree.head.depths == (0, 1, 2, 3, 4, 5)
+    assert tree.grafts == ((2, 3, 4, 5),)
+
+
+def test_a_large_opening_is_no_part_of_the_head():
+    """What only a likely word needs must not be paid by all."""
+    tokenizer, labels = TOKENIZERS["digits split"]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END], largest_graft=3)
+    assert tree.opens_apart and len(tree.head) == 2 and len(tree.opening) == 4
 
 
 def test_golden_tree_of_merged_ends():

@@ -40,8 +40,8 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
     for name, text in rows:
         click.echo(f"{name:<12}{text}")
     console = Console(soft_wrap=True, highlight=False)
-    nodes = f"{len(found.tree.head)} nodes, and {len(found.tree.opening)} once a list is opened"
-    console.print(_grown(Tree(f"answer ({nodes})"), found.head))
+    apart = f", {len(found.tree.opening)} more after a likely word" if found.tree.opens_apart else ""
+    console.print(_grown(Tree(f"answer ({len(found.tree.head)} nodes{apart})"), found.head))
     if found.tails:
         tree = Tree(f"after a label ({len(found.tree.tail)} nodes)")
         for labels, tail in found.tails.items():
