@@ -19,9 +19,12 @@ from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidRelease, UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.family import Question
+from verdictree.graph_io import feeds
 from verdictree.policy import Category
 from verdictree_export import checkpoint, parity, prompt
 from verdictree_export.exporter import export_release
+from verdictree_export.graph_index import GraphIndex, layer_name
+from verdictree_export.graph_session import GraphSession
 from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
@@ -83,6 +86,20 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
     """An operator of our own would keep the release from NVIDIA's backend."""
     model = onnx.load(models / "guard_lm" / "1" / "model.onnx", load_external_data=False)
     assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
+
+
+def test_last_layer_is_computed_where_it_is_read(models):
+    """Guards against a last layer over all tokens, of which only the head's nodes reach the LM head."""
+    manifest = release.load_verified(models, 2)
+    model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
+    down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
+    outputs = [node.output[0] for node in down]  # in the branch are those of label paths
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    session = GraphSession(model.SerializeToString(), outputs=outputs)
+    suffix = max(len(one.suffix_ids) for one in manifest.prompts)
+    rows = [product.shape[1] for product in session.run(feeds([[5, 6, 7], [8]], [[0], [1]]))]
+    head = len(manifest.tree.head)
+    assert rows == [3 + 1 + 2 * (suffix + head - 1)] * (len(rows) - 1) + [2 * head]
 
 
 def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
