@@ -76,7 +76,8 @@ def lay_out(before: PackedPass, slots: Slots, visible: Tensor, attention: Tensor
     context = scatter(visible, cell, cells, 0).reshape(slots.batch, used, 1, visible.shape[1])
     context = context.expand(-1, -1, size, -1).reshape(slots.batch, queries, visible.shape[1])
     same_slot = slots.used.unsqueeze(1) == slots.used
-    own = (same_slot[:, None, :, None] & attention[None, :, None, :]).reshape(1, queries, queries)
+    own = same_slot.unsqueeze(1).unsqueeze(3) & attention.unsqueeze(0).unsqueeze(2)
+    own = own.reshape(1, queries, queries)
     own = torch.cat([own, torch.zeros(1, queries, padding, dtype=torch.bool)], dim=2)
     number = scatter(torch.arange(cell.shape[0]), cell, cells, 0)
     nodes = torch.arange(size)

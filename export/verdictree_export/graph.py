@@ -107,9 +107,9 @@ class GuardGraph(nn.Module):
         found, choices = _Found(policies, [level.nodes], []), list[Tensor]()
         before = policies.head
         for depth, (width, trie) in enumerate(zip(widths, policies.tries, strict=True)):
-            chosen, last = self._select(level, before, width), depth + 1 == len(widths)
+            chosen = self._select(level, before, width)
             choices += [torch.ones_like(chosen.last).sum() > 0, *found.outputs(batch)]
-            level = self._expand(level, before, chosen, trie, size=1 if last else trie.tokens.shape[0])
+            level = self._expand(level, before, chosen, trie, entry_alone=depth + 1 == len(widths))
             cell, cells = level.slots.cell, batch * width
             dense = Nodes(*(scatter(part, cell, cells, 0.0) for part in level.nodes))
             found.nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
@@ -154,9 +154,13 @@ class GuardGraph(nn.Module):
             slots=find_slots(cell, width, before.batch),
         )
 
-    def _expand(self, level: Level, before: TriePaths, chosen: Chosen, trie: TriePaths, size: int) -> Level:
-        """Evaluate the first `size` nodes of `trie` after each chosen path, which led through `before`."""
+    def _expand(self, level: Level, before: TriePaths, chosen: Chosen, trie: TriePaths, entry_alone: bool) -> Level:
+        """Evaluate `trie`, or its entry alone, after each chosen path, which led through `before`."""
         paths = chosen.last.shape[0]
+        tokens, depths, attention = trie.tokens, trie.depths, trie.attention
+        if entry_alone:
+            tokens, depths, attention = tokens[:1], depths[:1], attention[:1, :1]
+        size = depths.shape[0]
         on_path = before.ancestors.index_select(0, chosen.last)
         if before is self.policies.head:
             on_path = on_path[:, 1:]  # the head hangs on the suffix's last token, which is no node of its own
@@ -165,9 +169,9 @@ class GuardGraph(nn.Module):
         visible = torch.cat([seen[:, :start], shorter, seen[:, start + shorter.shape[1] :]], dim=1)
         position = level.position.index_select(0, chosen.parent) + before.lengths.index_select(0, chosen.last)
         entry = before.last_tokens.index_select(0, chosen.last).unsqueeze(1)
-        tokens = torch.cat([entry, trie.tokens[1:size].unsqueeze(0).expand(paths, -1)], dim=1)
-        positions = position.unsqueeze(1) + trie.depths[:size]
-        packed = lay_out_blocks(level.packed, chosen.slots, visible, trie.attention[:size, :size], positions)
+        tokens = torch.cat([entry, tokens[1:].unsqueeze(0).expand(paths, -1)], dim=1)
+        positions = position.unsqueeze(1) + depths
+        packed = lay_out_blocks(level.packed, chosen.slots, visible, attention, positions)
         hidden = self._run(tokens.flatten(), positions.flatten(), packed)
         indices = level.indices.index_select(0, chosen.parent)
         return Level(
