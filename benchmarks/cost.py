@@ -6,12 +6,14 @@ Computed tokens of a request = for each question that it is asked with (one, but
     one where the path has the greatest length.
 The entry of the head trie is a token that was counted before it, the suffix's last one; that of a path is its last
 token. Operations = 2 · (computed tokens · Σ K·N over one token's linear layers
+    − tokens that are no nodes · Σ K·N over those of the last block that only nodes pass
     + evaluated nodes · hidden size · vocabulary size); attention and all else is left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,20 +34,19 @@ class LinearShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The linear layers of a Llama-like model: those that every token passes, and the LM head."""
+    """The linear layers of a Llama-like model, and the LM head.
+
+    Every token passes the layers but for `last`, those of the last block beside key and value: only nodes pass these.
+    """
 
     layers: tuple[LinearShape, ...]
+    last: tuple[LinearShape, ...]
     head: LinearShape
 
     @property
     def multiplications_per_token(self) -> int:
         """Σ inputs · outputs over the layers, without the LM head."""
-        return sum(layer.inputs * layer.outputs * layer.count for layer in self.layers)
-
-    @property
-    def multiplications_per_node(self) -> int:
-        """inputs · outputs of the LM head, which only the verdict tree's nodes pass."""
-        return self.head.inputs * self.head.outputs
+        return _multiplications(self.layers)
 
 
 def model_shape(config: Any) -> ModelShape:
@@ -60,7 +61,12 @@ def model_shape(config: Any) -> ModelShape:
         LinearShape("gate, up", hidden, inner, 2 * blocks),
         LinearShape("down", inner, hidden, blocks),
     )
-    return ModelShape(layers, LinearShape("LM head", hidden, config.vocab_size, 1))
+    last = tuple(replace(layer, count=layer.count // blocks) for layer in layers if layer.name != "key, value")
+    return ModelShape(layers, last, LinearShape("LM head", hidden, config.vocab_size, 1))
+
+
+def _multiplications(layers: Iterable[LinearShape]) -> int:
+    return sum(layer.inputs * layer.outputs * layer.count for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,11 @@ class Cost:
 
     def operations(self, shape: ModelShape) -> int:
         """Multiplications and additions in linear layers."""
+        others = self.computed_tokens - self.nodes
         return 2 * (
-            self.computed_tokens * shape.multiplications_per_token + self.nodes * shape.multiplications_per_node
+            self.computed_tokens * _multiplications(shape.layers)
+            - others * _multiplications(shape.last)
+            + self.nodes * _multiplications([shape.head])
         )
 
 

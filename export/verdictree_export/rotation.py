@@ -92,6 +92,8 @@ def _follow_stream(
         stream.add(node.output[0])
     elif node.op_type == "Mul" and any(_is_number(index, name) for name in node.input):
         stream.add(node.output[0])
+    elif node.op_type in _MOVES and not stream.intersection(node.input[1:]):
+        stream.add(node.output[0])  # the tokens that the last layer is computed at
     elif node.op_type == _NORM and node.input[1] in index.weights and len([o for o in node.output if o]) == 1:
         normalized[node.output[0]] = node.input[1]
     else:

@@ -50,4 +50,6 @@ def test_operations_are_two_for_each_weight_and_token():
     """A wrong layer shape would shift every fraction of the ceiling."""
     block = 6 * 6 + 2 * 6 * 2 + 6 * 6 + 2 * 6 * 10 + 10 * 6
     assert SHAPE.multiplications_per_token == 2 * block
-    assert cost.Cost(computed_tokens=3, nodes=2).operations(SHAPE) == 2 * (3 * 2 * block + 2 * 6 * 50)
+    key_value = 2 * 6 * 2
+    expected = 2 * 2 * block + (block + key_value) + 2 * 6 * 50  # two nodes, and one other token
+    assert cost.Cost(computed_tokens=3, nodes=2).operations(SHAPE) == 2 * expected
