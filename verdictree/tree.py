@@ -27,8 +27,7 @@ from verdictree.grammar import VerdictGrammar
 from verdictree.spelling import Encode, Spelling, check
 from verdictree.spelling import Tokens as Tokens
 
-LARGEST_GRAFT = 32
-"""So many more tokens take about as long as a pass by itself, which reads all weights once more."""
+_LARGEST_GRAFT = 32  # about as many more tokens take as long as a pass by itself, which reads all weights once more
 
 
 class Trie(msgspec.Struct, frozen=True):
@@ -177,13 +176,13 @@ def compile_tree(
     labels: Sequence[str],
     encode: Encode,
     end_tokens: Iterable[int],
-    largest_graft: int = LARGEST_GRAFT,
+    opens_apart: bool | None = None,
 ) -> VerdictTree:
     """Compile the verdict tree of `labels`.
 
     `encode` is the model's tokenizer without special tokens; it sees whole verdict strings only, since tokens merge
-    across the borders of their parts. `end_tokens` are the ids that end the model's turn. Openings are grafted onto
-    the head if it grows by at most `largest_graft` nodes.
+    across the borders of their parts. `end_tokens` are the ids that end the model's turn. `opens_apart` says whether
+    openings are evaluated by themselves; None: where that is cheaper.
 
     Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
     lets a label's tokens depend on its neighbours, or hides where a label ends.
@@ -201,7 +200,7 @@ def compile_tree(
     first = tuple(path[len(word) :] for word, row in zip(opened, rows, strict=True) for path in row)
     head, opening = _trie(words), _trie(first)
     whole = _trie([*words, *((*word, *path) for word in opened for path in first)])
-    apart = len(whole) - len(head) > largest_graft
+    apart = len(whole) - len(head) > _LARGEST_GRAFT if opens_apart is None else opens_apart
     grafts = [tuple(whole.walk((*word, *onward, 0))[-1] for onward in opening.sequences()) for word in opened]
     return VerdictTree(
         grammar=grammar,

@@ -16,14 +16,14 @@ from verdictree_export.checkpoint import Checkpoint
 
 
 def compile_prompts(
-    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy]
+    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy], opens_apart: bool | None = None
 ) -> tuple[tuple[Prompt, ...], VerdictTree]:
-    """The prompts of all policies and the one verdict tree that they share."""
+    """The prompts of all policies and the verdict tree that they share; `opens_apart` as `compile_tree` takes it."""
     prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
     grammar = prompt.grammar_after(prompts, family.grammar)
     labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
     written = () if grammar.per_category else tuple(labels)
-    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard))
+    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard), opens_apart)
 
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:

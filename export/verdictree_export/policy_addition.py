@@ -81,7 +81,8 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
     together = (*base.policies, *policies)
     check_distinct(together)
     guard = checkpoints.load_outline(str(models / GRAPH_MODEL / str(base.number) / OUTLINE_FOLDER))
-    prompts, tree = compilation.compile_prompts(guard, families.family(base.family), together)
+    family, apart = families.family(base.family), base.tree.opens_apart  # which the graph's levels depend on
+    prompts, tree = compilation.compile_prompts(guard, family, together, apart)
     if prompts[: len(base.prompts)] != base.prompts:
         raise UnsupportedGuard(
             f"expected the prompts of release {base.number}, got others: this version of the software asks otherwise; "

@@ -44,9 +44,11 @@ def test_golden_tree_of_split_digits():
 
 def test_a_large_opening_is_no_part_of_the_head():
     """What only a likely word needs must not be paid by all."""
-    tokenizer, labels = TOKENIZERS["digits split"]
-    tree = compile_tree(GRAMMAR, labels, tokenizer, [END], largest_graft=3)
-    assert tree.opens_apart and len(tree.head) == 2 and len(tree.opening) == 4
+    tokenizer, few = TOKENIZERS["long names"]
+    many = ["".join(letters) for letters in itertools.product("abc", repeat=4)]
+    small, large = (compile_tree(GRAMMAR, labels, tokenizer, [END]) for labels in (few, many))
+    assert not small.opens_apart and len(small.grafts[0]) == len(small.opening)
+    assert large.opens_apart and len(large.head) == 2 and len(large.opening) == 2 + 3 + 9 + 27
 
 
 def test_golden_tree_of_merged_ends():

@@ -14,10 +14,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from verdictree import families, release, repository
+from verdictree import families, release, repository, tree
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidRelease, UnsupportedGuard
-from verdictree.exploration import Exploration
+from verdictree.exploration import Exploration, unpack
 from verdictree.family import Question
 from verdictree.graph_io import feeds
 from verdictree.policy import Category
@@ -145,6 +145,23 @@ def test_pruned_release_bounds_the_whole_one(models, offline):
         for ours, theirs in zip(low.categories, high.categories, strict=True):
             assert ours.marginal <= theirs.marginal + 1e-6
             assert theirs.marginal <= ours.marginal + low.unexplored + 1e-6
+
+
+def test_a_list_that_is_not_opened_is_unexplored(folder, offline, tmp_path, monkeypatch):
+    """Guards against labels of probability 0 that nobody looked at, and against a list that nobody opens."""
+    monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
+    (whole,) = offline.classify([ask("hello")])
+    for epsilon in (whole.p_unsafe * 0.99, whole.p_unsafe * 1.01):
+        limits = Exploration(1, epsilon, 8)
+        number = export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path, exploration=limits).number
+        pruned = OfflineGuard(tmp_path, number, threads=1)
+        (explored,) = unpack(pruned.release.tree, limits, *pruned.infer([pruned.tokenize(ask("hello"))]))
+        assert ((0,) in explored.blocks) is (epsilon < whole.p_unsafe)
+        (verdict,) = pruned.classify([ask("hello")])
+        assert verdict.p_unsafe == pytest.approx(whole.p_unsafe, abs=1e-5)
+        for ours, theirs in zip(verdict.categories, whole.categories, strict=True):
+            assert ours.marginal <= theirs.marginal + 1e-6
+            assert theirs.marginal <= ours.marginal + verdict.unexplored + 1e-6
 
 
 HOSTILE = st.one_of(

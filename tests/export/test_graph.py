@@ -77,11 +77,11 @@ def reference(model, tree, prompt, conversation, path):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("largest_graft", [0, 32])
+@pytest.mark.parametrize("opens_apart", [False, True])
 @pytest.mark.parametrize("labels", [ONE_ENDING, TWO_ENDINGS])
-def test_every_explored_node_equals_a_run_of_its_own(model, labels, largest_graft):
+def test_every_explored_node_equals_a_run_of_its_own(model, labels, opens_apart):
     """A wrong position, mask, parent or ending in tree attention would change some node's distribution."""
-    tree = compile_tree(GRAMMAR, labels, encode, [END], largest_graft)
+    tree = compile_tree(GRAMMAR, labels, encode, [END], opens_apart)
     exploration = Exploration(max_labels=3, epsilon=0.0, width=64)
     graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill(model, PROMPTS)))
     conversations, prefixes = [[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [0, 1, 0]

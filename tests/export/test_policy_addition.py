@@ -7,7 +7,7 @@ import tiny_guard
 from test_policies import ask
 
 from verdictree import release as releases
-from verdictree import repository
+from verdictree import repository, tree
 from verdictree.calibration import Calibrator, Outcome
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
@@ -56,6 +56,20 @@ def test_added_policies_answer_as_exported_ones(models):
     for one, other in pairs:
         assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
     assert len({tuple(numbers(one)) for one, _ in pairs}) == len(requests)
+
+
+def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
+    """The graph's levels are fixed: labels that are added must not move the first ones into the head, or out of it."""
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", verdict_strength=1.0))
+    monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
+    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path / "m", exploration=EXPLORATION)
+    monkeypatch.undo()
+    add_policies(tmp_path / "m", 1, ADDED)
+    apart, grafted = OfflineGuard(tmp_path / "m", 2, threads=1), OfflineGuard(models, 3, threads=1)
+    assert apart.release.tree.opens_apart and not grafted.release.tree.opens_apart
+    requests = [ask("hello", "tiny"), ask("hello", "wider"), ask("hello", "answers")]
+    for one, other in zip(apart.classify(requests), grafted.classify(requests), strict=True):
+        assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
 
 
 def test_the_guard_itself_is_shared(models):
