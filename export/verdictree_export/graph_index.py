@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -79,3 +80,12 @@ def tensors_read(graph: onnx.GraphProto) -> set[str]:
 def read_by(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node reads, those that its branches read included."""
     return set(node.input).union(*(tensors_read(attribute.g) for attribute in node.attribute))
+
+
+def needed(graph: onnx.GraphProto, names: Iterable[str]) -> set[str]:
+    """All tensors that these are computed from, and these."""
+    found = set(names)
+    for node in reversed(graph.node):  # in topological order, so every reader comes before
+        if not found.isdisjoint(node.output):
+            found.update(read_by(node))
+    return found

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from verdictree_export.graph_index import read_by
+from verdictree_export.graph_index import needed
 
 
 def use_shared_weights_directly(model: onnx.ModelProto) -> int:
@@ -87,54 +86,12 @@ def keep_zero_sizes(model: onnx.ModelProto) -> int:
     return count
 
 
-def branch(model: onnx.ModelProto, condition: str, outputs: Mapping[str, str]) -> int:
-    """Compute `outputs` only where the boolean tensor `condition` holds; return how many nodes that puts off.
-
-    Each of `outputs` is mapped to the tensor that stands for it otherwise. What other outputs need is always computed.
-    """
-    graph = model.graph
-    others = [one for one in graph.output if one.name not in outputs]
-    always = _needed(graph, [condition, *outputs.values(), *(one.name for one in others)])
-    if not always.isdisjoint(outputs):
-        return 0
-    put_off = _needed(graph, outputs) - always
-    late = [node for node in graph.node if not put_off.isdisjoint(node.output)]
-    early = [node for node in graph.node if put_off.isdisjoint(node.output)]
-    named = [one for one in graph.output if one.name in outputs]
-    names = {one.name: f"{one.name}/{condition}" for one in named}
-    inner = [onnx.helper.make_empty_tensor_value_info(name) for name in names.values()]
-    for node in late:
-        for index, name in enumerate(node.output):
-            node.output[index] = names.get(name, name)
-    copies = [onnx.helper.make_node("Identity", [outputs[name]], [inside]) for name, inside in names.items()]
-    choice = onnx.helper.make_node(
-        "If",
-        [condition],
-        list(names),
-        name=f"{condition}/branch",
-        then_branch=onnx.helper.make_graph(late, "then", [], inner),
-        else_branch=onnx.helper.make_graph(copies, "otherwise", [], inner),
-    )
-    del graph.node[:]
-    graph.node.extend([*early, choice])
-    return len(late)
-
-
-def _needed(graph: onnx.GraphProto, names: Iterable[str]) -> set[str]:
-    """All tensors that these are computed from, and these."""
-    needed = set(names)
-    for node in reversed(graph.node):  # in topological order, so every reader comes before
-        if not needed.isdisjoint(node.output):
-            needed.update(read_by(node))
-    return needed
-
-
 def drop_unused(model: onnx.ModelProto) -> int:
     """Drop nodes and initializers that nothing reads; return how many nodes went."""
-    needed = _needed(model.graph, [one.name for one in model.graph.output])
-    kept = [node for node in model.graph.node if not needed.isdisjoint(node.output)]
+    read = needed(model.graph, [one.name for one in model.graph.output])
+    kept = [node for node in model.graph.node if not read.isdisjoint(node.output)]
     count = len(model.graph.node) - len(kept)
-    weights = [one for one in model.graph.initializer if one.name in needed]
+    weights = [one for one in model.graph.initializer if one.name in read]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(kept)
     model.graph.initializer.extend(weights)

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy.typing as npt
 import onnxruntime
+from onnx import TensorProto
 
 from verdictree.graph_io import OUTPUTS
 
 Array = npt.NDArray[Any]
+
+_ELEMENT_TYPES = {
+    "tensor(bool)": TensorProto.BOOL,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(float16)": TensorProto.FLOAT16,
+    "tensor(float)": TensorProto.FLOAT,
+}
 
 
 class GraphSession:
@@ -42,3 +51,7 @@ class GraphSession:
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one batch, of which `feeds` are the inputs; see `graph_io.feeds`."""
         return list(self._session.run(self._outputs, dict(feeds)))
+
+    def element_types(self) -> dict[str, int]:
+        """What each output of the graph holds, as ONNX counts types."""
+        return {one.name: _ELEMENT_TYPES[one.type] for one in self._session.get_outputs()}

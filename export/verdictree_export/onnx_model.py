@@ -6,10 +6,12 @@ policies decide. A release of other policies shares the weights' file.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,18 @@ from torch import Tensor, nn
 
 from verdictree.graph_io import INPUTS, OUTPUTS
 from verdictree.release import POLICIES_FILE, WEIGHTS_FILE
+from verdictree_export.branches import Level, branch
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.graph import GuardGraph
 from verdictree_export.graph_index import tensors_read
 from verdictree_export.graph_passes import (
-    branch,
     drop_unused,
     keep_zero_sizes,
     make_projection_shapes_constant,
     optimize,
     use_shared_weights_directly,
 )
+from verdictree_export.graph_session import GraphSession
 from verdictree_export.rotary import fuse_rotary
 
 OPSET = 18
@@ -89,11 +92,27 @@ def finish(path: Path) -> None:
     """
     model = onnx.load(path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
-    levels = itertools.takewhile(lambda level: _any_live(level) in made, itertools.count())
-    for level in reversed([*levels]):  # a level's branch lies within that of the level before
-        branch(model, _any_live(level), {name: _without(name, level) for name in OUTPUTS})
+    levels = [
+        Level(_any_live(level), {name: _without(name, level) for name in OUTPUTS})
+        for level in itertools.takewhile(lambda level: _any_live(level) in made, itertools.count())
+    ]
+    if levels:
+        branch(model, levels, functools.partial(_element_types, path))
     drop_unused(model)
     onnx.save(model, path)
+
+
+def _element_types(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """What the named tensors of the graph at `path` hold, as ONNX counts types."""
+    model = onnx.load(path, load_external_data=False)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    whole = path.with_name("inner_outputs.onnx")  # beside the weights
+    onnx.save(model, whole)
+    try:
+        return GraphSession(whole).element_types()
+    finally:
+        whole.unlink()
 
 
 def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = False) -> None:

@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from verdictree_export.graph_passes import (
-    branch,
     drop_unused,
     keep_zero_sizes,
     make_projection_shapes_constant,
@@ -87,36 +86,6 @@ def test_what_nothing_reads_goes(model):
     assert drop_unused(model) == 2
     assert len(model.graph.node) == count and "unused" not in {one.name for one in model.graph.initializer}
     np.testing.assert_array_equal(run(model, 5), before)
-
-
-def test_a_branch_is_taken_only_where_it_is_wanted():
-    """What is put off must be the same where it is wanted, and not be computed where it is not."""
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
-        helper.make_node("Greater", ["most", "zero"], ["any"]),
-        helper.make_node("Neg", ["x"], ["minus"]),
-        helper.make_node("Reshape", ["minus", "wrong"], ["square"]),
-        helper.make_node("Neg", ["square"], ["y"]),
-    ]
-    floats = (TensorProto.FLOAT, None)
-    graph = helper.make_graph(
-        nodes,
-        "late",
-        [helper.make_tensor_value_info("x", *floats)],
-        [helper.make_tensor_value_info("y", *floats)],
-        [
-            onnx.numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
-            onnx.numpy_helper.from_array(np.array([2, 2], dtype=np.int64), "wrong"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    assert branch(model, "any", {"y": "minus"}) == 2
-    assert [node.op_type for node in model.graph.node] == ["ReduceMax", "Greater", "Neg", "If"]
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    wanted = np.array([1, 2, 3, 4], dtype=np.float32)
-    np.testing.assert_array_equal(session.run(None, {"x": wanted})[0], wanted.reshape(2, 2))
-    # Three numbers are no square: had the branch been computed, the run would fail.
-    np.testing.assert_array_equal(session.run(None, {"x": -wanted[:3]})[0], wanted[:3])
 
 
 def reshape_to_computed_sizes():
