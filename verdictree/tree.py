@@ -194,7 +194,7 @@ def compile_tree(
     distinct = tuple(dict.fromkeys(endings))
     further = tuple(itertools.chain.from_iterable(ending.further for ending in distinct))
     closings = tuple(tuple((*closing, end) for closing in ending.closings for end in ends) for ending in distinct)
-    openings = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
+    leads = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
     opened = [words[grammar.answers.index(answer)] for answer in spelling.lists]
     rows = [listed[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
     first = tuple(path[len(word) :] for word, row in zip(opened, rows, strict=True) for path in row)
@@ -216,8 +216,8 @@ def compile_tree(
         tail=_trie([*further, *itertools.chain(*closings)]),
         lead_length=_separator_length(words, encode(grammar.lead), 0),
         first_spelling=tuple(
-            _separator_length(row, opening, len(word)) - len(word)
-            for row, opening, word in zip(rows, openings, opened, strict=True)
+            _separator_length(row, lead, len(word)) - len(word)
+            for row, lead, word in zip(rows, leads, opened, strict=True)
         ),
         further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in distinct),
         end_tokens=ends,

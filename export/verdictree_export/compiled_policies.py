@@ -47,9 +47,11 @@ class CompiledPolicies(nn.Module):
             self.head = TriePaths(tree.head, words, tree.vocabulary, origin=[0] * len(words), ending=lists)
             of_list = [i // count for i in range(number)]
             self.opening = TriePaths(tree.opening, tree.first, tree.vocabulary, origin=of_list, ending=after_first)
+            openings = [self.opening]
         else:
             first = [tree.verdict_tokens((i // count, i)) for i in range(number)]
             self.head = TriePaths(tree.head, first, tree.vocabulary, origin=[0] * number, ending=after_first)
+            openings = []
         further = range(len(tree.further))
         self.tail = TriePaths(
             tree.tail,
@@ -64,7 +66,7 @@ class CompiledPolicies(nn.Module):
         log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else IMPOSSIBLE / 2
         self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
         slots = exploration.slots(tree)
-        self.num_levels, self.opens_apart = len(slots), tree.opens_apart
+        self.tries = [*openings, *[self.tail] * (len(slots) - len(openings))]
         for level, width in enumerate(slots):
             self.register_buffer(f"slots_{level}", torch.arange(width))
 
@@ -77,9 +79,4 @@ class CompiledPolicies(nn.Module):
     @property
     def widths(self) -> list[int]:
         """How many paths a request can have expanded at each level; traced as sizes of what is put in."""
-        return [self.get_buffer(f"slots_{level}").shape[0] for level in range(self.num_levels)]
-
-    @property
-    def tries(self) -> list[TriePaths]:
-        """What is evaluated after the paths of each level."""
-        return [self.opening if self.opens_apart and level == 0 else self.tail for level in range(self.num_levels)]
+        return [self.get_buffer(f"slots_{level}").shape[0] for level in range(len(self.tries))]

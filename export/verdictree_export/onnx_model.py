@@ -211,7 +211,7 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "expansions": {0: "batch", 1: "slots", 2: "levels"},
         }
         choices: dict[str, dict[int, str]] = {}
-        for level in range(self._policies.num_levels):
+        for level in range(len(self._policies.tries)):
             choices |= {_any_live(level): {}} | {_without(name, level): axes for name, axes in requests.items()}
         caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}
         return {**requests, **choices, **caches}
