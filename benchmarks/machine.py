@@ -6,21 +6,21 @@ import os
 import platform
 from pathlib import Path
 
+from verdictree import processor
+
 
 def describe() -> str:
     """Cores, processor and the widest vector instructions, in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
     known = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512f": "AVX-512", "avx2": "AVX2"}
-    vector = next((name for flag, name in known.items() if flag in flags), "no AVX2")
+    vector = next((name for flag, name in known.items() if flag in processor.flags()), "no AVX2")
     return f"{os.cpu_count()} cores {model} ({vector})"
 
 
 def multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for bfloat16 products; without them bfloat16 is emulated, and slow."""
-    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not processor.flags().isdisjoint(("avx512_bf16", "amx_bf16"))
 
 
 def resident_megabytes(group: int) -> float:

@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import TensorProto
 
 from verdictree.graph_io import OUTPUTS
+from verdictree.session import open_session
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +47,10 @@ class GraphSession:
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
         for name, value in self._values.items():
             options.add_initializer(name, value)
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        if isinstance(graph, Path):
+            self._session = open_session(graph, options)
+        else:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one batch, of which `feeds` are the inputs; see `graph_io.feeds`."""

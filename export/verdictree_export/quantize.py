@@ -11,8 +11,9 @@ s/254 in place of s, and a second product with the same weight. That leaves the 
 
 A scale that covers the whole batch, as ONNX Runtime's own dynamic quantization takes, would let one request's text
 change another's numbers. Here no number depends on another token, and integer sums do not depend on their order.
-Activations are uint8, since that times int8 is the product that processors have an instruction for. The embedding's
-rows are looked up, not multiplied: fp16 costs no time there, and 8 bits would round the input of every layer.
+Activations are uint8, since that times int8 is the product that processors have an instruction for; for those without
+one see `verdictree.unsigned_weights`. The embedding's rows are looked up, not multiplied: fp16 costs no time there, and
+8 bits would round the input of every layer.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from verdictree import release as releases
 from verdictree.conversation import Conversation
 from verdictree.graph_io import OUTPUTS
 from verdictree.scorer import Scorer
+from verdictree.session import open_session
 from verdictree.tokenization import ConversationTokenizer, TokenizedConversation, batch_feeds
 from verdictree.verdict import Verdict
 
@@ -37,11 +38,8 @@ class OfflineGuard:
         self.score = Scorer(self.release, self.calibrations)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            repository / releases.GRAPH_MODEL / str(number) / releases.GRAPH_FILE,
-            options,
-            providers=list(providers),
-        )
+        graph = repository / releases.GRAPH_MODEL / str(number) / releases.GRAPH_FILE
+        self.session = open_session(graph, options, providers)
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         """The verdicts of one batch; InvalidConversation where one cannot be encoded."""

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from verdictree.session import open_session
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
 from verdictree_serving.onnxruntime_config import OnnxModelConfig
 from verdictree_serving.onnxruntime_options import concurrent_runs, execution_providers, run_options, session_options
@@ -93,7 +94,7 @@ def _open_session(
     if not path.is_file():
         raise InvalidModelConfig(f"expected an ONNX model at {path}: no such file")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = open_session(path, options, providers)
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(error)}") from error
     best = providers[0][0]

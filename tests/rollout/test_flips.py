@@ -41,15 +41,13 @@ def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkey
     # A window catches long requests rather than short ones, and the machine has slow minutes: the steady latency is
     # taken through windows of the same lengths, several in the pause before each flip.
     shifts = np.linspace(0.2, 0.8, 6) * PAUSE_SECONDS
-    before = [[(begin - shift, end - shift) for shift in shifts] for begin, end in flips]
-    during = [[flip] for flip in flips]
+    groups = [flips[i::NUM_GROUPS] for i in range(NUM_GROUPS)]
+    before = [[(begin - shift, end - shift) for begin, end in group for shift in shifts] for group in groups]
 
-    def p99(windows: list[list[tuple[float, float]]]) -> float:
-        """The median of the p99s of groups of flips."""
-        groups = [sum(windows[i::NUM_GROUPS], []) for i in range(NUM_GROUPS)]
-        return float(np.median([np.percentile(load.milliseconds(group), 99) for group in groups]))
+    def p99(groups: list[list[tuple[float, float]]]) -> float:
+        return float(np.median([np.percentile(load.milliseconds(windows), 99) for windows in groups]))
 
-    steady, flipping = p99(before), p99(during)
+    steady, flipping = p99(before), p99(groups)
     lengths = [1000 * (end - begin) for begin, end in flips]
     print(f"flips take {np.median(lengths):.0f} ms, at most {max(lengths):.0f}")
     print(f"p99 {steady:.1f} ms steady, {flipping:.1f} ms during {len(flips)} flips, {len(load.results)} requests")
