@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import Exploration
 from verdictree.graph_io import OUTPUTS, feeds
 from verdictree.release import Fidelity
+from verdictree.session import open_session
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 from verdictree_export import fidelity, onnx_model
 from verdictree_export.exporter import export_release
@@ -75,7 +78,10 @@ def calibration():
 def session(model):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        return open_session(path, options)
 
 
 def run(session, batch):
