@@ -21,7 +21,6 @@ from verdictree.session import INTEGER_PRODUCT
 
 _SIGN_BIT = np.uint8(128)
 _ZERO_POINT = "unsigned/zero_point"
-_NUM_INPUTS = 5  # of a product before the weight's zero point
 
 
 def copy(graph: Path, folder: Path) -> Path:
@@ -29,9 +28,9 @@ def copy(graph: Path, folder: Path) -> Path:
     model = onnx.load(graph, load_external_data=False)
     weights = set()
     for node in _nodes(model.graph):
-        if node.op_type == INTEGER_PRODUCT and len(node.input) == _NUM_INPUTS:
+        if node.op_type == INTEGER_PRODUCT:
             weights.add(node.input[1])
-            node.input.append(_ZERO_POINT)
+            node.input.append(_ZERO_POINT)  # the weight's; int8 weights have none
     for name in {ExternalDataInfo(one).location for one in model.graph.initializer if uses_external_data(one)}:
         shutil.copyfile(graph.with_name(name), folder / name)
     for tensor in model.graph.initializer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
+from verdictree.session import INTEGER_PRODUCT
 from verdictree_export.graph_index import GraphIndex
 
 
@@ -46,7 +47,7 @@ def _gated_by(index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
         return None
     scaled = index.producers.get(gated.input[1])
     product = index.producers.get(scaled.input[0]) if scaled is not None and scaled.op_type == "Mul" else None
-    if product is None or product.op_type != "MatMulIntegerToFloat" or index.readers(gated.input[1]) != [gated]:
+    if product is None or product.op_type != INTEGER_PRODUCT or index.readers(gated.input[1]) != [gated]:
         return None
     return gated
 

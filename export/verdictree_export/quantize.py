@@ -28,6 +28,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from verdictree.session import INTEGER_PRODUCT
 from verdictree_export import contrib
 from verdictree_export.activations import Activations, Feed, calibrate
 from verdictree_export.graph_index import GraphIndex, layer_name
@@ -138,7 +139,7 @@ class _Quantizer:
         outputs = [node.output[0]] if len(terms) == 1 else [f"{node.name}/term_{n}" for n in range(len(terms))]
         for (tokens, scale), output in zip(terms, outputs, strict=True):
             inputs = [tokens, weight, "quantize/one", scales, "quantize/zero_point"]
-            self._node("MatMulIntegerToFloat", inputs, f"{output}/product", domain=contrib.DOMAIN)
+            self._node(INTEGER_PRODUCT, inputs, f"{output}/product", domain=contrib.DOMAIN)
             self._node("Mul", [f"{output}/product", scale], output, name=f"{output}/scaled")
         if len(terms) > 1:
             self._node("Add", outputs, node.output[0], name=f"{node.name}/sum")
