@@ -18,9 +18,9 @@ def describe() -> str:
     return f"{os.cpu_count()} cores {model} ({vector})"
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16 products; without them bfloat16 is emulated, and slow."""
-    return not processor.flags().isdisjoint(("avx512_bf16", "amx_bf16"))
+def fastest_float() -> str:
+    """The type that others compute in: bfloat16, which a processor without instructions for it emulates, or float32."""
+    return "float32" if processor.flags().isdisjoint(("avx512_bf16", "amx_bf16")) else "bfloat16"
 
 
 def resident_megabytes(group: int) -> float:

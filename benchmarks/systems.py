@@ -50,7 +50,7 @@ def rivals(folder: Path, checkpoint: str, mixes: Path) -> tuple[System, ...]:
             "vLLM (CPU)",
             "vllm_greedy",
             folder / "vllm/bin/python",
-            (str(folder / "checkpoint"), prompts, "bfloat16" if machine.multiplies_bfloat16() else "float32"),
+            (str(folder / "checkpoint"), prompts, machine.fastest_float()),
             (1, 4, 16, 32),
         ),
         System(

@@ -79,7 +79,7 @@ def load(source: str, prompts_file: str) -> Loaded:
     """The checkpoint `source`, to be asked the prompts of `prompts_file`."""
     prompts = Prompts.read(prompts_file)
     guard = checkpoint.load(source)
-    precision = torch.bfloat16 if machine.multiplies_bfloat16() else torch.float32
+    precision = getattr(torch, machine.fastest_float())
     search = DepthFirstSearch(guard, guard.model.to(precision), prompts.end_tokens, prompts.labels)
 
     def run(batch: Sequence[list[int]]) -> dict[str, float]:

@@ -18,7 +18,7 @@ MAX_NEW_TOKENS = 8
 def load(source: str, prompts_file: str) -> Loaded:
     """The checkpoint `source`, to be asked the prompts of `prompts_file`."""
     prompts = Prompts.read(prompts_file)
-    precision = torch.bfloat16 if machine.multiplies_bfloat16() else torch.float32
+    precision = getattr(torch, machine.fastest_float())
     model = checkpoint.load(source).model.to(precision)
     padding = prompts.end_tokens[0]
 
