@@ -88,7 +88,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
-    were golden conversations has none. `fidelity` is a quantized release's.
+    were golden conversations has none. `fidelity` is a quantized release's. An answer whose `off_grammar` is above
+    `max_off_grammar` is no verdict: whoever asks gets an error in its place, never "not flagged".
     """
 
     number: int
@@ -107,6 +108,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
     fidelity: Fidelity | None = None
+    max_off_grammar: float = 0.5
 
     @property
     def policy(self) -> Policy:
