@@ -1,13 +1,17 @@
-"""The key that locks a server's control API: its name on the wire, and the file that holds it."""
+"""The key that locks a server's control API: its name on the wire, and the files that hold it."""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 from pathlib import Path
 
 from verdictree.errors import InvalidAdminKey
+from verdictree.state_folder import state_folder
 
 ADMIN_KEY_NAME = "verdictree-admin"
+_KEY_FILE = "admin-key"
 _KEY = re.compile(r"[A-Za-z0-9_.~+/-]{16,}")  # Triton splits its option at `=` and `:`
 
 
@@ -23,3 +27,27 @@ def read_admin_key(path: Path) -> str:
             f"make a key: openssl rand -hex 32 > '{path}'"
         )
     return key
+
+
+def publish_new(repository: Path) -> str:
+    """Make a key and leave it where only this user's `verdictree rollout` on the repository finds it."""
+    key = secrets.token_hex(32)
+    path = key_file(repository)
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(key + "\n")
+        temporary.replace(path)
+    except OSError as exc:
+        if path.is_file():  # a full disk must not keep a server from starting: the last one's key does as well
+            return read_admin_key(path)
+        raise InvalidAdminKey(
+            f"expected to write the admin key to '{path}', got {exc.strerror or exc}; give one with --admin-key-file"
+        ) from exc
+    return key
+
+
+def key_file(repository: Path) -> Path:
+    """Where a server on this repository leaves the key that it made."""
+    return state_folder(repository) / _KEY_FILE

@@ -2,6 +2,7 @@
 
 VerdictreeError
 ├── InvalidConversation   a request that cannot be classified as it stands
+├── NoVerdict             a guard whose answer is no verdict, or no number
 ├── InvalidPolicy         a policy file that does not describe a taxonomy
 ├── AmbiguousGrammar      a tokenizer that cannot tell two verdicts apart
 ├── UnsupportedGuard      a checkpoint, template or family that cannot be exported
@@ -17,6 +18,10 @@ class VerdictreeError(Exception):
 
 class InvalidConversation(VerdictreeError):
     """A request that cannot be classified as it stands."""
+
+
+class NoVerdict(VerdictreeError):
+    """A guard's answer that is no verdict: numbers that are not finite, or words that are none of a verdict's."""
 
 
 class InvalidPolicy(VerdictreeError):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from verdictree.calibration import Calibration
 from verdictree.conversation import Role
+from verdictree.errors import NoVerdict
 from verdictree.exploration import Explored, Floats, unpack
 from verdictree.marginals import Estimates, Marginalizer, one_by_one
 from verdictree.policy import Policy
@@ -52,6 +53,9 @@ class Scorer:
 
         prefix_ids    (batch, questions) the prompts of each request
         token_counts  (batch, 2) its conversation tokens that were judged, and those that were cut off before
+
+        Raises NoVerdict where a number that a verdict rests on is not finite: it would be compared with thresholds,
+        and reach none. How much of the answer is no verdict at all is not judged here, but by `outcomes`.
         """
         release, asked = self._release, self._release.num_questions
 
@@ -67,7 +71,7 @@ class Scorer:
         ]
 
     def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
-        """Verdicts of a batch from what the graph computed for it."""
+        """Verdicts of a batch from what the graph computed for it; NoVerdict as above."""
         label_logits, log_normalizer, top_logit, expansions = outputs
         return self(
             label_logits,
@@ -77,6 +81,56 @@ class Scorer:
             prefix_ids=[one.prefix_ids for one in batch],
             token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
         )
+
+    def outcomes(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict | NoVerdict]:
+        """What is served of a batch: each request's verdict, or why it has none."""
+        rows = [[output[i : i + 1] for output in outputs] for i in range(len(batch))]
+        return [
+            self.outcome(row, one.prefix_ids, (one.num_tokens, one.num_truncated))
+            for row, one in zip(rows, batch, strict=True)
+        ]
+
+    def outcome(
+        self, outputs: Sequence[Any], prefix_ids: Sequence[int], token_counts: tuple[int, int]
+    ) -> Verdict | NoVerdict:
+        """What is served of one request: its verdict, or why it has none. `outputs` as above, of a batch of one.
+
+        A guard whose answer is no verdict, with a probability above the release's `max_off_grammar`, says nothing of
+        the conversation: then P(unsafe) is small because P(safe) is, too.
+        """
+        try:
+            (verdict,) = self(*outputs, prefix_ids=[prefix_ids], token_counts=[token_counts])
+        except NoVerdict as exc:
+            return exc
+        limit = self._release.max_off_grammar
+        if verdict.off_grammar > limit:
+            return NoVerdict(
+                f"no verdict: with probability {verdict.off_grammar:.3f} the guard answers something else, expected "
+                f"at most {limit:g} (the release's max_off_grammar); take the conversation for unsafe, or judge it "
+                "otherwise"
+            )
+        return verdict
+
+    def fault(self, tensors: Mapping[str, npt.NDArray[Any]]) -> str | None:
+        """What is wrong with the inputs of `outcome`, by name, as a stranger may send them; None where nothing is."""
+        release, asked, tree = self._release, self._release.num_questions, self._release.tree
+        prefix_id, expansions = tensors["prefix_id"], tensors["expansions"]
+        nodes = (len(tree.head) + int(np.dot(release.exploration.sizes(tree), release.exploration.slots(tree)))) * asked
+        shapes = {
+            "prefix_id": (1, asked),
+            "token_counts": (1, 2),
+            "label_logits": (1, nodes, len(tree.vocabulary)),
+            "log_normalizer": (1, nodes),
+            "top_logit": (1, nodes),
+        }
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
+                return f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}"
+        if not ((prefix_id >= 0) & (prefix_id < len(release.prompts))).all():
+            return f"expected prefix_id from 0 to {len(release.prompts) - 1}, got another"
+        if len(expansions) != 1 or not ((expansions >= 0) & (expansions <= tree.unused)).all():
+            return f"expected expansions from 0 to {tree.unused} of one request, got others"
+        return None
 
     def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
         release, prompt = self._release, self._release.prompts[prefix_id]
@@ -100,6 +154,7 @@ class Scorer:
         return verdict if calibration is None else _calibrated(verdict, calibration)
 
     def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
+        _check_finite(explored)
         if not self._release.tree.grammar.per_category:
             return self._marginalize(explored[0], role)
         return one_by_one([self._marginalize(one, role) for one in explored[: len(policy.categories)]])
@@ -142,3 +197,13 @@ def _calibrated(verdict: Verdict, calibration: Calibration) -> Verdict:
     return msgspec.structs.replace(
         verdict, p_unsafe_calibrated=float(p_unsafe), flagged=bool(flagged), calibration=calibration.version
     )
+
+
+def _check_finite(explored: Sequence[Explored]) -> None:
+    for one in explored:
+        for nodes in (one.head, *one.blocks.values()):
+            if not all(np.isfinite(part).all() for part in (nodes.label_logits, nodes.log_normalizer, nodes.top_logit)):
+                raise NoVerdict(
+                    "no verdict: expected finite numbers from the graph, got infinity or NaN; "
+                    "the release is damaged, or its precision is too low for this guard"
+                )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from verdictree.conversation import Conversation
-from verdictree.errors import InvalidConversation
+from verdictree.errors import InvalidConversation, NoVerdict
 from verdictree.exploration import unpack
 from verdictree.release import MANIFEST, MARGINALS_MODEL, sha256
 from verdictree.verdict import Verdict
@@ -66,7 +66,7 @@ class InProcess:
         self._label_logits = LabelLogits(tree, labels) if len(tree.lists) == 1 else None
 
     def score(self, rows: Iterable[Row]) -> Iterator[Prediction]:
-        """One prediction a row; a conversation that cannot be encoded has an error in place of a verdict."""
+        """One prediction a row; a conversation without a verdict has an error in its place."""
         pending = iter(rows)
         while batch := list(islice(pending, _BATCH)):
             encoded: dict[int, TokenizedConversation] = {}
@@ -79,30 +79,35 @@ class InProcess:
                 except InvalidConversation as exc:
                     errors[index] = str(exc)
             scored = dict(zip(encoded, self._scored([*encoded.values()]), strict=True))
+            errors |= {index: str(one) for index, (one, _) in scored.items() if isinstance(one, NoVerdict)}
             for index, row in enumerate(batch):
-                verdict, logits = scored.get(index, (None, None))
+                outcome, logits = scored.get(index, (None, None))
                 yield Prediction(
                     id=row.id,
                     digest=row.digest,
                     release=self.release,
-                    verdict=verdict,
+                    verdict=outcome if isinstance(outcome, Verdict) else None,
                     label_logits=logits,
                     error=errors.get(index),
                 )
 
-    def _scored(self, batch: Sequence[TokenizedConversation]) -> list[tuple[Verdict, tuple[float, ...] | None]]:
+    def _scored(
+        self, batch: Sequence[TokenizedConversation]
+    ) -> list[tuple[Verdict | NoVerdict, tuple[float, ...] | None]]:
         if not batch:
             return []
         outputs = self.guard.infer(batch)
-        verdicts = [uncalibrated(verdict) for verdict in self.guard.verdicts(batch, outputs)]
+        outcomes = [
+            one if isinstance(one, NoVerdict) else uncalibrated(one) for one in self.guard.outcomes(batch, outputs)
+        ]
         if self._label_logits is None:
-            return [(verdict, None) for verdict in verdicts]
+            return [(outcome, None) for outcome in outcomes]
         release = self.guard.release
         label_logits, log_normalizer, top_logit, expansions = outputs
         explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
         logits = map(self._label_logits, explored)
         shown = (None if one is None else tuple(one.tolist()) for one in logits)
-        return list(zip(verdicts, shown, strict=True))
+        return list(zip(outcomes, shown, strict=True))
 
 
 class Served:

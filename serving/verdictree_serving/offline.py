@@ -11,6 +11,7 @@ import onnxruntime
 from verdictree import calibration as calibrations
 from verdictree import release as releases
 from verdictree.conversation import Conversation
+from verdictree.errors import NoVerdict
 from verdictree.graph_io import OUTPUTS
 from verdictree.scorer import Scorer
 from verdictree.session import open_session
@@ -42,17 +43,23 @@ class OfflineGuard:
         self.session = open_session(graph, options, providers)
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:
-        """The verdicts of one batch; InvalidConversation where one cannot be encoded."""
+        """The verdicts of one batch; InvalidConversation where one cannot be encoded, NoVerdict where one has none."""
         return self.classify_tokenized([self.tokenize(conversation) for conversation in conversations])
 
     def classify_tokenized(self, batch: Sequence[TokenizedConversation]) -> list[Verdict]:
-        """The verdicts of a batch that is encoded already."""
-        return self.verdicts(batch, self.infer(batch))
+        """The verdicts of a batch that is encoded already; NoVerdict where one has none."""
+        return list(map(_verdict, self.outcomes(batch, self.infer(batch))))
 
     def infer(self, batch: Sequence[TokenizedConversation]) -> list[Any]:
         """What the graph computes for a batch: label_logits, log_normalizer, top_logit, expansions; see `unpack`."""
         return list(self.session.run(OUTPUTS, batch_feeds(batch)))
 
-    def verdicts(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
-        """The verdicts of a batch from what `infer` computed for it."""
-        return self.score.of_batch(batch, outputs)
+    def outcomes(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict | NoVerdict]:
+        """What is served of a batch, from what `infer` computed for it: verdicts, or why there is none."""
+        return self.score.outcomes(batch, outputs)
+
+
+def _verdict(outcome: Verdict | NoVerdict) -> Verdict:
+    if isinstance(outcome, NoVerdict):
+        raise outcome
+    return outcome

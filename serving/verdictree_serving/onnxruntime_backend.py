@@ -13,7 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from verdictree.session import open_session
-from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
+from verdictree_serving.errors import InferenceFailed, InvalidInput, InvalidModelConfig
+from verdictree_serving.graph_limits import GraphLimits
 from verdictree_serving.onnxruntime_config import OnnxModelConfig
 from verdictree_serving.onnxruntime_options import concurrent_runs, execution_providers, run_options, session_options
 
@@ -63,10 +64,21 @@ class OnnxModel:
         path = version_directory / (config.get("default_model_filename") or "model.onnx")
         self._session = _open_session(path, session_options(config), execution_providers(config, gpu))
         self._config.check(self._session.get_inputs(), self._session.get_outputs())
+        self._limits = GraphLimits.load(version_directory)
         self._output_names = [tensor.name for tensor in self._config.outputs]
 
     def run(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
         """Return, for each request in order, its outputs [rows, ...] or why it has none."""
+        refused = {index: fault for index, request in enumerate(requests) if (fault := self._fault(request))}
+        answered = iter(self._answers([one for index, one in enumerate(requests) if index not in refused]))
+        return [InvalidInput(refused[i]) if i in refused else next(answered) for i in range(len(requests))]
+
+    def _fault(self, request: Tensors) -> str | None:
+        return None if self._limits is None else self._limits.fault(request)
+
+    def _answers(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
+        if not requests:
+            return []
         if self._config.max_batch_size:
             return self._run_together(requests)
         return [result for request in requests for result in self._run_together([request])]

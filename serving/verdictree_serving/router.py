@@ -58,37 +58,37 @@ class Answer:
 
 
 class Router:
-    """Answers requests; `ask(ensemble, request)` calls one release. Several threads may answer at once."""
+    """Answers requests; `ask(ensemble, request, timeout)` calls one release. Several threads may answer at once."""
 
-    def __init__(self, settings: Settings, ask: Callable[[str, Request], Answer], log: ShadowLog) -> None:
+    def __init__(self, settings: Settings, ask: Callable[[str, Request, int], Answer], log: ShadowLog) -> None:
         self._settings = settings
         self._ask = ask
         self._log = log
 
-    def answer(self, request: Request) -> Answer:
-        """The answer of the release that this request belongs to."""
+    def answer(self, request: Request, timeout_us: int) -> Answer:
+        """The answer of the release that this request belongs to; it may wait so long in a queue (0: as configured)."""
         conversation = _conversation(request)
         if conversation is None:  # the live release says what is wrong with it
-            return self._ask(LIVE, request)
+            return self._ask(LIVE, request, timeout_us)
         key, settings = routing_key(conversation), self._settings
         failure = None
         if share(key, settings.salt) < settings.canary_fraction:
-            answer, _ = self._timed(CANDIDATE, request)
+            answer, _ = self._timed(CANDIDATE, request, timeout_us)
             if answer.error is None:
                 return answer
             failure = answer.error
-        answer, live_ms = self._timed(LIVE, request)
+        answer, live_ms = self._timed(LIVE, request, timeout_us)
         if answer.error is None:
             shown = conversation if settings.record_texts else None
             if failure is not None:
                 self._log.record(_pair(shown, answer, live_ms, Answer(error=failure), 0.0))
             elif share(key, "shadow:" + settings.salt) < settings.shadow_fraction:
-                self._log.offer(lambda: _pair(shown, answer, live_ms, *self._timed(CANDIDATE, request)))
+                self._log.offer(lambda: _pair(shown, answer, live_ms, *self._timed(CANDIDATE, request, 0)))
         return answer
 
-    def _timed(self, ensemble: str, request: Request) -> tuple[Answer, float]:
+    def _timed(self, ensemble: str, request: Request, timeout_us: int) -> tuple[Answer, float]:
         start = time.perf_counter()
-        return self._ask(ensemble, request), 1000 * (time.perf_counter() - start)
+        return self._ask(ensemble, request, timeout_us), 1000 * (time.perf_counter() - start)
 
 
 def _conversation(request: Request) -> Conversation | None:

@@ -6,25 +6,36 @@ import json
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
 from verdictree.cli.repository_option import repository_option
 
-_PATIENCE = 10.0  # seconds that a running server may be silent before it counts as failed
+_PORT = click.IntRange(0, 65535)
+_FILE = click.Path(path_type=Path)
+_HEALTH_PORT = 8003
 
 
 @click.command()
 @repository_option
 @click.option("--release", "number", type=click.IntRange(min=1), help="Pin this release first; default: the pinned.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where the endpoints listen.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0: any free port.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free port.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, show_default=True, help="0: any free.")
-@click.option("--tls-certificate", type=click.Path(path_type=Path), help="The gRPC endpoint's certificate (PEM).")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key (PEM).")
-@click.option("--tls-client-root", type=click.Path(path_type=Path), help="Accept only clients signed by this root.")
-@click.option("--admin-key-file", type=click.Path(path_type=Path), help="Lock the control API with the key in it.")
+@click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without encryption.")
+@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="0: any free port.")
+@click.option("--http-port", type=_PORT, help="Open Triton's own HTTP endpoint too; 0: on any free port.")
+@click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help="Triton's; 0: any free port.")
+@click.option(
+    "--health-port",
+    type=_PORT,
+    help="/ready, /live and the supervisor's /metrics; 0: any free port; default: 8003, or a free one if it is taken.",
+)
+@click.option("--tls-certificate", type=_FILE, help="The gRPC endpoint's certificate (PEM).")
+@click.option("--tls-key", type=_FILE, help="The certificate's key (PEM).")
+@click.option("--tls-client-root", type=_FILE, help="Accept only clients signed by this root.")
+@click.option(
+    "--admin-key-file", type=_FILE, help="Lock the control API with the key in it; default: with a key made for you."
+)
 @click.option(
     "--response-cache-mb",
     type=click.IntRange(min=0),
@@ -32,50 +43,100 @@ _PATIENCE = 10.0  # seconds that a running server may be silent before it counts
     show_default=True,
     help="Memory for the answers to conversations that come again; 0: none.",
 )
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long a stop waits for the requests in flight.",
+)
+@click.option(
+    "--self-check-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How often a golden conversation is asked; 0: never.",
+)
+@click.option("--log-file", type=_FILE, help="Triton's log, appended; default: in the repository's state folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
-def serve(
-    repository: Path,
-    number: int | None,
-    address: str,
-    grpc_port: int,
-    http_port: int,
-    metrics_port: int,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    tls_client_root: Path | None,
-    admin_key_file: Path | None,
-    response_cache_mb: int,
-    as_json: bool,
-) -> None:
-    """Serve the repository's pinned release until SIGTERM or SIGINT."""
-    if (tls_certificate is None) != (tls_key is None) or (tls_client_root and not tls_certificate):
-        raise click.UsageError("--tls-certificate and --tls-key go together, --tls-client-root only with both")
+def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -> None:
+    """Serve the repository's pinned release until SIGTERM or SIGINT.
+
+    The first signal refuses new requests and answers those in flight; a second one ends at once.
+    """
+    _check(options)
     from verdictree.admin_key import read_admin_key
     from verdictree.startup import prepare
+    from verdictree.state_folder import only_server, state_folder
     from verdictree_serving import GrpcTls, TritonServer
+    from verdictree_serving.health import Health, served
+    from verdictree_serving.ports import listening
+    from verdictree_serving.self_check import SelfCheck
+    from verdictree_serving.supervisor import Supervisor
 
-    admin_key = read_admin_key(admin_key_file) if admin_key_file else None
-    number = prepare(repository, number)
     stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise SystemExit(1)
+        stopped.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
-    tls = GrpcTls(tls_certificate, tls_key, tls_client_root) if tls_certificate and tls_key else None
-    server = TritonServer(
-        repository,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        address=address,
-        tls=tls,
-        admin_key=admin_key,
-        response_cache_mb=response_cache_mb,
-    )
-    with server:
-        endpoints = {"grpc": server.grpc_address, "http": server.http_address, "metrics": server.metrics_address}
-        if as_json:
-            click.echo(json.dumps({"release": number, "pid": server.pid, **endpoints}))
-        else:
-            click.echo(f"release {number} is ready: " + ", ".join(f"{k} {v}" for k, v in endpoints.items()))
-        while not stopped.wait(timeout=1.0):
-            if not server.is_ready():
-                server.wait_ready(timeout=_PATIENCE)  # raises, with the reason, where it does not come back
+        signal.signal(name, stop)
+    certificate, key = options["tls_certificate"], options["tls_key"]
+    key_file, health, address = options["admin_key_file"], Health(), options["address"]
+    with only_server(repository), listening(address, options["health_port"], _HEALTH_PORT) as listener:
+        server = TritonServer(
+            repository,
+            http_port=options["http_port"],
+            grpc_port=options["grpc_port"],
+            metrics_port=options["metrics_port"],
+            address=address,
+            tls=GrpcTls(certificate, key, options["tls_client_root"]) if certificate else None,
+            admin_key=read_admin_key(key_file) if key_file else None,
+            response_cache_mb=options["response_cache_mb"],
+            log_path=options["log_file"] or state_folder(repository) / "triton.log",
+        )
+
+        def started(release: int) -> None:
+            endpoints = {"grpc": server.grpc_address, "metrics": server.metrics_address}
+            if server.http_address:
+                endpoints["http"] = server.http_address
+            endpoints["health"] = f"{address}:{listener.getsockname()[1]}"
+            if as_json:
+                click.echo(json.dumps({"release": release, "pid": server.pid, **endpoints}))
+            else:
+                click.echo(f"release {release} is ready: " + ", ".join(f"{k} {v}" for k, v in endpoints.items()))
+
+        wanted = iter([number])  # pinned at the first start; a later one serves what is pinned by then
+        supervisor = Supervisor(
+            server,
+            lambda: prepare(repository, next(wanted, None)),
+            health,
+            SelfCheck(repository, health, options["self_check_seconds"]),
+            lambda line: click.echo(line, err=True),
+            stopped,
+        )
+        with served(health, listener):
+            supervisor.run(started, options["drain_seconds"])
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what would leave a door open that the other options close."""
+    from verdictree_serving.ports import is_loopback
+
+    certificate, key, client_root = (options[f"tls_{name}"] for name in ("certificate", "key", "client_root"))
+    if (certificate is None) != (key is None) or (client_root and not certificate):
+        raise click.UsageError("--tls-certificate and --tls-key go together, --tls-client-root only with both")
+    if client_root and options["http_port"] is not None:
+        raise click.UsageError(
+            "--http-port opens an endpoint that asks nobody for a certificate, beside --tls-client-root, which asks "
+            "everybody for one; leave one of the two out"
+        )
+    plain = "--http-port has no encryption" if options["http_port"] is not None else "gRPC is not encrypted"
+    is_plain = not certificate or options["http_port"] is not None
+    if is_plain and not options["insecure"] and not is_loopback(options["address"]):
+        raise click.UsageError(
+            f"{plain}, and {options['address']} is no loopback address: anyone on the network could read "
+            "conversations; give --tls-certificate and --tls-key, or say --insecure"
+        )

@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from verdictree import calibration as calibrations
+from verdictree import golden_check
 from verdictree import release as releases
-from verdictree.calibration import log_odds
 from verdictree.conversation import Conversation
-from verdictree.release import MARGINALS_MODEL, Golden, Release
-from verdictree.verdict import Verdict
+from verdictree.release import MARGINALS_MODEL, Release
 from verdictree_client.errors import GuardError
 from verdictree_client.rollout.errors import Refused, StageFailed
 from verdictree_client.rollout.server import Server
@@ -39,7 +38,7 @@ def check(server: Server, ensemble: str, release: Release, calibration: str | No
             verdict = server.ask(ensemble, Conversation(golden.messages))
         except GuardError as exc:
             raise StageFailed(f"expected release {release.number} to answer its golden conversations: {exc}") from exc
-        fault = _fault(verdict, golden, release, calibration)
+        fault = golden_check.fault(verdict, golden, release, calibration)
         if fault:
             raise StageFailed(f"{ensemble} is not release {release.number} as it was exported: {fault}")
 
@@ -52,19 +51,3 @@ def warm_up(server: Server, ensemble: str, release: Release) -> None:
             list(pool.map(lambda one: server.ask(ensemble, one), conversations))
         except GuardError as exc:
             raise StageFailed(f"expected release {release.number} to answer side by side: {exc}") from exc
-
-
-def _fault(verdict: Verdict, golden: Golden, release: Release, calibration: str | None) -> str | None:
-    said, meant = (verdict.release, verdict.calibration), (release.number, calibration)
-    if said != meant:
-        return f"expected (release, calibration) {meant}, got {said}"
-    codes = tuple(score.code for score in verdict.categories)
-    if codes != release.policy.codes:
-        return f"expected categories {release.policy.codes}, got {codes}"
-    found = (verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories))
-    expected = (golden.p_unsafe, golden.p_safe, *golden.marginal)
-    names = ("p_unsafe", "p_safe", *codes)
-    for name, got, wanted in zip(names, found, expected, strict=True):
-        if not abs(log_odds(got) - log_odds(wanted)) <= golden.tolerance:
-            return f"expected {name} {wanted:.4f} for {golden.messages[-1].content!r}, got {got:.4f}"
-    return None

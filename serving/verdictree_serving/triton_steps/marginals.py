@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from verdictree import calibration, release
+from verdictree.errors import NoVerdict
 from verdictree.scorer import Scorer
+from verdictree_serving.triton_steps.responses import error
 
-_INPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions", "prefix_id", "token_counts")
+_OUTPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions")
+_INPUTS = (*_OUTPUTS, "prefix_id", "token_counts")
 
 
 class MarginalsStep:
@@ -24,15 +28,22 @@ class MarginalsStep:
         self._score = Scorer(manifest, calibration.load(directory, manifest))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Score the whole batch at once; each request holds one conversation."""
-        batch = [
-            np.concatenate([pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests])
-            for name in _INPUTS
-        ]
-        *outputs, prefix_ids, token_counts = batch
-        verdicts = self._score(*outputs, prefix_ids=prefix_ids.tolist(), token_counts=token_counts.tolist())
-        return [pb_utils.InferenceResponse([_tensor(verdict.to_json())]) for verdict in verdicts]
+        """Answer each request, of one conversation, by itself: one without a verdict gets its own error."""
+        return [self._answer(request) for request in requests]
 
-
-def _tensor(body: bytes) -> Any:
-    return pb_utils.Tensor("verdict", np.array([[body]], dtype=np.object_))
+    def _answer(self, request: Any) -> Any:
+        try:
+            tensors = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in _INPUTS}
+            fault = self._score.fault(tensors)
+            if fault is not None:
+                return error(fault, "INVALID_ARG")
+            (prefix_ids,), (token_counts,) = tensors["prefix_id"].tolist(), tensors["token_counts"].tolist()
+            outcome = self._score.outcome([tensors[name] for name in _OUTPUTS], prefix_ids, token_counts)
+        except Exception:  # one request's fault must not fail its neighbours
+            pb_utils.Logger.log_error(traceback.format_exc())
+            return error("the request could not be scored; the server's log says why")
+        if isinstance(outcome, NoVerdict):
+            return error(str(outcome))
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor("verdict", np.array([[outcome.to_json()]], dtype=np.object_))]
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from verdictree.journal import FOLDER
 from verdictree_serving.bls_errors import code_of
 from verdictree_serving.router import Answer, Router, Settings
 from verdictree_serving.shadow_log import ShadowLog
+from verdictree_serving.triton_steps.responses import error, send
 
-_MAX_IN_FLIGHT = 256  # threads; further requests wait in their queue
-_DONE = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_MAX_IN_FLIGHT = 256  # threads; the releases' own queues are shorter
 
 
 class RouterStep:
@@ -29,33 +31,50 @@ class RouterStep:
         self._log = ShadowLog(repository / FOLDER / settings.record)
         self._router = Router(settings, _ask, self._log)
         self._threads = ThreadPoolExecutor(_MAX_IN_FLIGHT, thread_name_prefix="router")
+        self._free = threading.Semaphore(_MAX_IN_FLIGHT)
 
     def execute(self, requests: list[Any]) -> None:
         """Take the requests and return at once, so that the releases still see them side by side and batch them."""
         for request in requests:
-            body = pb_utils.get_input_tensor_by_name(request, "request").as_numpy()
-            self._threads.submit(self._answer, body, request.get_response_sender())
+            sender = request.get_response_sender()
+            if self._free.acquire(blocking=False):
+                body = pb_utils.get_input_tensor_by_name(request, "request").as_numpy()
+                self._threads.submit(self._answer, body, request.timeout(), sender)
+            else:
+                message = f"Exceeds maximum queue size: {_MAX_IN_FLIGHT} requests are in flight"
+                send(sender, error(message, "UNAVAILABLE"))
 
     def finalize(self) -> None:
         """Answer what was taken, record what waits."""
         self._threads.shutdown()
         self._log.close()
 
-    def _answer(self, body: Any, sender: Any) -> None:
+    def _answer(self, body: Any, timeout_us: int, sender: Any) -> None:
         try:
-            answer = self._router.answer(body)
-        except Exception as error:  # a request that is not answered would hang its caller
-            answer = Answer(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))
-        if answer.error is None:
-            tensor = pb_utils.Tensor("verdict", np.array([[answer.verdict]], dtype=np.object_))
-            sender.send(pb_utils.InferenceResponse([tensor]), flags=_DONE)
-        else:
-            sender.send(pb_utils.InferenceResponse(error=answer.error), flags=_DONE)
+            answer = self._router.answer(body, timeout_us)
+        except Exception:  # a request that is not answered would hang its caller
+            pb_utils.Logger.log_error(traceback.format_exc())
+            answer = Answer(error=pb_utils.TritonError("the request could not be routed; the server's log says why"))
+        finally:
+            self._free.release()
+        _send(sender, answer)
 
 
-def _ask(ensemble: str, body: Any) -> Answer:
-    inputs = [pb_utils.Tensor("request", body)]
-    response = pb_utils.InferenceRequest(model_name=ensemble, requested_output_names=["verdict"], inputs=inputs).exec()
+def _send(sender: Any, answer: Answer) -> None:
+    if answer.error is None:
+        tensor = pb_utils.Tensor("verdict", np.array([[answer.verdict]], dtype=np.object_))
+        send(sender, pb_utils.InferenceResponse([tensor]))
+    else:
+        send(sender, pb_utils.InferenceResponse(error=answer.error))
+
+
+def _ask(ensemble: str, body: Any, timeout_us: int) -> Answer:
+    response = pb_utils.InferenceRequest(
+        model_name=ensemble,
+        requested_output_names=["verdict"],
+        inputs=[pb_utils.Tensor("request", body)],
+        timeout=timeout_us,
+    ).exec()
     if response.has_error():
         message = response.error().message()
         return Answer(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code_of(message))))

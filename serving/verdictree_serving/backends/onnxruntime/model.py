@@ -2,6 +2,7 @@
 
 import json
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # provided by Triton's model process
 from numpy.typing import NDArray
 
-from verdictree_serving.errors import InferenceFailed
+from verdictree_serving.errors import InferenceFailed, InvalidInput
 from verdictree_serving.onnxruntime_backend import OnnxModel
 
 
@@ -42,8 +43,9 @@ class TritonPythonModel:
     def _answer(self, requests: list[Any]) -> None:
         try:
             responses = self._responses(requests)
-        except Exception as error:  # a request without a response would wait for ever
-            responses = [_failure(f"{type(error).__name__}: {error}") for _ in requests]
+        except Exception:  # a request without a response would wait for ever
+            pb_utils.Logger.log_error(traceback.format_exc())
+            responses = [_failure("the graph failed on this request; the server's log says why") for _ in requests]
         try:
             for request, response in zip(requests, responses, strict=True):
                 sender = request.get_response_sender()
@@ -57,11 +59,13 @@ class TritonPythonModel:
         return [_response(request, result) for request, result in zip(requests, results, strict=True)]
 
 
-def _failure(message: str) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
+def _failure(message: str, code: int = pb_utils.TritonError.INTERNAL) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _response(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
+    if isinstance(result, InvalidInput):
+        return _failure(str(result), pb_utils.TritonError.INVALID_ARG)
     if isinstance(result, InferenceFailed):
         return _failure(str(result))
     outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
