@@ -95,7 +95,7 @@ class TritonServer:
         """
         deadline = time.monotonic() + timeout
         port_races = 0
-        while not self.is_ready():
+        while not (self.is_ready() and self._is_complete()):
             if stopped():
                 raise Stopped("told to stop before the server was ready")
             failure = self.failure()
@@ -222,6 +222,14 @@ class TritonServer:
             *([f"--cache-config=local,size={self._response_cache_mb << 20}"] if self._response_cache_mb else ()),
             *self._extra_arguments,
         ]
+
+    def _is_complete(self) -> bool:
+        """Whether the endpoint that Triton opens last, after its models are ready, is Triton's."""
+        try:
+            metrics = PrivateHttp((self._address, self._ports.metrics), {})
+            return metrics.status("/metrics", _PROBE_SECONDS) == http.client.OK
+        except OSError:
+            return False
 
     def _started(self) -> TritonProcess:
         if self._process is None:

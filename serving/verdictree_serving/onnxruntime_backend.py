@@ -4,6 +4,7 @@ A ragged input reaches the graph as one 1-D tensor, the requests' elements one a
 graph where each begins. Any other input is concatenated along the batch dimension, and outputs are split along it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from verdictree_serving.onnxruntime_config import OnnxModelConfig
 from verdictree_serving.onnxruntime_options import concurrent_runs, execution_providers, run_options, session_options
 
 Tensors = Mapping[str, NDArray[Any]]
+_PATH = re.compile(r"(?<!\S)/\S+")  # of ONNX Runtime's sources, of this machine: nothing to tell a stranger
 
 
 def pack(config: OnnxModelConfig, requests: Sequence[Tensors]) -> dict[str, NDArray[Any]]:
@@ -116,4 +118,4 @@ def _open_session(
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(_PATH.sub("…", str(error)).split()) or type(error).__name__

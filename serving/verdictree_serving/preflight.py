@@ -61,6 +61,6 @@ def _check_shared_memory() -> None:
         ) from error
     if free < _MIN_SHARED_MB:
         raise MachineUnfit(
-            f"expected at least {_MIN_SHARED_MB} MB free in {_SHARED_MEMORY}, which Triton talks to its models through, "
+            f"expected at least {_MIN_SHARED_MB} MB free in {_SHARED_MEMORY}, where Triton and its models meet, "
             f"got {free}; give it more (a container: --shm-size=256m), or remove what lies there"
         )

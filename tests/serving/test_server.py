@@ -133,7 +133,8 @@ def test_error_code_of_a_composing_step_reaches_the_client(client: triton.Infere
 
 def test_metrics_and_health_are_served_on_loopback_only(server: TritonServer) -> None:
     """Bug: an embedded server without authentication listens on all interfaces, Triton's default."""
-    for address in (server.http_address, server.grpc_address, server.metrics_address):
+    assert server.http_address is None
+    for address in (server.grpc_address, server.metrics_address):
         host, port = address.split(":")
         assert host == "127.0.0.1"
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -239,11 +240,11 @@ def test_lost_race_for_a_free_port_is_run_again(shared_toy_repository: Path) -> 
     """Bug: another process takes the picked port during the load, and the start fails at random."""
     server = TritonServer(shared_toy_repository)
     server.start()
-    host, port = server.http_address.split(":")
+    host, port = server.metrics_address.split(":")
     try:
         with socket.create_server((host, int(port))):
             server.wait_ready()
-            assert server.http_address != f"{host}:{port}"
+            assert server.metrics_address != f"{host}:{port}"
     finally:
         server.stop()
 

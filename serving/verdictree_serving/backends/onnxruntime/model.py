@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidInput
 from verdictree_serving.onnxruntime_backend import OnnxModel
+from verdictree_serving.triton_steps.responses import error, send
 
 
 class TritonPythonModel:
@@ -45,11 +46,10 @@ class TritonPythonModel:
             responses = self._responses(requests)
         except Exception:  # a request without a response would wait for ever
             pb_utils.Logger.log_error(traceback.format_exc())
-            responses = [_failure("the graph failed on this request; the server's log says why") for _ in requests]
+            responses = [error("the graph failed on this request; the server's log says why") for _ in requests]
         try:
             for request, response in zip(requests, responses, strict=True):
-                sender = request.get_response_sender()
-                sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                send(request.get_response_sender(), response)
         finally:
             self._free.release()
 
@@ -59,14 +59,10 @@ class TritonPythonModel:
         return [_response(request, result) for request, result in zip(requests, results, strict=True)]
 
 
-def _failure(message: str, code: int = pb_utils.TritonError.INTERNAL) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-
-
 def _response(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
     if isinstance(result, InvalidInput):
-        return _failure(str(result), pb_utils.TritonError.INVALID_ARG)
+        return error(str(result), "INVALID_ARG")
     if isinstance(result, InferenceFailed):
-        return _failure(str(result))
+        return error(str(result))
     outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
     return pb_utils.InferenceResponse(outputs)
