@@ -41,6 +41,7 @@ def main(shape: str, precision: str, blocks: int | None) -> None:
         program = Path(sys.executable).with_name("verdictree")
         command = [str(program), "export", str(checkpoint), "--family", "instruct"]
         command += ["--policy", str(_POLICY), "--repository", str(repository), "--precision", precision]
+        command += ["--max-off-grammar", "1"]  # random weights answer no verdict
         start = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - start

@@ -65,7 +65,9 @@ def _measure(name: str) -> Iterator[dict[str, Any]]:
         if changes is not None:
             source = str(random_checkpoint.write(Path(scratch) / "checkpoint", EMBEDDED, torch.float16, **changes))
         shape, repository = model_shape(load_outline(source).model.config), Path(scratch) / "repository"
-        release = export_release(source, "instruct", [policies.load(_POLICY)], repository, precision="fp16")
+        release = export_release(
+            source, "instruct", [policies.load(_POLICY)], repository, precision="fp16", max_off_grammar=1.0
+        )
         guard = OfflineGuard(repository, release.number, providers=(_CUDA,))
         ceiling = max(_ceiling(shape, rows) for rows in _CEILING_ROWS)
         for batch in _BATCHES:

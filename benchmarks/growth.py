@@ -73,7 +73,9 @@ def _exported(varied: str, value: int, model: Path, policies: Sequence[Policy], 
     from verdictree_export.exporter import export_release
 
     with tempfile.TemporaryDirectory() as repository:
-        release = export_release(str(model), "instruct", policies, Path(repository), exploration=exploration)
+        release = export_release(
+            str(model), "instruct", policies, Path(repository), exploration=exploration, max_off_grammar=1.0
+        )
         guard = OfflineGuard(Path(repository), release.number, threads=1)
         sample = guard.tokenize(Conversation((Message("user", "How do I boil an egg?"),)))
         return _row(varied, value, guard, [_of_length(sample, _TYPICAL_LENGTH)])

@@ -50,6 +50,8 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.3,
 }
+# What `write_checkpoint` makes a guard of that answers verdicts and next to nothing else.
+FLUENT: dict[str, Any] = {"verdict_strength": 3.0, "hidden_size": 128, "initializer_range": 0.05}
 
 
 def tokenizer(template: str = _TEMPLATE, vocab_size: int = 420, corpus: Sequence[str] = ()) -> PreTrainedTokenizerFast:
@@ -86,8 +88,9 @@ def write_checkpoint(
     """Write the guard as a Hugging Face checkpoint folder; another seed is another guard.
 
     `config` is its architecture's, `options` what differs; its tokenizer merges what `corpus` repeats. A guard of
-    random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it does: its head favours,
-    after each token of a verdict, the tokens that may follow; its random part still decides between those.
+    random weights hardly ever answers a verdict. With a `verdict_strength` (2 is strong) it often does: its head
+    favours, after each token of a verdict, the tokens that may follow; its random part still decides between those.
+    That of `FLUENT` always does.
     """
     fast = tokenizer(template, vocab_size, corpus)
     torch.manual_seed(seed)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from verdictree.errors import UnsupportedGuard
 from verdictree.release import Fidelity
 from verdictree.verdict import Verdict
+from verdictree_export.finite import require_finite_verdicts
 
 MAX_P99 = 0.02
 MAX_AUC_DROP = 0.003
@@ -21,11 +22,13 @@ def measure(
 ) -> Fidelity:
     """Compare verdicts with those of the floating-point guard on the same conversations, in the same order.
 
-    `labels` are each conversation's true categories, by code; without them there are no AUCs. Raises ValueError where
-    there is nothing to compare or the lengths differ.
+    `labels` are each conversation's true categories, by code; without them there are no AUCs. Raises UnsupportedGuard
+    where a number is not finite, ValueError where there is nothing to compare or the lengths differ.
     """
     if not reference or len(reference) != len(verdicts) or (labels is not None and len(labels) != len(reference)):
         raise ValueError(f"expected as many verdicts as references, at least one, got {len(verdicts)}/{len(reference)}")
+    require_finite_verdicts(reference, "the floating-point guard")
+    require_finite_verdicts(verdicts, "the quantized guard")
     change = np.abs([b.p_unsafe - a.p_unsafe for a, b in zip(reference, verdicts, strict=True)])
     return Fidelity(
         num_conversations=len(reference),

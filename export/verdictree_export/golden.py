@@ -9,6 +9,9 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation, Message
 from verdictree.release import Golden, Release
+from verdictree_export import answers
+from verdictree_export.checkpoint import Checkpoint
+from verdictree_export.finite import require_finite_verdicts
 from verdictree_export.graph_judge import GraphJudge
 
 CONVERSATIONS = (
@@ -21,11 +24,17 @@ CONVERSATIONS = (
 TOLERANCES = {"fp32": 0.02, "fp16": 0.2, "int8": 1.0}
 
 
-def with_golden(release: Release, graph: Path, tokenizer: Tokenizer) -> Release:
-    """The release with what its graph says, under its default policy, of each conversation whose role that judges."""
+def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Checkpoint | None = None) -> Release:
+    """The release with what its graph says, under its default policy, of each conversation whose role that judges.
+
+    Raises UnsupportedGuard where a number is not finite, and where the guard never answers a verdict; `guard` serves
+    that error only.
+    """
     conversations = [messages for messages in CONVERSATIONS if messages[-1].role in release.policy.roles]
     judge = GraphJudge(release, graph, tokenizer)
     verdicts = judge([Conversation(tuple(messages)) for messages in conversations])
+    require_finite_verdicts(verdicts, "the golden conversations")
+    answers.check(release, judge, [Conversation(tuple(messages)) for messages in CONVERSATIONS], guard)
     golden = tuple(
         Golden(
             messages=tuple(messages),

@@ -36,6 +36,12 @@ class GraphJudge:
         self._score = Scorer(release)
         self._session = GraphSession(graph, prepack=prepack)
 
+    def prompt_ids(self, conversation: Conversation) -> list[int]:
+        """The whole prompt that a conversation is asked with, the first one where there are several."""
+        ((one,),) = batches(self._release, self._tokenizer, [conversation])
+        prompt = self._release.prompts[one.prefix_ids[0]]
+        return [*prompt.prefix_ids, *one.input_ids[: one.num_tokens].tolist(), *prompt.suffix_ids]
+
     def __call__(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         """The verdicts, in order."""
         return [

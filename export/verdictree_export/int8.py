@@ -33,11 +33,13 @@ class Example:
 
 
 def check(examples: Sequence[Example]) -> None:
-    """Raise UnsupportedGuard for too few conversations."""
-    if len(examples) < _LEAST:
+    """Raise UnsupportedGuard for too few conversations, each counted once."""
+    count = len(_distinct(examples))
+    if count < _LEAST:
+        repeated = f" ({len(examples)} with repetitions)" if count < len(examples) else ""
         raise UnsupportedGuard(
             f"expected at least {_LEAST} evaluation conversations for int8 ({NUM_CALIBRATION} to fit, the others to "
-            f"judge by), got {len(examples)}; give --evaluation FILE with conversations like those to be served"
+            f"judge by), got {count}{repeated}; give --evaluation FILE with conversations like those to be served"
         )
 
 
@@ -57,9 +59,11 @@ def convert(
     """
     if graph.with_name(WEIGHTS_FILE).stat().st_size > _LARGEST:
         raise UnsupportedGuard("expected a guard of less than 2 GiB in fp32 for int8; export it in fp32 or fp16")
+    examples = _distinct(examples)
     step = len(examples) // NUM_CALIBRATION
     fitted = examples[::step][:NUM_CALIBRATION]
-    held_out = [example for example in examples if example not in fitted]
+    used = {example.conversation for example in fitted}
+    held_out = [example for example in examples if example.conversation not in used]
     conversations = [example.conversation for example in held_out]
     labels = [example.labels for example in held_out if example.labels is not None]
     complete = labels if len(labels) == len(held_out) else None
@@ -86,6 +90,11 @@ def convert(
 
     fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
     return figures
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Each conversation once: judged by what it was fitted to, a graph would look more faithful than it is."""
+    return list({example.conversation: example for example in reversed(examples)}.values())[::-1]
 
 
 def _kind(layer: str) -> str:

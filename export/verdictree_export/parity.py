@@ -20,6 +20,7 @@ from verdictree.family import ConversationFormat
 from verdictree.graph_io import feeds
 from verdictree.release import Parity, Prompt
 from verdictree.tree import Tokens, Trie, VerdictTree
+from verdictree_export.finite import require_finite
 from verdictree_export.graph_session import GraphSession
 from verdictree_export.onnx_model import LOG_EPSILON
 
@@ -56,7 +57,7 @@ def measure(
     runs each prompt once and then each path by itself. The first policy's paths are compared to the full depth, a
     further policy's head only: it is the prompts that differ, not the graph. `advance` is called with the number of
     paths compared.
-    Raises UnsupportedGuard where any log-probability at any node differs by more than `tolerance`.
+    Raises UnsupportedGuard where any log-probability at any node is not finite or differs by more than `tolerance`.
     """
     worst, num_nodes = 0.0, 0
     session = GraphSession(graph, {LOG_EPSILON: np.array(-np.inf, dtype=np.float32)})
@@ -67,6 +68,8 @@ def measure(
         blocks = explored.blocks if prompt.policy == prompts[0].policy else {}
         for path, nodes in [((), explored.head), *blocks.items()]:
             expected = question.log_probs(path, len(nodes.log_probs))
+            require_finite(nodes.log_probs, "the exported graph")
+            require_finite(expected, "the checkpoint")
             worst = max(worst, float(np.abs(nodes.log_probs - expected).max()))
             num_nodes += len(expected)
             advance(1)

@@ -35,6 +35,7 @@ from verdictree.tree import Tokens
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import compilation, golden, onnx_model, parity
 from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree_export.finite import require_finite
 from verdictree_export.graph_prefill import Prefill, prefill, stored
 from verdictree_export.graph_session import GraphSession
 from verdictree_export.staging import Staging
@@ -107,6 +108,8 @@ def _prove(graph: Path, release: Release, added: Sequence[tuple[int, Tokens, Pre
     inputs = feeds([ids for _, ids, _ in added], [[prefix_id] for prefix_id, _, _ in added])
     outputs = GraphSession(graph).run(inputs)
     for (prefix_id, _, whole), explored in zip(added, unpack(release.tree, release.exploration, *outputs), strict=True):
+        require_finite(explored.head.log_probs, "the graph with the added policies")
+        require_finite(whole.log_probs, "the graph's own prefill")
         worst = float(np.abs(np.exp(explored.head.log_probs) - np.exp(whole.log_probs)).max())
         tolerance, name = _TOLERANCES[release.precision], release.prompts[prefix_id].policy
         if not worst <= tolerance:

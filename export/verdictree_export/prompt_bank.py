@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from verdictree.release import Prompt
 from verdictree_export.attention import KeyValues
+from verdictree_export.finite import require_finite
 from verdictree_export.trie_paths import TriePaths
 
 
@@ -17,9 +18,12 @@ def prefill(model: Any, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
     """The keys and values of each prompt's prefix, layer by layer, each (1, key-value heads, tokens, head size).
 
     A layer with a sliding window has kept its last tokens only; the others, which nothing attends to any more, are 0.
+    Raises UnsupportedGuard where the model's next logits are not finite: its graph could not even be traced.
     """
     with torch.inference_mode():
         outputs = [model.get_decoder()(torch.tensor([one.prefix_ids]), use_cache=True) for one in prompts]
+        for one in outputs:
+            require_finite(model.get_output_embeddings()(one.last_hidden_state[0, -1]), "the checkpoint")
     lengths = [len(one.prefix_ids) for one in prompts]
     return [
         [KeyValues(_padded(layer.keys, length), _padded(layer.values, length)) for layer in one.past_key_values.layers]

@@ -34,7 +34,18 @@ def models(tmp_path_factory):
     policy = folder / "policy.yaml"
     policy.write_text(yaml.safe_dump(msgspec.to_builtins(tiny_guard.POLICY)))
     repository = tmp_path_factory.mktemp("cli") / "models"
-    done = run("export", folder, "--family", "llama-guard-3", "--policy", policy, "--repository", repository)
+    done = run(
+        "export",
+        folder,
+        "--family",
+        "llama-guard-3",
+        "--policy",
+        policy,
+        "--repository",
+        repository,
+        "--max-off-grammar",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     assert "release 1" in done.stdout and "serves release 1" in done.stdout
     return repository

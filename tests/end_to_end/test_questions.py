@@ -21,7 +21,7 @@ TWO = Policy("two", "1", THREE.categories[1:], roles=("user",))
 def test_served_equals_offline(tmp_path):
     """Tensors of several questions a request, and of a grammar that expands nothing, must pass through every step."""
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=tiny_guard.QUESTION_TEMPLATE)
-    export_release(str(folder), "auto", [THREE, TWO], tmp_path / "models")
+    export_release(str(folder), "auto", [THREE, TWO], tmp_path / "models", max_off_grammar=1.0)
     offline = OfflineGuard(tmp_path / "models", 1)
     assert offline.release.family == "granite-guardian" and offline.release.num_questions == 3
     requests = [

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def repository(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     checkpoint = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("tiny-guard"))
-    export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], path)
+    export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], path, max_off_grammar=1.0)
     return path
 
 

@@ -181,7 +181,12 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
     case = CASES[name]
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", case.config, case.template, **case.options)
     release = export_release(
-        str(folder), case.family, case.policies, tmp_path / "models", exploration=Exploration(case.max_labels, 0.0, 64)
+        str(folder),
+        case.family,
+        case.policies,
+        tmp_path / "models",
+        exploration=Exploration(case.max_labels, 0.0, 64),
+        max_off_grammar=1.0,
     )
     assert release.parity.max_abs_log_prob_difference < 1e-3
     offline, guard = OfflineGuard(tmp_path / "models", 1, threads=1), checkpoint.load(str(folder))

@@ -52,8 +52,15 @@ OUTLINE = (
 def models(folder, tmp_path_factory):
     """A repository with two releases: 1 explores everything, 2 nothing but the head."""
     path = tmp_path_factory.mktemp("models")
-    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING)
-    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=Exploration(3, 0.999, 8))
+    export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING, max_off_grammar=1.0)
+    export_release(
+        str(folder),
+        "llama-guard-3",
+        [tiny_guard.POLICY],
+        path,
+        exploration=Exploration(3, 0.999, 8),
+        max_off_grammar=1.0,
+    )
     return path
 
 
@@ -153,7 +160,9 @@ def test_a_list_that_is_not_opened_is_unexplored(folder, offline, tmp_path, monk
     (whole,) = offline.classify([ask("hello")])
     for epsilon in (whole.p_unsafe * 0.99, whole.p_unsafe * 1.01):
         limits = Exploration(1, epsilon, 8)
-        number = export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path, exploration=limits).number
+        number = export_release(
+            str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path, exploration=limits, max_off_grammar=1.0
+        ).number
         pruned = OfflineGuard(tmp_path, number, threads=1)
         (explored,) = unpack(pruned.release.tree, limits, *pruned.infer([pruned.tokenize(ask("hello"))]))
         assert ((0,) in explored.blocks) is (epsilon < whole.p_unsafe)

@@ -32,7 +32,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
-    export_release(str(folder), "llama-guard-3", POLICIES, path, exploration=Exploration(2, 0.0, 32))
+    export_release(
+        str(folder), "llama-guard-3", POLICIES, path, exploration=Exploration(2, 0.0, 32), max_off_grammar=1.0
+    )
     return path
 
 

@@ -36,11 +36,13 @@ def models(tmp_path_factory):
     """Release 1 has one policy; 2 has more, added; 3 is exported with them."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path_factory.mktemp("checkpoint"), verdict_strength=1.0))
     path = tmp_path_factory.mktemp("models")
-    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], path, exploration=EXPLORATION)
+    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], path, exploration=EXPLORATION, max_off_grammar=1.0)
     codes = ("unsafe", *tiny_guard.POLICY.codes)
     tiny_guard.calibrate(path, "tiny", [Outcome(code, Calibrator("platt", 2.0), 0.5, "r", 1, 1) for code in codes])
     add_policies(path, 1, ADDED)
-    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY, *ADDED], path, exploration=EXPLORATION)
+    export_release(
+        checkpoint, "llama-guard-3", [tiny_guard.POLICY, *ADDED], path, exploration=EXPLORATION, max_off_grammar=1.0
+    )
     return path
 
 
@@ -62,7 +64,9 @@ def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
     """The graph's levels are fixed: labels that are added must not move the first ones into the head, or out of it."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", verdict_strength=1.0))
     monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
-    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path / "m", exploration=EXPLORATION)
+    export_release(
+        checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path / "m", exploration=EXPLORATION, max_off_grammar=1.0
+    )
     monkeypatch.undo()
     add_policies(tmp_path / "m", 1, ADDED)
     apart, grafted = OfflineGuard(tmp_path / "m", 2, threads=1), OfflineGuard(models, 3, threads=1)
@@ -114,9 +118,9 @@ def test_a_family_of_questions(tmp_path):
     """Where each category is a prompt of its own, a policy adds several; the longest sets the shape."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=tiny_guard.QUESTION_TEMPLATE))
     two, three = (Policy(f"p{n}", "1", tuple(Category(c, c) for c in ("harm", "bias", "guns")[:n])) for n in (2, 3))
-    export_release(checkpoint, "granite-guardian", [two], tmp_path / "models")
+    export_release(checkpoint, "granite-guardian", [two], tmp_path / "models", max_off_grammar=1.0)
     add_policies(tmp_path / "models", 1, [three])
-    export_release(checkpoint, "granite-guardian", [two, three], tmp_path / "models")
+    export_release(checkpoint, "granite-guardian", [two, three], tmp_path / "models", max_off_grammar=1.0)
     added, exported = (
         OfflineGuard(tmp_path / "models", n, threads=1).classify([ask("hello", "p3"), ask("hello", "p2")])
         for n in (2, 3)
@@ -130,10 +134,12 @@ def test_a_name_that_ends_otherwise(tmp_path):
     names = [("A", "Acts"), ("B", "Violent"), ("C", "Acts (x)"), ("D", "PII (x)")]
     alike, other = (Policy(f"p{n}", "1", tuple(Category(*one) for one in names[:n]), roles=("user",)) for n in (2, 4))
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "c", corpus=["(x),"] * 40, max_position_embeddings=1024))
-    export_release(checkpoint, "nemotron", [alike], tmp_path / "models", exploration=EXPLORATION)
+    export_release(checkpoint, "nemotron", [alike], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0)
     added = add_policies(tmp_path / "models", 1, [other])
     assert (len(releases.load_verified(tmp_path / "models", 1).tree.closings), len(added.tree.closings)) == (1, 2)
-    exported = export_release(checkpoint, "nemotron", [alike, other], tmp_path / "models", exploration=EXPLORATION)
+    exported = export_release(
+        checkpoint, "nemotron", [alike, other], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0
+    )
     assert exported.tree == added.tree
     guards = [OfflineGuard(tmp_path / "models", number, threads=1) for number in (2, 3)]
     requests = [Conversation((Message("user", "hello"),), policy=one.name) for one in (alike, other)]

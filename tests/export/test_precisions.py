@@ -49,9 +49,16 @@ def checkpoint(tmp_path_factory):
 def models(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     arguments = ("llama-guard-3", [tiny_guard.POLICY], path)
-    export_release(checkpoint, *arguments, exploration=EXPLORATION)
-    export_release(checkpoint, *arguments, exploration=EXPLORATION, precision="int8", evaluation=clear_cases(path))
-    export_release(checkpoint, *arguments, exploration=EXPLORATION, precision="fp16")
+    export_release(checkpoint, *arguments, exploration=EXPLORATION, max_off_grammar=1.0)
+    export_release(
+        checkpoint,
+        *arguments,
+        exploration=EXPLORATION,
+        precision="int8",
+        evaluation=clear_cases(path),
+        max_off_grammar=1.0,
+    )
+    export_release(checkpoint, *arguments, exploration=EXPLORATION, precision="fp16", max_off_grammar=1.0)
     return path
 
 

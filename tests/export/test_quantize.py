@@ -38,7 +38,7 @@ def export(folder, family, policies, path, exploration):
     """The graph as it is when it is quantized: not finished."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_model, "finish", lambda _path: None)
-        export_release(str(folder), family, policies, path, exploration=exploration)
+        export_release(str(folder), family, policies, path, exploration=exploration, max_off_grammar=1.0)
     return onnx.load(path / "guard_lm/1/model.onnx")
 
 

@@ -33,7 +33,7 @@ def two_releases(tmp_path_factory) -> Path:
     for seed, vocab_size in ((0, 420), (5, 300)):
         checkpoint = tmp_path_factory.mktemp("checkpoint")
         tiny_guard.write_checkpoint(checkpoint, seed=seed, vocab_size=vocab_size, verdict_strength=3.0)
-        export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], repository)
+        export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], repository, max_off_grammar=1.0)
     return repository
 
 

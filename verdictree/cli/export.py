@@ -45,6 +45,13 @@ from verdictree.cli.repository_option import repository_option
     show_default=True,
     help="Most that int8 may change P(unsafe), at the 99th percentile.",
 )
+@click.option(
+    "--max-off-grammar",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="An answer with more probability off the grammar is no verdict; 1 exports a guard that never gives one.",
+)
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
 @click.option(
@@ -64,6 +71,7 @@ def export(
     precision: str,
     evaluation: tuple[Path, ...],
     max_change: float,
+    max_off_grammar: float,
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -96,6 +104,7 @@ def export(
             max_tokens=max_tokens,
             evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
             max_change=max_change,
+            max_off_grammar=max_off_grammar,
             progress=progress,
         )
     if calibration:

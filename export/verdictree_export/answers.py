@@ -1,0 +1,71 @@
+"""Does a guard answer with verdicts at all? One that does not would judge nothing, whatever its scores say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+import msgspec
+import torch
+
+from verdictree.conversation import Conversation
+from verdictree.errors import UnsupportedGuard
+from verdictree.policy import Policy
+from verdictree.probes import probes
+from verdictree.release import Release
+from verdictree_export.checkpoint import Checkpoint
+from verdictree_export.finite import require_finite
+from verdictree_export.graph_judge import GraphJudge
+
+DEFAULT_MAX_OFF_GRAMMAR = 0.5
+_BATCH = 4
+_SHOWN_TOKENS = 12
+
+
+def check(
+    release: Release, judge: GraphJudge, conversations: Sequence[Conversation], guard: Checkpoint | None = None
+) -> None:
+    """Raise UnsupportedGuard where no answer under one of the release's policies is a verdict.
+
+    An answer is one where `off_grammar` is at most the release's limit. Each policy's `conversations` are asked, then
+    its probes, until one is; a limit of 1 asks nothing. With `guard` the error says what it answers instead.
+    """
+    if release.max_off_grammar >= 1.0:
+        return
+    for policy in release.policies:
+        own = [one for one in conversations if one.judged_role in policy.roles]
+        least = _least_off_grammar(judge, chain(own, probes(policy)), policy, release.max_off_grammar)
+        if least > release.max_off_grammar:
+            raise _refusal(release, policy, least, judge, guard)
+
+
+def _least_off_grammar(judge: GraphJudge, asked: Iterator[Conversation], policy: Policy, enough: float) -> float:
+    least = 1.0
+    while least > enough and (batch := list(islice(asked, _BATCH))):
+        named = [msgspec.structs.replace(one, policy=policy.name, truncate="head") for one in batch]
+        found = [verdict.off_grammar for verdict in judge(named)]
+        require_finite(found, f"the graph under policy {policy.name!r}")
+        least = min(least, *found)
+    return least
+
+
+def _refusal(
+    release: Release, policy: Policy, least: float, judge: GraphJudge, guard: Checkpoint | None
+) -> UnsupportedGuard:
+    example = probes(policy)[0]
+    instead = (
+        "" if guard is None else f" to {example.messages[-1].content!r} it answers {_answer(guard, judge, example)!r};"
+    )
+    return UnsupportedGuard(
+        f"expected answers that are verdicts of family {release.family}, got {least:.4f} of the probability or more on "
+        f"other answers, for every golden and probe conversation under policy {policy.name!r};{instead} choose the "
+        "family and the policy that the checkpoint was made for, or export it all the same with --max-off-grammar 1"
+    )
+
+
+def _answer(guard: Checkpoint, judge: GraphJudge, conversation: Conversation) -> str:
+    ids = judge.prompt_ids(conversation)
+    with torch.inference_mode():
+        for _ in range(_SHOWN_TOKENS):
+            ids.append(int(guard.model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax()))
+    return str(guard.tokenizer.decode(ids[-_SHOWN_TOKENS:]))
