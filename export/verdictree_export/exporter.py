@@ -18,7 +18,6 @@ from verdictree.release import Parity, Prompt, Release
 from verdictree.tree import Tokens, VerdictTree
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import compilation, golden, inspection, int8, onnx_model, parity, prompt
-from verdictree_export.answers import DEFAULT_MAX_OFF_GRAMMAR
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.fidelity import MAX_P99
@@ -51,15 +50,16 @@ def export_release(
     max_tokens: int = DEFAULT_MAX_TOKENS,
     evaluation: Sequence[Example] = (),
     max_change: float = MAX_P99,
-    max_off_grammar: float = DEFAULT_MAX_OFF_GRAMMAR,
+    max_off_grammar: float | None = None,
     progress: Progress = _silent,
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
-    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there. A guard whose every answer is off its grammar
-    by more than `max_off_grammar` is refused; 1 exports it all the same.
+    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there. An answer with more than `max_off_grammar` off
+    the grammar is no verdict (None: 0.5, or 1 for a guard that mostly answers something else); a guard that never
+    answers one is refused, unless it is 1.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, and then leaves the
     repository as it was.
@@ -108,7 +108,6 @@ def export_release(
             exploration=exploration,
             parity=figures,
             files={},
-            max_off_grammar=max_off_grammar,
         )
         if precision == "int8":
             quantized = progress("quantize, and compare with fp32", 1)
@@ -116,7 +115,7 @@ def export_release(
             release = msgspec.structs.replace(release, fidelity=fidelity)
             quantized(1)
         onnx_model.finish(graph)
-        release = staging.commit(golden.with_golden(release, graph, tokenizer, guard))
+        release = staging.commit(golden.with_golden(release, graph, tokenizer, max_off_grammar, guard))
     finally:
         staging.discard()
     if first:

@@ -24,9 +24,16 @@ CONVERSATIONS = (
 TOLERANCES = {"fp32": 0.02, "fp16": 0.2, "int8": 1.0}
 
 
-def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Checkpoint | None = None) -> Release:
+def with_golden(
+    release: Release,
+    graph: Path,
+    tokenizer: Tokenizer,
+    max_off_grammar: float | None = None,
+    guard: Checkpoint | None = None,
+) -> Release:
     """The release with what its graph says, under its default policy, of each conversation whose role that judges.
 
+    It has the limit of what may lie off its grammar, too: `max_off_grammar`, or what `answers.limit` finds right.
     Raises UnsupportedGuard where a number is not finite, and where the guard never answers a verdict; `guard` serves
     that error only.
     """
@@ -34,7 +41,8 @@ def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Chec
     judge = GraphJudge(release, graph, tokenizer)
     verdicts = judge([Conversation(tuple(messages)) for messages in conversations])
     require_finite_verdicts(verdicts, "the golden conversations")
-    answers.check(release, judge, [Conversation(tuple(messages)) for messages in CONVERSATIONS], guard)
+    asked = [Conversation(tuple(messages)) for messages in CONVERSATIONS]
+    limit = answers.limit(release, judge, asked, max_off_grammar, guard)
     golden = tuple(
         Golden(
             messages=tuple(messages),
@@ -45,4 +53,4 @@ def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Chec
         )
         for messages, one in zip(conversations, verdicts, strict=True)
     )
-    return msgspec.structs.replace(release, golden=golden)
+    return msgspec.structs.replace(release, golden=golden, max_off_grammar=limit)

@@ -69,7 +69,7 @@ def add_policies(models: Path, source: int, policies: Sequence[Policy], number: 
         compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
         onnx_model.set_policies(graph, compiled)
         _prove(graph, release, [(old + i, *pair) for i, pair in enumerate(zip(asked, whole, strict=True))])
-        release = staging.commit(golden.with_golden(release, graph, tokenizer))
+        release = staging.commit(golden.with_golden(release, graph, tokenizer, release.max_off_grammar))
     finally:
         staging.discard()
     fitted = calibrations.load(models / MARGINALS_MODEL / str(source), base)

@@ -1,33 +1,36 @@
 """The end of a server that loses nothing: refuse what is new, answer what is in flight."""
 
+import base64
+import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from verdictree_serving.gate import Gate
 from verdictree_serving.private_http import PrivateHttp
 
 REASON = "the server is draining; try another one, or again"
 _POLL_SECONDS = 0.05
-_CALL_SECONDS = 5.0
+_CALL_SECONDS = 10.0
 _QUIET_SECONDS = 0.5
+_CLOSED_VERSION = 2**31 - 1  # above every release: what a request gets that names no version
 
 
-def drain(server: PrivateHttp, gate: Gate, models: Sequence[str], is_whole: Callable[[], bool], seconds: float) -> bool:
-    """Close the gate, wait until what was let in is answered, and unload ``models``; whether all was answered.
+def drain(server: PrivateHttp, gate: Gate, model: str, is_whole: Callable[[], bool], seconds: float) -> bool:
+    """Close the gate, and return once what was let in is answered, after ``seconds`` at most; whether all was.
 
-    New requests are refused by the first step, with status UNAVAILABLE, until nothing seems to be in flight any more.
-    Only then the models go, which Triton does once their last request is answered: what comes in that moment is told
-    NOT_FOUND. ``seconds`` bounds the whole.
+    With the gate closed, the first step refuses every new request with status UNAVAILABLE. When nothing seems to be in
+    flight any more, ``model`` is loaded once more under another version, the same but behind the closed gate: Triton
+    lets go of the former version once its last request is answered, and new ones still find a model that refuses them.
     """
     deadline = time.monotonic() + seconds
     gate.close(REASON)
     try:
-        _wait_until_quiet(server, is_whole, deadline)
-        for model in models:
-            server.post(f"/v2/repository/models/{model}/unload", {}, _CALL_SECONDS)
+        _wait_until_quiet(server, model, is_whole, deadline)
+        versions = _states(server, model)
+        _load_closed(server, model)
         while is_whole() and time.monotonic() < deadline:
-            if not _is_unloading(server, models):
+            now = _states(server, model)
+            if not any(now.get(version) in ("READY", "UNLOADING") for version in versions):
                 return True
             time.sleep(_POLL_SECONDS)
     except OSError:  # the server is gone: nothing is in flight
@@ -35,21 +38,32 @@ def drain(server: PrivateHttp, gate: Gate, models: Sequence[str], is_whole: Call
     return False
 
 
-def _wait_until_quiet(server: PrivateHttp, is_whole: Callable[[], bool], deadline: float) -> None:
+def _wait_until_quiet(server: PrivateHttp, model: str, is_whole: Callable[[], bool], deadline: float) -> None:
     """Return once no request was answered for a while: a queue would move."""
-    answered, since = _num_answered(server), time.monotonic()
+    answered, since = _num_answered(server, model), time.monotonic()
     while is_whole() and time.monotonic() < min(deadline, since + _QUIET_SECONDS):
         time.sleep(_POLL_SECONDS)
-        now_answered = _num_answered(server)
+        now_answered = _num_answered(server, model)
         if now_answered != answered:
             answered, since = now_answered, time.monotonic()
 
 
-def _num_answered(server: PrivateHttp) -> Any:
-    stats = server.get("/v2/models/stats", _CALL_SECONDS)["model_stats"]
-    return [(one["name"], one["version"], one["inference_stats"]["success"]["count"]) for one in stats]
+def _num_answered(server: PrivateHttp, model: str) -> list[int]:
+    """How often each version has answered, refusals left out."""
+    stats = server.get(f"/v2/models/{model}/stats", _CALL_SECONDS)["model_stats"]
+    return [one["inference_stats"]["success"]["count"] for one in stats]
 
 
-def _is_unloading(server: PrivateHttp, models: Sequence[str]) -> bool:
+def _load_closed(server: PrivateHttp, model: str) -> None:
+    config = server.get(f"/v2/models/{model}/config", _CALL_SECONDS)
+    config["version_policy"] = {"specific": {"versions": [_CLOSED_VERSION]}}
+    # Triton wants a folder for each version; a file that comes with the call makes one, wherever the repository lies.
+    file = base64.b64encode(b"closed").decode()
+    body = {"parameters": {"config": json.dumps(config), f"file:{_CLOSED_VERSION}/closed": file}}
+    server.post(f"/v2/repository/models/{model}/load", body, _CALL_SECONDS)
+
+
+def _states(server: PrivateHttp, model: str) -> dict[str, str]:
+    """The state of each version of the model."""
     index = server.post("/v2/repository/index", {}, _CALL_SECONDS)
-    return any(one["name"] in models and one.get("state") == "UNLOADING" for one in index)
+    return {one["version"]: one["state"] for one in index if one["name"] == model and "version" in one}

@@ -151,7 +151,11 @@ class TritonServer:
         """Refuse new requests, answer those in flight for at most so many ``seconds``, and end; whether all were."""
         if self._process is None:
             return True
-        all_answered = self.is_whole() and drain(self.private_http, self.gate, self._models, self.is_whole, seconds)
+        deadline = time.monotonic() + seconds
+        all_answered = True
+        for model in self._models:
+            left = deadline - time.monotonic()
+            all_answered &= self.is_whole() and drain(self.private_http, self.gate, model, self.is_whole, left)
         self.stop(grace=0.0)
         return all_answered
 

@@ -18,7 +18,7 @@ from verdictree_serving.gate import GATE_VARIABLE
 from verdictree_serving.locate import find_installation
 
 _SHARED_MEMORY = Path("/dev/shm")
-_KILL_SECONDS = 2.0  # bounded, because where process 1 reaps nothing a dead process stays in its group
+_KILL_SECONDS = 2.0
 _PRIVATE = 0o077  # conversations pass through shared memory: no other user of the machine may read it
 _MAX_LOG_BYTES = 16 << 20
 _LOOK_SECONDS = 1.0  # who the children are is asked of all processes of the machine: milliseconds
@@ -117,10 +117,11 @@ class TritonProcess:
         self._group_killed = True
         deadline = time.monotonic() + _KILL_SECONDS
         with contextlib.suppress(ProcessLookupError):  # raised once the group is empty
-            while time.monotonic() < deadline:
-                os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
+            while _lives(self.pid) and time.monotonic() < deadline:
                 self._process.poll()  # a process that nobody waited for stays in its group
                 time.sleep(0.01)
+            self._process.poll()
 
 
 def _opened_log(path: Path) -> IO[bytes]:
@@ -138,6 +139,12 @@ def _opened_log(path: Path) -> IO[bytes]:
 def _children(parent: int) -> list[int]:
     paths = Path("/proc").glob("[0-9]*/stat")
     return [int(path.parent.name) for path in paths if _stat(path)[1:2] == [str(parent)]]
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group still runs; a dead one that nobody has waited for does not."""
+    found = (_stat(path)[:3] for path in Path("/proc").glob("[0-9]*/stat"))
+    return any(stat[2:] == [str(group)] and stat[0] != "Z" for stat in found)
 
 
 def _state(pid: int) -> str:

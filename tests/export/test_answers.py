@@ -120,7 +120,9 @@ def test_a_guard_that_answers_no_verdict_is_refused(tmp_path):
     """It scores every category next to 0: without a word that would be "not flagged", for every conversation."""
     folder = str(tiny_guard.write_checkpoint(tmp_path / "c"))
     arguments = (folder, "llama-guard-3", [tiny_guard.POLICY], tmp_path / "m")
-    with pytest.raises(UnsupportedGuard, match=r"got [01]\.\d+ .* under policy 'tiny'; to 'What is .*' it answers '.+'"):
+    with pytest.raises(
+        UnsupportedGuard, match=r"got [01]\.\d+ .* under policy 'tiny'; to 'What is .*' it answers '.+'"
+    ):
         export_release(*arguments, exploration=NARROW)
     assert repository.releases(tmp_path / "m") == ()
     release = export_release(*arguments, exploration=NARROW, max_off_grammar=1.0)

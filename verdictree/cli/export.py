@@ -48,9 +48,8 @@ from verdictree.cli.repository_option import repository_option
 @click.option(
     "--max-off-grammar",
     type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="An answer with more probability off the grammar is no verdict; 1 exports a guard that never gives one.",
+    help="An answer with more probability off the grammar is no verdict; 1 exports a guard that never gives one. "
+    "Default: 0.5, or 1 where the guard mostly answers something else.",
 )
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
@@ -71,7 +70,7 @@ def export(
     precision: str,
     evaluation: tuple[Path, ...],
     max_change: float,
-    max_off_grammar: float,
+    max_off_grammar: float | None,
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -112,6 +111,12 @@ def export(
         from verdictree.release import MARGINALS_MODEL
 
         carry_over(calibration, release, repository / MARGINALS_MODEL / str(release.number))
+    if max_off_grammar is None and release.max_off_grammar >= 1.0:
+        click.echo(
+            "note: this guard mostly answers something else than a verdict, so answers that are none pass as verdicts; "
+            "give --max-off-grammar to have them refused",
+            err=True,
+        )
     parity = release.parity
     click.echo(
         f"release {release.number}: {release.checkpoint}, "
