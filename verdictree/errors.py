@@ -7,9 +7,17 @@ VerdictreeError
 ├── AmbiguousGrammar      a tokenizer that cannot tell two verdicts apart
 ├── UnsupportedGuard      a checkpoint, template or family that cannot be exported
 ├── InvalidRelease        a release that is missing, damaged or inconsistent
+├── ReleaseTaken          a release's number that another release, or its writer, has
 ├── InvalidAdminKey       a file that holds no key for the control API
-└── RepositoryBusy        another operator is at work on the model repository
+├── RepositoryBusy        another operator is at work on the model repository
+└── NotWritable           the disk takes nothing: full, read-only or not permitted
 """
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Self
 
 
 class VerdictreeError(Exception):
@@ -40,9 +48,33 @@ class InvalidRelease(VerdictreeError):
     """A release that is missing, damaged or inconsistent."""
 
 
+class ReleaseTaken(VerdictreeError):
+    """A release's number that another release, or its writer, has."""
+
+
 class InvalidAdminKey(VerdictreeError):
     """A file that holds no key for the control API."""
 
 
 class RepositoryBusy(VerdictreeError):
     """Another operator is at work on the model repository."""
+
+
+class NotWritable(VerdictreeError):
+    """The disk takes nothing: it is full, read-only, or not this user's to write on."""
+
+    @classmethod
+    def of(cls, path: Path, exc: OSError) -> Self:
+        """The error that a failed write to `path` means."""
+        fix = _FIXES.get(exc.errno or 0, "look at the disk and the path")
+        return cls(f"expected to write '{path}', got: {exc.strerror or exc}; {fix}")
+
+
+_FULL = "free some space"
+_FIXES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "mount the file system for writing",
+    errno.EACCES: "run as the user that owns it, or change its mode",
+    errno.EPERM: "run as the user that owns it, or change its mode",
+}

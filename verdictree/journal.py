@@ -8,23 +8,21 @@ the pinned release, which `rollback` goes back along, is read from the endings.
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from verdictree.errors import RepositoryBusy
+from verdictree import file_lock, spare_files
+from verdictree.errors import NotWritable, RepositoryBusy
 
-FOLDER = ".rollout"
-_POLL_SECONDS = 0.1
+FOLDER = spare_files.FOLDER
 Event = Literal["begun", "done", "failed", "recovered"]
 
 
@@ -85,7 +83,10 @@ class Journal:
                 history.pop()
             else:
                 history.append(before)
-        return history[-1] if history and history[-1] != stable else None
+        # A full disk may have kept a rollback out of the journal: it went to what stands last.
+        while history and history[-1] == stable:
+            history.pop()
+        return history[-1] if history else None
 
     def write(
         self,
@@ -126,34 +127,39 @@ class Journal:
         """Hold the repository for one action; RepositoryBusy, saying who has it, where another does after `patience` s.
 
         The kernel gives the lock back when its holder dies, however that dies.
+        Raises NotWritable where the repository's disk is read-only.
         """
-        self._folder.mkdir(mode=0o755, exist_ok=True)
-        with (self._folder / "lock").open("a+") as file:
-            deadline = time.monotonic() + patience
-            while not _locked(file):
-                if time.monotonic() >= deadline:
-                    file.seek(0)
-                    holder = file.read().strip() or "another process"
-                    raise RepositoryBusy(f"expected to be the only operator, but {holder} is at work; wait for its end")
-                time.sleep(_POLL_SECONDS)
-            file.truncate(0)
-            file.write(f"{self._who} (process {os.getpid()}, `{action}`)\n")
-            file.flush()
-            yield
-            file.truncate(0)
+        make_folder(self._folder)
+        try:
+            with file_lock.locked(self._folder / "lock", patience) as file:
+                with suppress(OSError):  # on a full disk it is not said who holds it
+                    file.truncate(0)
+                    file.write(f"{self._who} (process {os.getpid()}, `{action}`)\n".encode())
+                spare_files.keep(self._folder.parent)
+                yield
+                with suppress(OSError):
+                    file.truncate(0)
+        except file_lock.Held as exc:
+            holder = exc.holder or "another process"
+            raise RepositoryBusy(
+                f"expected to be the only operator, but {holder} is at work; wait for its end"
+            ) from None
 
     def _append(self, entry: Entry) -> None:
-        with self._path.open("a+b") as file:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)  # what a crash cut off
-            file.write(msgspec.json.encode(entry) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("a+b") as file:
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)  # what a crash or a full disk cut off
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as exc:
+            raise NotWritable.of(self._path, exc) from exc
 
 
-def _locked(file: IO[str]) -> bool:
+def make_folder(folder: Path) -> None:
+    """Make the repository's folder of state, in a repository that is there; NotWritable where that cannot be."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        folder.mkdir(mode=0o755, exist_ok=True)
+    except OSError as exc:
+        raise NotWritable.of(folder, exc) from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from verdictree.errors import InvalidConversation, InvalidRelease
 from verdictree.exploration import Exploration
 from verdictree.family import ConversationFormat
 from verdictree.policy import Policy
+from verdictree.software import VERSION
 from verdictree.tree import Tokens, VerdictTree
 
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
@@ -19,6 +21,8 @@ GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies
 OUTLINE_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
+# 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`.
+FORMAT = 2
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -89,7 +93,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
     were golden conversations has none. `fidelity` is a quantized release's. An answer whose `off_grammar` is above
-    `max_off_grammar` is no verdict: whoever asks gets an error in its place, never "not flagged".
+    `max_off_grammar` is no verdict: whoever asks gets an error in its place, never "not flagged". `shares` is the
+    release whose tokenizer and graph this one is served with, where it differs from that one in its calibration only.
+    `format` is the manifest's, `software` the version that wrote it.
     """
 
     number: int
@@ -109,6 +115,17 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     golden: tuple[Golden, ...] = ()
     fidelity: Fidelity | None = None
     max_off_grammar: float = 0.5
+    shares: int | None = None
+    format: int = 1
+    software: str = ""
+
+    def version(self, model: str) -> int:
+        """The version of a composing model that serves this release."""
+        return self.number if self.shares is None or model == MARGINALS_MODEL else self.shares
+
+    def folder(self, repository: Path, model: str) -> Path:
+        """Where the files lie that a composing model serves this release with."""
+        return repository / model / str(self.version(model))
 
     @property
     def policy(self) -> Policy:
@@ -161,19 +178,60 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
+class _Header(msgspec.Struct, frozen=True):
+    format: int = 1
+    software: str = ""
+
+
 def load(directory: Path) -> Release:
-    """Read the manifest in a release's directory; InvalidRelease where it is missing or damaged."""
+    """Read the manifest in a release's directory.
+
+    Raises InvalidRelease where it is missing, damaged, or of another version of the software that this one cannot read.
+    """
     path = directory / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Release)
+        content = path.read_bytes()
     except FileNotFoundError as exc:
         raise InvalidRelease(f"expected a release manifest at '{path}', got none; run `verdictree export`") from exc
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
-        raise InvalidRelease(f"the release manifest '{path}' is damaged ({exc}); export the release again") from exc
+    except OSError as exc:
+        raise InvalidRelease(f"the release manifest '{path}' cannot be read: {exc.strerror}; look at the disk") from exc
+    try:
+        header = msgspec.json.decode(content, type=_Header)
+        if header.format > FORMAT:
+            raise InvalidRelease(_foreign(path, header, "install that version, or a later one, to serve it"))
+        return msgspec.json.decode(content, type=Release)
+    except msgspec.ValidationError as exc:
+        if header_of_another_version := _header(content):
+            fix = f"serve it with the version that made it, or export the guard again ({exc})"
+            raise InvalidRelease(_foreign(path, header_of_another_version, fix)) from exc
+        raise InvalidRelease(_damaged(path, exc)) from exc
+    except (UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise InvalidRelease(_damaged(path, exc)) from exc
 
 
-def load_verified(repository: Path, number: int) -> Release:
-    """Read release `number` of a model repository and check every file against its hash.
+def _header(content: bytes) -> _Header | None:
+    """A manifest's header, where another version of the software wrote it."""
+    try:
+        header = msgspec.json.decode(content, type=_Header)
+    except msgspec.ValidationError:
+        return None
+    return header if header.software != VERSION else None
+
+
+def _foreign(path: Path, header: _Header, fix: str) -> str:
+    made = f"verdictree {header.software}" if header.software else "a version from before manifests named it"
+    return (
+        f"the release manifest '{path}' was made by {made}, in format {header.format}; this is verdictree {VERSION}, "
+        f"which reads formats up to {FORMAT}: {fix}"
+    )
+
+
+def _damaged(path: Path, exc: Exception) -> str:
+    return f"the release manifest '{path}' is damaged ({exc}); export the release again"
+
+
+def load_verified(repository: Path, number: int, models: Container[str] = COMPOSING_MODELS) -> Release:
+    """Read release `number` of a model repository and check the files of `models` against their hashes.
 
     Raises InvalidRelease, naming the file, where one is missing or changed, or the composing models' manifests differ.
     """
@@ -183,6 +241,8 @@ def load_verified(repository: Path, number: int) -> Release:
         if release != releases[0] or release.number != number:
             raise InvalidRelease(f"'{directory / MANIFEST}' belongs to another release; export the release again")
     for name, expected in releases[0].files.items():
+        if Path(name).parts[0] not in models:
+            continue
         path = repository / name
         if not path.is_file():
             raise InvalidRelease(f"release {number} lacks its file '{path}'; export the release again")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from verdictree import adapters
 from verdictree import release as releases
 from verdictree import repository as repositories
-from verdictree.errors import RepositoryBusy
+from verdictree.errors import NotWritable, RepositoryBusy
 from verdictree.journal import Journal
+from verdictree.repository import ROUTER
 
 
 def prepare(repository: Path, number: int | None) -> int:
@@ -16,6 +18,7 @@ def prepare(repository: Path, number: int | None) -> int:
     A candidate, canary or shadow of an earlier server is forgotten, and an action that died with it is ended in the
     journal. Where an operator is at work, the repository is left to them: it can be served at every moment. Raises
     InvalidRelease for a damaged release, and RepositoryBusy where an operator is at work and a release is asked for.
+    On a disk that takes nothing the repository is served as it is; NotWritable where another release is asked for.
     """
     stable = repositories.pinned(repository)
     releases.load_verified(repository, number or stable)
@@ -25,9 +28,13 @@ def prepare(repository: Path, number: int | None) -> int:
             journal.recover(repositories.pinned(repository))
             stable = _pin(repository, journal, number)
             repositories.keep_only_pinned(repository)
-            repositories.compile_adapters(repository, stable)
+            repositories.spread_batch_size(repository)
+            adapters.refresh(repository, {**repositories.steps(repository, stable), ROUTER: 1})
     except RepositoryBusy:
         if number is not None:
+            raise
+    except NotWritable:
+        if number not in (None, stable):
             raise
     return stable
 

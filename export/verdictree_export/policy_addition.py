@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from verdictree import calibration as calibrations
-from verdictree import families, repository
+from verdictree import families, release_writer
 from verdictree import release as releases
 from verdictree.errors import UnsupportedGuard
 from verdictree.exploration import unpack
@@ -30,6 +30,7 @@ from verdictree.release import (
     TOKENIZER_MODEL,
     Release,
 )
+from verdictree.release_writer import Draft
 from verdictree.tokenization import load_tokenizer
 from verdictree.tree import Tokens
 from verdictree_export import checkpoint as checkpoints
@@ -38,7 +39,6 @@ from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.finite import require_finite
 from verdictree_export.graph_prefill import Prefill, prefill, stored
 from verdictree_export.graph_session import GraphSession
-from verdictree_export.staging import Staging
 
 # Of a probability at the head of the verdict tree. Sums in another order differ in the last digits, which rounding to 8
 # bits, or in half precision, amplifies.
@@ -53,35 +53,35 @@ def add_policies(models: Path, source: int, policies: Sequence[Policy], number: 
     AmbiguousGrammar where the guard cannot be asked by a policy, and then leaves the repository as it was.
     """
     base = releases.load_verified(models, source)
-    release, tokenizer = _planned(models, base, policies, number or repository.next_number(models))
-    old, added = len(base.prompts), release.prompts[len(base.prompts) :]
-    staging = Staging(models, release.number)
-    try:
-        kept = [name for name in base.files if Path(name).name not in (GRAPH_FILE, POLICIES_FILE)]
-        staging.link(base, kept)
-        graph, source_graph = staging.graph_folder / GRAPH_FILE, models / GRAPH_MODEL / str(source) / GRAPH_FILE
-        form, limit = release.conversation, release.max_tokens
-        asked = [parity.example(prompt, form, tokenizer, limit) for prompt in added]
-        pairs = list(zip(added, asked, strict=True))
-        whole = prefill(source_graph, pairs, release.tree, release.exploration, staging.graph_folder)
-        caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
-        shutil.copy(source_graph, graph)
-        compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
-        onnx_model.set_policies(graph, compiled)
-        _prove(graph, release, [(old + i, *pair) for i, pair in enumerate(zip(asked, whole, strict=True))])
-        release = staging.commit(golden.with_golden(release, graph, tokenizer, release.max_off_grammar))
-    finally:
-        staging.discard()
     fitted = calibrations.load(models / MARGINALS_MODEL / str(source), base)
-    calibrations.rebind(fitted, release, models / MARGINALS_MODEL / str(release.number))
-    return release
+    with release_writer.new(models, "policy add", number) as draft:
+        release, tokenizer = _planned(models, base, policies, draft.number)
+        release = _write(models, base, release, tokenizer, draft)
+        return draft.commit(release, fitted, details={"source": source})
+
+
+def _write(models: Path, base: Release, release: Release, tokenizer: Tokenizer, draft: Draft) -> Release:
+    """Write the release's files, from those of `base`; return it with its golden conversations."""
+    old, added = len(base.prompts), release.prompts[len(base.prompts) :]
+    draft.link(base, [name for name in base.files if Path(name).name not in (GRAPH_FILE, POLICIES_FILE)])
+    folder, source_graph = draft.folder(GRAPH_MODEL), base.folder(models, GRAPH_MODEL) / GRAPH_FILE
+    graph = folder / GRAPH_FILE
+    asked = [parity.example(prompt, release.conversation, tokenizer, release.max_tokens) for prompt in added]
+    pairs = list(zip(added, asked, strict=True))
+    whole = prefill(source_graph, pairs, release.tree, release.exploration, folder)
+    caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
+    shutil.copy(source_graph, graph)
+    compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
+    onnx_model.set_policies(graph, compiled)
+    _prove(graph, release, [(old + i, *pair) for i, pair in enumerate(zip(asked, whole, strict=True))])
+    return golden.with_golden(release, graph, tokenizer, release.max_off_grammar)
 
 
 def _planned(models: Path, base: Release, policies: Sequence[Policy], number: int) -> tuple[Release, Tokenizer]:
     """The new release as far as it can be told without its graph, and the tokenizer that it serves."""
     together = (*base.policies, *policies)
     check_distinct(together)
-    guard = checkpoints.load_outline(str(models / GRAPH_MODEL / str(base.number) / OUTLINE_FOLDER))
+    guard = checkpoints.load_outline(str(base.folder(models, GRAPH_MODEL) / OUTLINE_FOLDER))
     family, apart = families.family(base.family), base.tree.opens_apart  # which the graph's levels depend on
     prompts, tree = compilation.compile_prompts(guard, family, together, apart)
     if prompts[: len(base.prompts)] != base.prompts:
@@ -89,7 +89,7 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
             f"expected the prompts of release {base.number}, got others: this version of the software asks otherwise; "
             "export the guard again"
         )
-    tokenizer = load_tokenizer(models / TOKENIZER_MODEL / str(base.number))
+    tokenizer = load_tokenizer(base.folder(models, TOKENIZER_MODEL))
     room = compilation.room(guard, prompts, tree, base.exploration)
     release = msgspec.structs.replace(
         base,
@@ -99,6 +99,8 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
         prompts=prompts,
         tree=tree,
         max_tokens=min(base.max_tokens, room),
+        files={},
+        shares=None,
     )
     return release, tokenizer
 

@@ -34,12 +34,14 @@ class OfflineGuard:
         Raises InvalidRelease where the release is damaged.
         """
         self.release = releases.load_verified(repository, number)
-        self.tokenize = ConversationTokenizer.load(self.release, repository / releases.TOKENIZER_MODEL / str(number))
+        self.tokenize = ConversationTokenizer.load(
+            self.release, self.release.folder(repository, releases.TOKENIZER_MODEL)
+        )
         self.calibrations = calibrations.load(repository / releases.MARGINALS_MODEL / str(number), self.release)
         self.score = Scorer(self.release, self.calibrations)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        graph = repository / releases.GRAPH_MODEL / str(number) / releases.GRAPH_FILE
+        graph = self.release.folder(repository, releases.GRAPH_MODEL) / releases.GRAPH_FILE
         self.session = open_session(graph, options, providers)
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:

@@ -190,11 +190,11 @@ def test_a_calibration_follows_its_guard_alone(artifact, tmp_path):
     (other / "release.json").write_text('{"new": 1}')
     path, exported_again = tmp_path / calibrations.CALIBRATION, FakeRelease()
     exported_again.number = 7
-    calibrations.carry_over(path, exported_again, other)
+    calibrations.rebind(calibrations.read_for(path, exported_again), exported_again, other)
     assert calibrations.load(other, exported_again)["p"].categories == artifact.categories
     exported_again.guard_sha256 = "another"
     with pytest.raises(InvalidRelease, match="made for another guard"):
-        calibrations.carry_over(path, exported_again, other)
+        calibrations.read_for(path, exported_again)
 
 
 def test_a_falling_calibrator_is_refused(artifact, tmp_path):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 # Whatever a promote does that can be seen from outside its process.
 STEPS = (
     (journals.Journal, "_append"),
-    (repositories, "_replace"),
+    (repositories, "replace"),
     (Server, "load"),
     (Server, "unload"),
 )
@@ -40,7 +40,7 @@ def kill_before(patch, step, pid):
         original = getattr(owner, name)
 
         def wrapped(*args, **options):
-            if name == "_replace" and args[0].is_file() and args[0].read_text() == args[1]:
+            if name == "replace" and args[0].is_file() and args[0].read_text() == args[1]:
                 return original(*args, **options)  # which writes nothing
             if len(taken) == step:
                 os.kill(pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def releases_that_answer(address):
 
 def check_journal(repository):
     """Every action that began has one end, in order, and the last end tells the pinned release."""
-    entries = Journal(repository).entries()
+    entries = [entry for entry in Journal(repository).entries() if entry.action != "export"]  # which is one line
     begun = [entry.number for entry in entries if entry.event == "begun"]
     assert begun == [entry.number for entry in entries if entry.event != "begun"] == sorted(set(begun))
     assert entries[-1].stable == repositories.pinned(repository)
@@ -89,7 +89,7 @@ def test_server_killed_at_every_step(repository):
             if len(taken) <= step:  # it was through before its turn came
                 break
             step += 1
-    assert taken == ["_append", "_replace", "load", "unload", "unload", "unload", "_append"]
+    assert taken == ["_append", "replace", "load", "unload", "unload", "unload", "_append"]
     assert outcomes == [1] + [2] * (step - 1), "once it is decided, the disk says so, whatever becomes of the server"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -34,11 +33,11 @@ def calibrated(rollout):
 
 
 def perturb_head(repository, number):
-    """Add noise to the graph's language-model head, and write the hashes that an export would write."""
+    """Give a derived release a graph of its own with a noisy language-model head, and the hashes that this has."""
     path = repository / f"guard_lm/{number}/model.onnx"
-    for file in path.parent.glob("*.bin"):  # shared by hard link, which onnx does not read
-        copy = shutil.copy(file, file.with_suffix(".copy"))
-        Path(copy).replace(file)
+    base = releases.load(path.parent)
+    for model_name in ("guard_lm", "guard_tokenizer"):
+        shutil.copytree(base.folder(repository, model_name), repository / model_name / str(number), dirs_exist_ok=True)
     model = onnx.load(path)
     rng = np.random.default_rng(0)
     others = ("embed_tokens", "policies.")
@@ -49,9 +48,9 @@ def perturb_head(repository, number):
     values = onnx.numpy_helper.to_array(head)
     noisy = values + rng.normal(0, 0.5, values.shape).astype(np.float32)
     head.CopyFrom(onnx.numpy_helper.from_array(noisy, head.name))
-    path.unlink()  # it is shared with another release by hard link
     onnx.save(model, path)
-    release = releases.load(path.parent)
+    moved = {name.replace(f"/{base.shares}/", f"/{number}/", 1): digest for name, digest in base.files.items()}
+    release = msgspec.structs.replace(base, shares=None, files=moved)
     name = f"guard_lm/{number}/model.onnx"
     golden = tuple(msgspec.structs.replace(one, tolerance=100.0) for one in release.golden)
     release = msgspec.structs.replace(release, files={**release.files, name: sha256(path)}, golden=golden)

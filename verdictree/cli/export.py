@@ -98,6 +98,7 @@ def export(
             repository,
             number=number,
             adapter=adapter,
+            calibration=calibration,
             precision=precision,
             exploration=Exploration(max_labels, epsilon, width),
             max_tokens=max_tokens,
@@ -106,11 +107,6 @@ def export(
             max_off_grammar=max_off_grammar,
             progress=progress,
         )
-    if calibration:
-        from verdictree.calibration import carry_over
-        from verdictree.release import MARGINALS_MODEL
-
-        carry_over(calibration, release, repository / MARGINALS_MODEL / str(release.number))
     if max_off_grammar is None and release.max_off_grammar >= 1.0:
         click.echo(
             "note: this guard mostly answers something else than a verdict, so answers that are none pass as verdicts; "

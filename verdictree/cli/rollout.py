@@ -135,10 +135,13 @@ def promote(force: bool, reason: str, **shared: Any) -> None:
 @_command
 @_reason
 def rollback(reason: str, **shared: Any) -> None:
-    """Return to the former release."""
+    """Stop: end a canary or shadow, and return to the former release if there is one."""
     with _rollout(shared) as one:
         number = one.rollback(reason=reason)
-    click.echo(f"release {number} is live again")
+        notes = one.notes
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"release {number} answers all requests")
 
 
 @_command
@@ -160,11 +163,11 @@ def retire(release: int, delete: bool, reason: str, **shared: Any) -> None:
 def derive(
     release: int | None, calibration: Path | None, thresholds: tuple[str, ...], reason: str, **shared: Any
 ) -> None:
-    """Write a release that shares RELEASE's files (default: the live one's), with other thresholds or calibration."""
+    """Write a release that shares RELEASE's graph (default: the live one's), with other thresholds or calibration."""
     parsed = dict(_threshold(text) for text in thresholds)
     with _rollout(shared) as one:
         derived = one.derive(release, calibration=calibration, thresholds=parsed, reason=reason)
-    click.echo(f"release {derived.number} shares the weights; `verdictree rollout stage {derived.number}` loads it")
+    click.echo(f"release {derived.number} shares the graph; `verdictree rollout stage {derived.number}` loads it")
 
 
 def _threshold(text: str) -> tuple[str | None, float]:

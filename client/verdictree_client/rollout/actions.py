@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verdictree import repository as repositories
+from verdictree.errors import NotWritable
 from verdictree.journal import Event, Journal
 from verdictree_client.rollout import stage, traffic
 from verdictree_client.rollout.errors import ControlFailed
@@ -21,14 +22,21 @@ class Actions:
         self._repository = repository
         self._server = server
         self._journal = journal
+        self.notes: list[str] = []
 
     @contextmanager
-    def begun(self, action: str, release: int | None, reason: str) -> Iterator[dict[str, Any]]:
-        """Lock, recover, write `begun`; after the body, `done` with what it put into the dictionary, or `failed`."""
+    def begun(
+        self, action: str, release: int | None, reason: str, *, unrecorded: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Lock, recover, write `begun`; after the body, `done` with what it put into the dictionary, or `failed`.
+
+        With `unrecorded` a journal that takes no more lines, on a full disk, is no reason not to act: it is noted.
+        """
         with self._journal.lock(action):
             before = repositories.pinned(self._repository)
-            self._journal.recover(before)
-            self._journal.write(action, "begun", stable=before, release=release, reason=reason)
+            with self._noted(unrecorded):
+                self._journal.recover(before)
+                self._journal.write(action, "begun", stable=before, release=release, reason=reason)
             details: dict[str, Any] = {"before": before}
             event: Event = "failed"
             try:
@@ -40,7 +48,17 @@ class Actions:
                 raise
             finally:
                 stable = repositories.pinned(self._repository)
-                self._journal.write(action, event, stable=stable, release=release, reason=reason, details=details)
+                with self._noted(unrecorded):
+                    self._journal.write(action, event, stable=stable, release=release, reason=reason, details=details)
+
+    @contextmanager
+    def _noted(self, unrecorded: bool) -> Iterator[None]:
+        try:
+            yield
+        except NotWritable as exc:
+            if not unrecorded:
+                raise
+            self.notes.append(f"the journal lacks a line of this: {exc}")
 
     def _bring_in_line(self) -> None:
         served = traffic.served(self._server)

@@ -1,12 +1,14 @@
 """The ensemble `guard` as the server is to hold it: pinned to a release, or split between two by the router.
 
 A load names the whole configuration, since Triton takes a configuration that it was given before for newer than the
-file on disk. The split is never written to disk, so a server that starts serves the pinned release and nothing else.
+file on disk. The number of requests that a model takes at once is the running server's: a file that was edited since
+holds from the next start on, for all models together. The split is never written to disk, so a server that starts
+serves the pinned release and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +41,14 @@ class Served:
     split: Split = Split()
 
 
-def direct(repository: Path) -> str:
-    """`guard` as it is on disk: pinned."""
-    return _json(_read(repository, ENSEMBLE))
+def ensemble(repository: Path, name: str, batch_size: int) -> str:
+    """An ensemble as it is on disk: pinned."""
+    return _json(_read(repository, name, batch_size))
 
 
-def routed(repository: Path) -> str:
+def routed(repository: Path, batch_size: int) -> str:
     """`guard` with the router in place of its steps."""
-    config = _read(repository, ENSEMBLE)
+    config = _read(repository, ENSEMBLE, batch_size)
     steps = config.ensemble_scheduling.step
     last = steps[-1].output_map["verdict"]
     del steps[1:]
@@ -57,9 +59,9 @@ def routed(repository: Path) -> str:
     return _json(config)
 
 
-def router(repository: Path, candidate: int, split: Split, record: str) -> str:
+def router(repository: Path, candidate: int, split: Split, record: str, batch_size: int) -> str:
     """The router with the parameters of a split."""
-    config = _read(repository, ROUTER)
+    config = _read(repository, ROUTER, batch_size)
     parameters = {
         "candidate": candidate,
         "canary_fraction": split.canary,
@@ -73,31 +75,33 @@ def router(repository: Path, candidate: int, split: Split, record: str) -> str:
     return _json(config)
 
 
-def with_versions(repository: Path, model: str, numbers: set[int]) -> str:
-    """A composing model's configuration with these releases instead of those on disk."""
-    return _json(_read(repository, model, numbers))
+def with_versions(repository: Path, model: str, numbers: Iterable[int], batch_size: int) -> str:
+    """A composing model's configuration with these versions instead of those on disk."""
+    return _json(_read(repository, model, batch_size, numbers))
 
 
 def served(guard: Mapping[str, Any] | None, router: Mapping[str, Any] | None) -> Served | None:
     """What `guard` is, from the configurations that the server holds; None where it has no guard."""
     if guard is None:
         return None
-    step = guard["ensemble_scheduling"]["step"][0]
-    if step["model_name"] != ROUTER or router is None:
-        return Served(int(step["model_version"]))
+    number = int(guard["version_policy"]["specific"]["versions"][0])
+    if guard["ensemble_scheduling"]["step"][0]["model_name"] != ROUTER or router is None:
+        return Served(number)
     values = {name: one["string_value"] for name, one in router["parameters"].items()}
     split = Split(float(values["canary_fraction"]), float(values["shadow_fraction"]), values["record_texts"] == "true")
-    return Served(int(guard["version_policy"]["specific"]["versions"][0]), int(values["candidate"]), split)
+    return Served(number, int(values["candidate"]), split)
 
 
-def _read(repository: Path, model: str, numbers: set[int] | None = None) -> Any:
+def _read(repository: Path, model: str, batch_size: int, numbers: Iterable[int] | None = None) -> Any:
     path = repository / model / CONFIG
     try:
         text = path.read_text()
         text = config_with_versions(text, numbers) if numbers else text
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
-    except (OSError, text_format.ParseError) as exc:
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as exc:
         raise InvalidRelease(f"expected a Triton configuration at '{path}', got {exc}; export a release again") from exc
+    config.max_batch_size = batch_size
+    return config
 
 
 def _json(config: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +11,15 @@ import msgspec
 
 from verdictree import calibration as calibrations
 from verdictree import release as releases
+from verdictree import release_writer
+from verdictree import repository as repositories
 from verdictree.calibration import CALIBRATION, Calibration, Calibrator, Outcome
-from verdictree.release import COMPOSING_MODELS, MANIFEST, MARGINALS_MODEL, Release, sha256
-from verdictree.repository import ENSEMBLE, link_files, next_number
+from verdictree.journal import Journal
+from verdictree.release import GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, Release, sha256
 from verdictree_client.rollout.errors import Refused
 
 _BY_HAND = "set by hand"
-_CODE = ("model.py", ".gitkeep")
+_PATIENCE = 60.0  # seconds to wait for another operator's action
 
 
 def fingerprint(repository: Path, number: int) -> str:
@@ -30,13 +31,20 @@ def fingerprint(repository: Path, number: int) -> str:
     return digest.hexdigest()
 
 
-def derive(repository: Path, source: int, calibration: Path | None, thresholds: Mapping[str | None, float]) -> Release:
-    """Write the next release from release `source`: the same files by hard link, another calibration.
+def derive(
+    repository: Path,
+    source: int,
+    calibration: Path | None,
+    thresholds: Mapping[str | None, float],
+    *,
+    journal: Journal | None = None,
+    reason: str = "",
+) -> Release:
+    """Write the next release from release `source`: another calibration, served by the same tokenizer and graph.
 
     `calibration` is a calibration file that was fitted for `source` (None: the one of `source`, if any); `thresholds`
     replace the default policy's thresholds by code, "unsafe" for P(unsafe), None for all that are not named.
-    Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of or a file
-    system without hard links.
+    Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of.
     """
     base = releases.load_verified(repository, source)
     folder = repository / MARGINALS_MODEL / str(source)
@@ -47,20 +55,24 @@ def derive(repository: Path, source: int, calibration: Path | None, thresholds: 
     if thresholds:
         name = base.policy.name
         fitted = {**fitted, name: _with_thresholds(fitted.get(name) or _uncalibrated(base), thresholds)}
-    return _write(repository, base, fitted)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    with release_writer.new(repository, "derive", journal=journal, patience=_PATIENCE) as draft:
+        release = msgspec.structs.replace(base, created=created, shares=base.version(GRAPH_MODEL))
+        changes = {"version": f"{draft.number}.1", "created": created}
+        own = {name: msgspec.structs.replace(one, **changes) for name, one in fitted.items()}
+        return draft.commit(release, own, reason=reason, details={"source": source})
 
 
 def delete(repository: Path, number: int) -> None:
-    """Remove what was exported as release `number`; files that other releases share by hard link stay theirs."""
-    for model in (*COMPOSING_MODELS, ENSEMBLE):
-        folder = repository / model / str(number)
-        (folder / MANIFEST).unlink(missing_ok=True)  # first: half a release must not look like one
-        for path in folder.glob("*"):
-            # Folder 1 also holds the adapters' code that every export copies.
-            if not (number == 1 and path.name in _CODE):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    """Remove what was exported as release `number`; files that other releases share by hard link stay theirs.
+
+    Raises Refused where another release is served by its graph.
+    """
+    users = repositories.needed_by(repository, number)
+    if users:
+        named = ", ".join(map(str, users))
+        raise Refused(f"expected a release that nothing needs, but release {named} shares its graph")
+    repositories.delete_files(repository, number)
 
 
 def _with_thresholds(fitted: Calibration, thresholds: Mapping[str | None, float]) -> Calibration:
@@ -97,39 +109,3 @@ def _uncalibrated(release: Release) -> Calibration:
         unsafe=raw("unsafe"),
         categories=tuple(map(raw, release.policy.codes)),
     )
-
-
-def _write(repository: Path, base: Release, fitted: Mapping[str, Calibration]) -> Release:
-    number, created = next_number(repository), datetime.now(UTC).isoformat(timespec="seconds")
-    moved = {name: name.replace(f"/{base.number}/", f"/{number}/", 1) for name in base.files}
-    release = msgspec.structs.replace(
-        base, number=number, created=created, files={moved[name]: digest for name, digest in base.files.items()}
-    )
-    staging = repository / f".release-{number}"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        for model in COMPOSING_MODELS:
-            (staging / model).mkdir(parents=True)
-            adapter = repository / model / str(base.number) / "model.py"
-            if adapter.is_file():
-                shutil.copy(adapter, staging / model / adapter.name)
-            (staging / model / MANIFEST).write_bytes(release.to_json())
-        _link(repository, base, staging)
-        if fitted:
-            manifest = sha256(staging / MARGINALS_MODEL / MANIFEST)
-            changes = {"version": f"{number}.1", "created": created, "release": number, "manifest_sha256": manifest}
-            rebound = {name: msgspec.structs.replace(one, **changes) for name, one in fitted.items()}
-            calibrations.save(rebound, staging / MARGINALS_MODEL)
-        for model in COMPOSING_MODELS:
-            (staging / model).rename(repository / model / str(number))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    (repository / ENSEMBLE / str(number)).mkdir(exist_ok=True)
-    return release
-
-
-def _link(repository: Path, base: Release, folder: Path) -> None:
-    try:
-        link_files(repository, base, base.files, folder)
-    except OSError as exc:
-        raise Refused(f"expected a file system with hard links for '{folder}', got {exc}; export again") from exc

@@ -102,23 +102,38 @@ class Rollout:
         with self._actions.begun("promote", candidate, reason) as details:
             candidate = self._staged()
             details |= {"force": force, "gates": comparing.gates(self._repository, self._journal, candidate, force)}
-            if not stage.is_loaded(self._server, candidate):
+            if not stage.is_loaded(self._repository, self._server, candidate):
                 raise Refused(f"expected release {candidate} loaded, but the server was restarted; stage it again")
             self._actions.pin(candidate)
         return candidate
 
     def rollback(self, *, reason: str = "") -> int:
-        """Let the former release be the live one again, and return its number."""
+        """The emergency stop: end a canary or shadow, let the former release be the live one, and return its number.
+
+        Where nothing was promoted, the end of the canary or shadow is all. A journal on a full disk does not hinder it;
+        `notes` say what is missing in it.
+        """
         former = self._journal.former(repositories.pinned(self._repository))
-        with self._actions.begun("rollback", former, reason):
-            former = self._journal.former(repositories.pinned(self._repository))
+        with self._actions.begun("rollback", former, reason, unrecorded=True) as details:
+            stable = repositories.pinned(self._repository)
+            served = traffic.served(self._server)
+            if served is not None and served.candidate is not None:
+                traffic.serve_pinned(self._repository, self._server)
+                details["ended"] = served.candidate
+            former = self._journal.former(stable)
+            if former is None and "ended" in details:
+                return stable
             if former is None:
                 raise Refused("expected a former release to return to, got none: nothing was promoted")
-            if not stage.is_loaded(self._server, former):
-                self._refuse_while_split("roll back to a release that is not loaded")
+            if not stage.is_loaded(self._repository, self._server, former):
                 stage.stage(self._repository, self._server, former)
             self._actions.pin(former)
         return former
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the actions so far could not do beside what they were for."""
+        return tuple(self._actions.notes)
 
     def retire(self, number: int, *, delete: bool = False, reason: str = "") -> None:
         """Unload release `number`; with `delete` remove its files, if neither a pin nor `rollback` needs them."""
@@ -129,6 +144,10 @@ class Rollout:
                 raise Refused(f"expected a release of '{self._repository}', got {number}")
             if number == stable:
                 raise Refused(f"expected a release that is not live, got {number}; promote another first")
+            users = repositories.needed_by(self._repository, number)
+            if delete and users:
+                named = ", ".join(map(str, users))
+                raise Refused(f"expected a release that nothing needs, but release {named} shares its graph")
             if delete and number == self._journal.former(stable):
                 raise Refused(f"expected a release that nothing needs, but `rollback` returns to {number}")
             if number == repositories.candidate(self._repository):
@@ -146,14 +165,11 @@ class Rollout:
         thresholds: Mapping[str | None, float] | None = None,
         reason: str = "",
     ) -> Release:
-        """Write a release from `source` (None: the live one) that shares its files; see `releases.derive`."""
-        with self._journal.lock("derive"):
-            source = source or repositories.pinned(self._repository)
-            release = release_files.derive(self._repository, source, calibration, thresholds or {})
-            details = {"source": source}
-            stable = repositories.pinned(self._repository)
-            self._journal.write("derive", "done", stable=stable, release=release.number, reason=reason, details=details)
-        return release
+        """Write a release from `source` (None: the live one) that shares its graph; see `releases.derive`."""
+        source = source or repositories.pinned(self._repository)
+        return release_files.derive(
+            self._repository, source, calibration, thresholds or {}, journal=self._journal, reason=reason
+        )
 
     def _split(self, action: str, fraction: float, reason: str, record_texts: bool | None) -> None:
         if not 0 <= fraction <= 1:
@@ -161,7 +177,7 @@ class Rollout:
         with self._actions.begun(action, repositories.candidate(self._repository), reason) as details:
             details["fraction"] = fraction
             candidate = self._staged()
-            if not stage.is_loaded(self._server, candidate):
+            if not stage.is_loaded(self._repository, self._server, candidate):
                 raise Refused(f"expected release {candidate} loaded, but the server was restarted; stage it again")
             served = traffic.served(self._server)
             split = served.split if served else Split()

@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from verdictree.admin_key import ADMIN_KEY_NAME
 from verdictree.conversation import Conversation
+from verdictree.release import GRAPH_MODEL
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.errors import from_triton as guard_error
@@ -65,6 +66,13 @@ class Server:
         answer = self._call(self._triton.get_model_config, model, as_json=True, client_timeout=_ASK_SECONDS)
         config: Mapping[str, Any] = answer["config"]
         return config
+
+    def batch_size(self) -> int:
+        """How many requests the server's graph takes at once, which every model that is loaded must agree with."""
+        config = self.config(GRAPH_MODEL)
+        if config is None:
+            raise ControlFailed(f"expected {GRAPH_MODEL} loaded by the server at {self._url}, got none; start it anew")
+        return int(config["max_batch_size"])
 
     def ask(self, ensemble: str, conversation: Conversation) -> Verdict:
         """What an ensemble says of a conversation; GuardError where it says nothing."""

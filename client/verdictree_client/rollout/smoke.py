@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,12 +19,12 @@ _WARM_UP_ROUNDS = 4
 _WARM_UP_CONCURRENCY = 4  # at once, so that batches of several sizes run before any user's does
 
 
-def verified(repository: Path, number: int) -> tuple[Release, str | None]:
-    """A release whose every file is what was exported, and its default policy's calibration's version, if any.
+def verified(repository: Path, number: int, models: Iterable[str]) -> tuple[Release, str | None]:
+    """A release whose every file of `models` is what was exported, and its default policy's calibration's version.
 
     Raises InvalidRelease for a release that is damaged.
     """
-    release = releases.load_verified(repository, number)
+    release = releases.load_verified(repository, number, frozenset(models))
     fitted = calibrations.load(repository / MARGINALS_MODEL / str(number), release)
     calibration = fitted.get(release.policy.name)
     if not release.golden:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
 
 from verdictree import repository as repositories
 from verdictree.journal import Entry, Journal
-from verdictree.release import COMPOSING_MODELS
-from verdictree_client.rollout import traffic
+from verdictree_client.rollout import stage, traffic
 from verdictree_client.rollout.configs import Split
 from verdictree_client.rollout.errors import ServerAway
 from verdictree_client.rollout.server import Server
@@ -53,21 +53,21 @@ def status(repository: Path, server: Server, journal: Journal) -> Status:
     )
     try:
         served = traffic.served(server)
-        loaded = server.ready_versions(*COMPOSING_MODELS)
+        loaded = stage.loaded(repository, server)
     except ServerAway as exc:
         return msgspec.structs.replace(found, problem=str(exc))
     split = served.split if served else Split()
     return msgspec.structs.replace(
         found,
         serving=served.release if served else None,
-        loaded=tuple(sorted(loaded)),
+        loaded=loaded,
         canary=split.canary,
         shadow=split.shadow,
         problem=_problem(found, served.release if served else None, loaded, journal.unfinished()),
     )
 
 
-def _problem(found: Status, serving: int | None, loaded: set[int], unfinished: Entry | None) -> str:
+def _problem(found: Status, serving: int | None, loaded: Container[int], unfinished: Entry | None) -> str:
     if unfinished:
         return f"`{unfinished.action}` was begun by {unfinished.who} at {unfinished.time} and has not ended"
     if serving != found.stable:

@@ -5,18 +5,19 @@ Triton loads the new `guard` beside the old one and swaps them; requests that ha
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from verdictree import adapters
 from verdictree import repository as repositories
+from verdictree.errors import VerdictreeError
 from verdictree.journal import FOLDER
-from verdictree.release import COMPOSING_MODELS
 from verdictree.repository import CANDIDATE, ENSEMBLE, LIVE, ROUTER
-from verdictree_client.rollout import configs
+from verdictree_client.rollout import configs, stage
 from verdictree_client.rollout.configs import Served, Split
-from verdictree_client.rollout.errors import ControlFailed
+from verdictree_client.rollout.errors import ControlFailed, ServerAway
 from verdictree_client.rollout.releases import fingerprint
 from verdictree_client.rollout.server import Server
-from verdictree_client.rollout.stage import is_loaded
 
 
 def served(server: Server) -> Served | None:
@@ -27,27 +28,49 @@ def served(server: Server) -> Served | None:
 def serve_pinned(repository: Path, server: Server) -> None:
     """Let `guard` be what the disk says: pinned, all requests answered by one release."""
     number = repositories.pinned(repository)
-    if not is_loaded(server, number):
-        versions = set(repositories.versions(repository)) | {number}
-        for model in COMPOSING_MODELS:
-            server.load(model, configs.with_versions(repository, model, versions))
-    server.load(ENSEMBLE, configs.direct(repository))
+    if not stage.is_loaded(repository, server, number):
+        stage.load_versions(repository, server, {*repositories.versions(repository), number})
+    stage.load_ensemble(repository, server, ENSEMBLE)
     end_split(repository, server)
 
 
 def split(repository: Path, server: Server, wanted: Split) -> None:
-    """Let `guard` be split as wanted between the pinned release and the staged one."""
+    """Let `guard` be split as wanted between the pinned release and the staged one.
+
+    Whatever raises, who answers is as it was.
+    """
     candidate = repositories.pinned(repository, CANDIDATE)
     if not wanted:
         serve_pinned(repository, server)
         return
-    repositories.compile_adapters(repository, candidate)
+    before = served(server)
+    try:
+        _route(repository, server, candidate, wanted)
+    except VerdictreeError:
+        with contextlib.suppress(ServerAway):
+            _restore(repository, server, before)
+        raise
+
+
+def _route(repository: Path, server: Server, candidate: int, wanted: Split) -> None:
+    if not server.ready_versions(ROUTER):
+        adapters.refresh(repository, {ROUTER: 1})
     repositories.write_ensemble(repository, LIVE, repositories.pinned(repository))
-    server.load(LIVE)
-    server.load(ROUTER, configs.router(repository, candidate, wanted, record(repository, candidate).name))
-    server.load(ENSEMBLE, configs.routed(repository))
+    stage.load_ensemble(repository, server, LIVE)
+    size = server.batch_size()
+    server.load(ROUTER, configs.router(repository, candidate, wanted, record(repository, candidate).name, size))
+    server.load(ENSEMBLE, configs.routed(repository, size))
     if served(server) != Served(repositories.pinned(repository), candidate, wanted):
         raise ControlFailed(f"expected the server to split as {wanted}, got {served(server)}")
+
+
+def _restore(repository: Path, server: Server, before: Served | None) -> None:
+    """Bring back the former split, or else let the pinned release answer everything."""
+    if before is not None and before.candidate is not None:
+        with contextlib.suppress(ControlFailed):
+            _route(repository, server, before.candidate, before.split)
+            return
+    serve_pinned(repository, server)
 
 
 def end_split(repository: Path, server: Server) -> None:

@@ -1,0 +1,5 @@
+"""Which version of this software is running."""
+
+from importlib.metadata import version
+
+VERSION = version("verdictree")
