@@ -113,18 +113,6 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     unsafe: Outcome
     categories: tuple[Outcome, ...]
 
-    def apply(self, marginal: npt.ArrayLike) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Calibrated scores and flags of the categories; all of shape (…, categories)."""
-        raw = np.asarray(marginal, dtype=np.float64)
-        pairs = enumerate(self.categories)
-        calibrated = np.stack([outcome.calibrator(raw[..., index]) for index, outcome in pairs], axis=-1)
-        return calibrated, calibrated >= np.array([outcome.threshold for outcome in self.categories])
-
-    def apply_unsafe(self, p_unsafe: npt.ArrayLike) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Calibrated P(unsafe) and its flag, same shape as `p_unsafe`."""
-        calibrated = self.unsafe.calibrator(p_unsafe)
-        return calibrated, np.asarray(calibrated >= self.unsafe.threshold)
-
 
 class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str

@@ -13,6 +13,7 @@ from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
 from verdictree.yaml_lines import YamlError, parse
 
+UNSAFE = "unsafe"  # what P(unsafe) is called beside the categories' codes
 _Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIELDS = "a policy has name, version and categories (code, name)"
@@ -55,8 +56,8 @@ def load(path: Path) -> Policy:
     """Read a policy file.
 
     Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
-    missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated or
-    contains white space or a comma.
+    missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated,
+    reserved or contains white space or a comma.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -100,6 +101,11 @@ def _fault(policy: Policy) -> tuple[str, str] | None:
         code, place = category.code, f"$.categories[{index}].code"
         if counts[code] > 1:
             return place, f"category code {code!r} stands {counts[code]} times; codes must differ"
+        if code == UNSAFE:
+            return (
+                place,
+                f"category code {code!r} is reserved: it stands for P(unsafe) in reports; rename it",
+            )
         if not code or code != "".join(code.split()) or "," in code:
             return place, f"category code {code!r} must be one word without white space or comma"
         if not category.name.strip():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from verdictree.calibration import Calibration
 from verdictree.conversation import Role
+from verdictree.decision import Decision
 from verdictree.errors import NoVerdict
 from verdictree.exploration import Explored, Floats, unpack
 from verdictree.marginals import Estimates, Marginalizer, one_by_one
@@ -30,7 +30,8 @@ class Scorer:
 
     def __init__(self, release: Release, calibrations: Mapping[str, Calibration] | None = None) -> None:
         self._release = release
-        self._calibrations = calibrations or {}
+        fitted = calibrations or {}
+        self._decisions = {policy.name: Decision(policy, fitted.get(policy.name)) for policy in release.policies}
         self._marginalize = Marginalizer(release.tree)
         tree, label = release.tree, release.tree.grammar.label
         one_by_one = tree.grammar.per_category
@@ -150,8 +151,7 @@ class Scorer:
             num_truncated_tokens=num_truncated,
             p_controversial=estimates.rulings.get("controversial"),
         )
-        calibration = self._calibrations.get(policy.name)
-        return verdict if calibration is None else _calibrated(verdict, calibration)
+        return self._decisions[policy.name].applied(verdict)
 
     def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
         _check_finite(explored)
@@ -167,36 +167,17 @@ class Scorer:
         return GreedyVerdict(greedy.text(tree), tuple(codes.get(label, label) for label in labels), greedy.complete)
 
     def _categories(self, policy: Policy, estimates: Estimates) -> tuple[CategoryScore, ...]:
-        columns, calibration = self._columns[policy.name], self._calibrations.get(policy.name)
-        marginal = estimates.marginal[columns]
-        calibrated = None if calibration is None else calibration.apply(marginal)[0]
-        scores = []
-        for i, category in enumerate(policy.categories):
-            score = CategoryScore(
+        columns = self._columns[policy.name]
+        return tuple(
+            CategoryScore(
                 category.code,
                 category.name,
-                float(marginal[i]),
-                float(estimates.joint[columns[i]]),
-                float(estimates.conditional[columns[i]]),
-                None if calibrated is None or not category.calibrated else float(calibrated[i]),
+                float(estimates.marginal[column]),
+                float(estimates.joint[column]),
+                float(estimates.conditional[column]),
             )
-            fitted = None if calibration is None else calibration.categories[i].threshold
-            scores.append(_flagged(score, fitted if category.threshold is None else category.threshold))
-        return tuple(scores)
-
-
-def _flagged(score: CategoryScore, threshold: float | None) -> CategoryScore:
-    if threshold is None:
-        return score
-    value = score.marginal if score.calibrated is None else score.calibrated
-    return msgspec.structs.replace(score, flagged=value >= threshold)
-
-
-def _calibrated(verdict: Verdict, calibration: Calibration) -> Verdict:
-    p_unsafe, flagged = calibration.apply_unsafe(verdict.p_unsafe)
-    return msgspec.structs.replace(
-        verdict, p_unsafe_calibrated=float(p_unsafe), flagged=bool(flagged), calibration=calibration.version
-    )
+            for category, column in zip(policy.categories, columns, strict=True)
+        )
 
 
 def _check_finite(explored: Sequence[Explored]) -> None:

@@ -44,9 +44,10 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     few guards have (else None). A guard that is asked about one category at a time has `p_unsafe` of its most and
     `p_safe` of its least harmless category. `off_grammar` is the probability of
     answers that are no verdict at all. All are normalized over the model's full vocabulary. `categories` are the
-    policy's; the greedy verdict may name others that the release knows. Where the policy is calibrated, `calibration`
-    names the calibration's version and `flagged` says whether `p_unsafe_calibrated` reaches
-    its threshold; each is None otherwise.
+    policy's; the greedy verdict may name others that the release knows. `flagged` says whether anything of it reaches
+    its threshold, a category or the whole answer; None where nothing has a threshold. Where the policy is calibrated,
+    `calibration` names the calibration's version and `unsafe_flagged` says whether `p_unsafe_calibrated` reaches its
+    threshold; each is None otherwise.
     """
 
     release: int
@@ -62,6 +63,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     num_truncated_tokens: int
     p_unsafe_calibrated: float | None = None
     flagged: bool | None = None
+    unsafe_flagged: bool | None = None
     calibration: str | None = None
     p_controversial: float | None = None
 

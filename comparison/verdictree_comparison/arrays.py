@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from verdictree.decision import is_anything_flagged, is_flagged, is_unsafe_flagged
 from verdictree.pair import Pair
+from verdictree.policy import UNSAFE
 from verdictree.verdict import Verdict
 from verdictree_comparison.errors import BadPairs
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-UNSAFE = "unsafe"
-RAW_THRESHOLD = 0.2  # of a release without calibration: the decision threshold of arXiv 2511.22312
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Arrays:
     @property
     def live_decisions(self) -> Bools:
         """(n,) whether the live release flags anything."""
-        return np.asarray(np.any([one.live_flags for one in self.scored], axis=0))
+        return np.array([is_anything_flagged(pair.live) for pair in self.pairs])
 
     @property
     def candidate_decisions(self) -> Bools:
         """(n,) whether the candidate flags anything."""
-        return np.asarray(np.any([one.candidate_flags for one in self.scored], axis=0))
+        return np.array([pair.candidate is not None and is_anything_flagged(pair.candidate) for pair in self.pairs])
 
 
 def gather(pairs: Sequence[Pair]) -> Arrays:
@@ -96,5 +96,4 @@ def _score(verdict: Verdict, code: str, is_calibrated: bool) -> float:
 
 
 def _flag(verdict: Verdict, code: str) -> bool:
-    flag = verdict.flagged if code == UNSAFE else verdict[code].flagged
-    return flag if flag is not None else _score(verdict, code, False) >= RAW_THRESHOLD
+    return is_unsafe_flagged(verdict) if code == UNSAFE else is_flagged(verdict, code)

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 
 from verdictree.calibration import Calibration, Calibrator, Method, Outcome
+from verdictree.policy import UNSAFE, Policy
 from verdictree.release import Release
 from verdictree_evaluation import calibrators
 from verdictree_evaluation.arrays import Array, Bools, Scored
 from verdictree_evaluation.errors import EvaluationError
 from verdictree_evaluation.thresholds import MAX_F1, Rule, choose
 
-UNSAFE = "unsafe"
 Unlabelled = Literal["masked", "negative"]
 
 
@@ -38,6 +38,11 @@ class Plan:
     def rule_of(self, code: str) -> Rule:
         """The rule of this code's threshold."""
         return (self.rules or {}).get(code, self.rule)
+
+
+def left_raw(policy: Policy) -> frozenset[str]:
+    """The codes that a policy leaves uncalibrated."""
+    return frozenset(category.code for category in policy.categories if not category.calibrated)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,25 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
         for column, code in enumerate(scored.codes)
     )
     return Fitted(unsafe, categories, losses)
+
+
+def check_positives(fitted: Fitted, plan: Plan) -> None:
+    """Raise EvaluationError where a threshold was chosen on fewer positives than the plan wants: it would be chance.
+
+    A fixed threshold is not chosen on rows, so it may stand.
+    """
+    few = [
+        one
+        for one in (fitted.unsafe, *fitted.categories)
+        if one.num_positives < plan.min_positives and plan.rule_of(one.code).kind != "fixed"
+    ]
+    if few:
+        found = ", ".join(f"{one.code} {one.num_positives}" for one in few)
+        fixed = " ".join(f"--threshold {one.code}:fixed=0.2" for one in few)
+        raise EvaluationError(
+            f"expected at least {plan.min_positives} positives to choose a threshold on, got {found}; give more rows, "
+            f"or thresholds of your own ({fixed}), or a lower --min-positives"
+        )
 
 
 def artifact(

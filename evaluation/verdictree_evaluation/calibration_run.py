@@ -1,8 +1,9 @@
-"""`verdictree calibrate`, from its options to the artifact in the release."""
+"""`verdictree calibrate`, from its options to a file that `verdictree rollout derive` makes a release of."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from verdictree_evaluation.datasets import Problem
 from verdictree_evaluation.errors import EvaluationError
 from verdictree_evaluation.scoring import InProcess
 from verdictree_evaluation.session import Session
-from verdictree_evaluation.thresholds import MAX_F1, parse_rule
+from verdictree_evaluation.thresholds import MAX_F1, Rule, parse_rule
 
 REPORT = "calibration-report.json"
 
@@ -29,9 +30,16 @@ class Summary:
 
     calibration: Calibration
     losses: dict[str, dict[str, float]]
+    repository: Path
     path: Path
     problems: Sequence[Problem]
     warnings: Sequence[str]
+
+    @property
+    def derive(self) -> str:
+        """The command that makes a release with this calibration."""
+        repository, path = shlex.quote(str(self.repository)), shlex.quote(str(self.path))
+        return f"verdictree rollout derive {self.calibration.release} --repository {repository} --calibration {path}"
 
     def table(self) -> Table:
         """The outcomes as a person reads them in a terminal."""
@@ -47,7 +55,10 @@ class Summary:
 
 
 def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary:
-    """Fit a release's calibration and write it into the release."""
+    """Fit a release's calibration and write it into the folder `out`; the release stays as it is.
+
+    Raises EvaluationError for a threshold that would rest on too few positives.
+    """
     guard = session.guard()
     if not isinstance(guard, InProcess):
         raise EvaluationError("expected a release of a model repository, got a server; give --repository")
@@ -55,6 +66,7 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
     dataset = session.load(data, guard.codes)
     scored, refused = session.score(guard, dataset, out / outputs.PREDICTIONS)
     fitted = calibrate.fit(scored, plan)
+    calibrate.check_positives(fitted, plan)
     release = guard.guard.release
     artifact = calibrate.artifact(
         fitted,
@@ -65,20 +77,22 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
         manifest_sha256=sha256(guard.directory / MANIFEST),
         data=dataset.files,
     )
-    path = calibrations.save({**guard.guard.calibrations, guard.policy.name: artifact}, guard.directory)
+    path = calibrations.save({**guard.guard.calibrations, guard.policy.name: artifact}, out)
     losses = {code: {str(method): loss for method, loss in found.items()} for code, found in fitted.losses.items()}
     content = {"version": artifact.version, "data": dataset.files, "log_losses": losses}
     (out / REPORT).write_text(json.dumps(content, indent=1) + "\n")
     notes = [f"{one.code}: {one.note}" for one in (fitted.unsafe, *fitted.categories) if one.note]
-    return Summary(artifact, losses, path, [*dataset.problems, *refused], notes)
+    return Summary(artifact, losses, session.options["repository"], path, [*dataset.problems, *refused], notes)
 
 
 def _plan(session: Session, policy: Policy) -> calibrate.Plan:
     rules = dict(parse_rule(text) for text in session.options["rules"])
+    # What the policy sets is what is served: no threshold is learned in its place.
+    own = {one.code: Rule("fixed", one.threshold) for one in policy.categories if one.threshold is not None}
     return calibrate.Plan(
         rule=rules.pop(None, MAX_F1),
-        rules={code: rule for code, rule in rules.items() if code},
-        raw=frozenset(category.code for category in policy.categories if not category.calibrated),
+        rules={**{code: rule for code, rule in rules.items() if code}, **own},
+        raw=calibrate.left_raw(policy),
         min_positives=session.options["min_positives"],
         unlabelled=session.options["unlabelled"],
         seed=session.options["seed"],

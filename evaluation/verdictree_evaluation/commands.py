@@ -62,7 +62,7 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
 
 @click.command()
 @_DATA
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of predictions.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write.")
 @_shared
 @click.option(
     "--threshold",
@@ -70,7 +70,7 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
     multiple=True,
     help="[CODE:]max-f1, fixed[=0.2], precision=P, recall=R or fpr=F; CODE unsafe is P(unsafe). Repeatable. [max-f1]",
 )
-@click.option("--min-positives", type=click.IntRange(min=1), default=20, show_default=True, help="Fewer: uncalibrated.")
+@click.option("--min-positives", type=click.IntRange(min=1), default=20, show_default=True, help="Fewer: no threshold.")
 @click.option(
     "--unlabelled",
     type=click.Choice(["masked", "negative"]),
@@ -79,9 +79,9 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
     help="How a category counts that a row says nothing of.",
 )
 def calibrate(data: tuple[Path, ...], out: Path, **options: Any) -> None:
-    """Fit calibrators and thresholds on labelled DATA and write them into a release.
+    """Fit calibrators and thresholds on labelled DATA and write them into a file.
 
-    A server applies them when it next loads the release.
+    `verdictree rollout derive` makes a release with them; the one that they were fitted on stays as it is.
     """
     from verdictree_evaluation.calibration_run import calibrate_data
     from verdictree_evaluation.session import Session
@@ -92,7 +92,7 @@ def calibrate(data: tuple[Path, ...], out: Path, **options: Any) -> None:
     from rich.console import Console
 
     Console().print(summary.table())
-    click.echo(f"calibration {summary.calibration.version} is in {summary.path}")
+    click.echo(f"calibration {summary.calibration.version} is in {summary.path}; a release with it: {summary.derive}")
 
 
 def _tell(problems: Any, warnings: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from verdictree.calibration import Calibration
+from verdictree.decision import Decision
+from verdictree.policy import Policy
 from verdictree_evaluation import calibrate, metrics, resampling
 from verdictree_evaluation.arrays import Array, Scored
 from verdictree_evaluation.decisions import NUM_FOLDS, methods
@@ -49,9 +51,11 @@ def views(scored: Scored, tune: Scored | None) -> list[View]:
 
 
 def calibrated(
-    scored: Scored, tune: Scored | None, calibration: Calibration | None, seed: int
+    scored: Scored, tune: Scored | None, policy: Policy | None, calibration: Calibration | None, seed: int
 ) -> tuple[Scored, Scored | None, str]:
-    """The rows with calibrated scores, and where these come from.
+    """The rows with calibrated scores and the flags that are served, and where the scores come from.
+
+    `policy` is the release's, None for a server's, which calibrates and flags by itself.
 
     The server's, else the release's artifact, else a calibration fitted on `tune`, else one fitted on the other folds.
     """
@@ -59,8 +63,14 @@ def calibrated(
         return scored, tune, "calibrated by the server"
     if calibration is not None:
         text = f"the release's own, {calibration.version}, fitted on {', '.join(calibration.data)}"
-        return _applied(scored, calibration), _applied(tune, calibration) if tune else None, text
-    plan = calibrate.Plan(seed=seed)
+        if policy is None:
+            raise ValueError("expected the policy of the calibration, got none")
+        decision = Decision(policy, calibration)
+        return _applied(scored, decision, calibration), _applied(tune, decision, calibration) if tune else None, text
+    if policy is not None and any(category.threshold is not None for category in policy.categories):
+        decision = Decision(policy)
+        scored = replace(scored, served_flags=decision.flags(decision.scores(scored.estimates[REFERENCE])))
+    plan = calibrate.Plan(seed=seed, raw=calibrate.left_raw(policy) if policy else frozenset())
     if tune is not None:
         fitted = calibrate.fit(tune, plan)
         text = "fitted on the rows of --tune" + _left_raw([fitted])
@@ -79,9 +89,10 @@ def _left_raw(fits: Sequence[calibrate.Fitted]) -> str:
     return f"; left raw for want of labelled rows: {', '.join(codes)}" if codes else ""
 
 
-def _applied(scored: Scored, calibration: Calibration) -> Scored:
-    marginal, flags = calibration.apply(scored.estimates[REFERENCE])
-    return replace(_with(scored, marginal, calibration.apply_unsafe(scored.p_unsafe)[0]), served_flags=flags)
+def _applied(scored: Scored, decision: Decision, calibration: Calibration) -> Scored:
+    scores = decision.scores(scored.estimates[REFERENCE])
+    p_unsafe = calibration.unsafe.calibrator(scored.p_unsafe)
+    return replace(_with(scored, scores, p_unsafe), served_flags=decision.flags(scores))
 
 
 def _with(scored: Scored, marginal: Array, p_unsafe: Array) -> Scored:

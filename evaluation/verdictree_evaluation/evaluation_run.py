@@ -28,9 +28,9 @@ def evaluate_data(
     if tune_set:
         tune, tune_refused = session.score(guard, tune_set, out / outputs.TUNE_PREDICTIONS, "scoring --tune")
         problems += [*tune_set.problems, *tune_refused]
-    calibration = guard.calibration if isinstance(guard, InProcess) else None
+    policy, calibration = (guard.policy, guard.calibration) if isinstance(guard, InProcess) else (None, None)
     seed = session.options["seed"]
-    scored, tune, calibrated_by = evaluate.calibrated(scored, tune, calibration, seed)
+    scored, tune, calibrated_by = evaluate.calibrated(scored, tune, policy, calibration, seed)
     run = outputs.Run(
         guard=_describe(guard),
         names=dict(zip(guard.codes, guard.names, strict=True)),

@@ -153,7 +153,9 @@ class Served:
 def uncalibrated(verdict: Verdict) -> Verdict:
     """The verdict's raw part: what stays true when the release's calibration changes."""
     raw = tuple(msgspec.structs.replace(score, calibrated=None, flagged=None) for score in verdict.categories)
-    return msgspec.structs.replace(verdict, categories=raw, p_unsafe_calibrated=None, flagged=None, calibration=None)
+    return msgspec.structs.replace(
+        verdict, categories=raw, p_unsafe_calibrated=None, flagged=None, unsafe_flagged=None, calibration=None
+    )
 
 
 def score_all(

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from verdictree.decision import DEFAULT_THRESHOLD
 from verdictree_evaluation.arrays import Array, Bools
 from verdictree_evaluation.errors import EvaluationError
 
-PAPER_THRESHOLD = 0.2
+PAPER_THRESHOLD = DEFAULT_THRESHOLD
 Kind = Literal["max-f1", "precision", "recall", "fpr", "fixed"]
 
 

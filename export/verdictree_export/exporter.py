@@ -53,7 +53,7 @@ def export_release(
     exploration: Exploration | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     evaluation: Sequence[Example] = (),
-    max_change: float = MAX_P99,
+    max_change: float | None = None,
     max_off_grammar: float | None = None,
     progress: Progress = _silent,
 ) -> Release:
@@ -61,10 +61,10 @@ def export_release(
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
-    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there; `calibration` is a file that was fitted on
-    another export of this very guard. An answer with more than `max_off_grammar` off the grammar is no verdict (None:
-    0.5, or 1 for a guard that mostly answers something else); a guard that never answers one is refused, unless it is 1.
-    The repository's first release is pinned; a later one is only written.
+    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: 0.02); `calibration` is a file that was
+    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is no verdict
+    (None: 0.5, or 1 for a guard that mostly answers something else); a guard that never answers one is refused, unless
+    it is 1. The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
     was.
@@ -73,6 +73,11 @@ def export_release(
         raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8":
         int8.check(evaluation)
+    elif evaluation or max_change is not None:
+        raise UnsupportedGuard(
+            f"expected --evaluation and --max-change for int8 only, got them for {precision}; leave them out, or give "
+            "--precision int8"
+        )
     policies = tuple(policies)
     check_distinct(policies)
     exploration = exploration or Exploration()
@@ -110,7 +115,7 @@ def _write(
     release: Release,
     draft: Draft,
     evaluation: Sequence[Example],
-    max_change: float,
+    max_change: float | None,
     max_off_grammar: float | None,
     progress: Progress,
 ) -> Release:
@@ -127,7 +132,9 @@ def _write(
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
     if release.precision == "int8":
         quantized = progress("quantize, and compare with fp32", 1)
-        fidelity = int8.convert(graph, release, tokenizer, compiled, evaluation, max_change)
+        fidelity = int8.convert(
+            graph, release, tokenizer, compiled, evaluation, MAX_P99 if max_change is None else max_change
+        )
         release = msgspec.structs.replace(release, fidelity=fidelity)
         quantized(1)
     onnx_model.finish(graph)

@@ -203,7 +203,9 @@ def test_a_calibration_that_does_not_fit_commits_nothing(tmp_path):
 def test_a_template_without_a_release_becomes_one(tmp_path):
     """Guards against a checkout's own model_repository, whose folder 1 holds adapters only, counting as taken."""
     repository = tmp_path / "models"
-    shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns(".rollout", "[2-9]*", "release.json", "*.bin", "*.onnx"))
+    shutil.copytree(
+        TEMPLATE, repository, ignore=shutil.ignore_patterns(".rollout", "[2-9]*", "release.json", "*.bin", "*.onnx")
+    )
     assert write(repository, 1).number == 1 and releases.load_verified(repository, 1)
 
 

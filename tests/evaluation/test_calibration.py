@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss, precision_score, recall_score
 from verdictree import Category, Policy
 from verdictree import calibration as calibrations
 from verdictree.calibration import RANKING_SHARE, Calibrator
+from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
 from verdictree_evaluation import calibrate, calibrators
 from verdictree_evaluation.errors import EvaluationError
@@ -157,8 +158,9 @@ def test_artifact_round_trip(artifact, tmp_path):
     """Guards against parameters that lose digits on disk: served scores would differ from the fitted ones."""
     loaded = calibrations.load(tmp_path, FakeRelease())
     assert loaded == {"p": artifact}
-    scores, flags = artifact.apply(np.array([[0.1, 0.5, 0.9]]))
-    assert scores.shape == flags.shape == (1, 3)
+    decision = Decision(FakeRelease.policies[0], artifact)
+    scores = decision.scores(np.array([[0.1, 0.5, 0.9]]))
+    assert scores.shape == decision.flags(scores).shape == (1, 3)
     assert scores[0, 2] == artifact.categories[2].calibrator(0.9)
     assert calibrations.load(tmp_path / "..", FakeRelease()) == {}
     assert calibrate.next_version(3, artifact) == "3.2" and calibrate.next_version(3, None) == "3.1"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 import tiny_guard
 from click.testing import CliRunner
 
 from verdictree import Conversation, Message
+from verdictree.cli import main
+from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
+from verdictree_client.rollout import releases as release_files
 from verdictree_evaluation import scoring
 from verdictree_evaluation.commands import calibrate, evaluate
 from verdictree_export.exporter import export_release
@@ -44,21 +49,44 @@ def test_calibrate_then_evaluate(repository, tmp_path):
     """Guards against a calibration that the release does not load, or that evaluate and it apply differently."""
     options = ("--repository", repository, "--threads", "1")
     train, test = write_rows(tmp_path / "train.csv", "a"), write_rows(tmp_path / "test.csv", "b")
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     told = invoke(calibrate, train, "--out", tmp_path / "c", *options, "--min-positives", "8", "--threshold", "fpr=0.2")
     assert "calibration 1.1" in told.output
-    invoke(evaluate, test, "--out", tmp_path / "e", *options, "--resamples", "10")
+    assert {path: path.read_bytes() for path in before} == before, "a release that may be in service stays as it is"
+    (command,) = re.findall(
+        r"verdictree rollout derive 1 --repository (\S+) --calibration (\S+)", told.output.replace("\n", "")
+    )
+    assert command == (str(repository), str(tmp_path / "c" / "calibration.json"))
+    number = release_files.derive(repository, 1, tmp_path / "c" / "calibration.json", {}).number
+    invoke(evaluate, test, "--out", tmp_path / "e", *options, "--release", number, "--resamples", "10")
     measured = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert "own, 1.1" in measured["calibrated_by"] and "train.csv" in measured["calibrated_by"]
+    assert "own, 2.1" in measured["calibrated_by"] and "train.csv" in measured["calibrated_by"]
     assert {"entropy", "LogTokU", "served flags"} <= {row["method"] for row in measured["views"][0]["methods"]}
 
-    guard = OfflineGuard(repository, 1, threads=1)
+    guard = OfflineGuard(repository, number, threads=1)
     (verdict,) = guard.classify([Conversation((Message("user", "b message number 1"),))])
     calibration = guard.calibrations["tiny"]
-    assert verdict.calibration == "1.1"
-    scores, flags = calibration.apply([score.marginal for score in verdict.categories])
+    assert verdict.calibration == "2.1"
+    decision = Decision(guard.release.policy, calibration)
+    scores = decision.scores([score.marginal for score in verdict.categories])
+    flags = decision.flags(scores)
     assert [score.calibrated for score in verdict.categories] == scores.tolist()
     assert [score.flagged for score in verdict.categories] == flags.tolist()
-    assert verdict.flagged == (verdict.p_unsafe_calibrated >= calibration.unsafe.threshold)
+    assert verdict.unsafe_flagged == (verdict.p_unsafe_calibrated >= calibration.unsafe.threshold)
+    assert verdict.flagged == (verdict.unsafe_flagged or flags.any())
+
+
+def test_thresholds_of_too_few_rows_are_refused(repository, tmp_path):
+    """Guards against a flag that is decided by six rows, in place of one that rested on hundreds."""
+    options = ("--repository", repository, "--threads", "1", "--out", tmp_path / "c")
+    few = CliRunner().invoke(main, ["calibrate", write_rows(tmp_path / "few.csv", "a"), *map(str, options)])
+    assert few.exit_code == 1 and not (tmp_path / "c" / "calibration.json").exists()
+    said = "expected at least 20 positives to choose a threshold on, got S1 10, S2 10, S10 10; give more rows"
+    assert said in few.output and "Traceback" not in few.output
+    assert "--threshold S1:fixed=0.2 --threshold S2:fixed=0.2" in few.output
+    fixed = [part for code in tiny_guard.POLICY.codes for part in ("--threshold", f"{code}:fixed=0.3")]
+    told = invoke(calibrate, tmp_path / "few.csv", *options, *fixed)
+    assert "fixed=0.3" in told.output
 
 
 def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):
@@ -81,9 +109,9 @@ def test_a_conversation_that_is_too_long(repository, tmp_path):
     assert "9 rows of" in invoke(evaluate, path, *options, "--truncate").output
 
 
-def test_a_damaged_calibration_is_a_load_error(repository):
+def test_a_damaged_calibration_is_a_load_error(repository, tmp_path):
     """Guards against raw scores going out as if the release had never been calibrated."""
-    path = repository / "guard_marginals" / "1" / "calibration.json"
+    path = shutil.copytree(repository, tmp_path / "m") / "guard_marginals" / "1" / "calibration.json"
     path.write_bytes(b"{}")
     with pytest.raises(InvalidRelease, match="damaged"):
-        OfflineGuard(repository, 1, threads=1)
+        OfflineGuard(tmp_path / "m", 1, threads=1)

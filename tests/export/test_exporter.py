@@ -269,6 +269,8 @@ def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
         ("missing.gguf", {}, "which does not exist"),
         (None, {"family_name": "llama-guard-9"}, "expected a guard family among"),
         (None, {"precision": "int3"}, "expected a precision among"),
+        (None, {"max_change": 0.1}, "for int8 only, got them for fp32; leave them out"),
+        (None, {"precision": "fp16", "evaluation": [None]}, "for int8 only, got them for fp16; leave them out"),
     ],
 )
 def test_what_cannot_be_exported_is_named(folder, tmp_path, monkeypatch, source, options, said):

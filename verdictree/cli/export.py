@@ -41,9 +41,7 @@ from verdictree.cli.repository_option import repository_option
 @click.option(
     "--max-change",
     type=click.FloatRange(0, 1),
-    default=0.02,
-    show_default=True,
-    help="Most that int8 may change P(unsafe), at the 99th percentile.",
+    help="Most that int8 may change P(unsafe), at the 99th percentile.  [default: 0.02]",
 )
 @click.option(
     "--max-off-grammar",
@@ -69,7 +67,7 @@ def export(
     calibration: Path | None,
     precision: str,
     evaluation: tuple[Path, ...],
-    max_change: float,
+    max_change: float | None,
     max_off_grammar: float | None,
     number: int | None,
     max_labels: int,

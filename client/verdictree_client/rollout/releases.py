@@ -15,6 +15,7 @@ from verdictree import release_writer
 from verdictree import repository as repositories
 from verdictree.calibration import CALIBRATION, Calibration, Calibrator, Outcome
 from verdictree.journal import Journal
+from verdictree.policy import UNSAFE
 from verdictree.release import GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, Release, sha256
 from verdictree_client.rollout.errors import Refused
 
@@ -106,6 +107,6 @@ def _uncalibrated(release: Release) -> Calibration:
         guard_sha256=release.guard_sha256,
         data={},
         unlabelled="masked",
-        unsafe=raw("unsafe"),
+        unsafe=raw(UNSAFE),
         categories=tuple(map(raw, release.policy.codes)),
     )
