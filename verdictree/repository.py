@@ -193,7 +193,7 @@ def _make_folder(folder: Path) -> None:
 def replace(path: Path, text: str) -> None:
     """Replace a file in one step that also outlives a power cut; one that is the same already stays as it is.
 
-    On a full disk it takes one of the files that are kept for this; NotWritable where that does not help either.
+    Raises NotWritable where the disk takes nothing; inside `spare_files.taken`, a full one takes what is kept for that.
     """
     if path.is_file() and path.read_text() == text:
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verdictree import repository as repositories
+from verdictree import spare_files
 from verdictree.errors import NotWritable
 from verdictree.journal import Event, Journal
 from verdictree_client.rollout import stage, traffic
@@ -72,7 +73,8 @@ class Actions:
         try:
             traffic.serve_pinned(self._repository, self._server)
         except ControlFailed:
-            repositories.pin(self._repository, before)
+            with spare_files.taken():
+                repositories.pin(self._repository, before)
             traffic.serve_pinned(self._repository, self._server)
             raise
         stage.drop_candidate(self._repository, self._server)

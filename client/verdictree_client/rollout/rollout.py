@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from verdictree import repository as repositories
+from verdictree import spare_files
 from verdictree.conversation import Conversation
 from verdictree.journal import Journal
 from verdictree.release import Release
@@ -114,7 +115,10 @@ class Rollout:
         `notes` say what is missing in it.
         """
         former = self._journal.former(repositories.pinned(self._repository))
-        with self._actions.begun("rollback", former, reason, unrecorded=True) as details:
+        with (
+            spare_files.taken(),
+            self._actions.begun("rollback", former, reason, unrecorded=True) as details,
+        ):
             stable = repositories.pinned(self._repository)
             served = traffic.served(self._server)
             if served is not None and served.candidate is not None:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from verdictree import adapters
+from verdictree import adapters, spare_files
 from verdictree import repository as repositories
 from verdictree.errors import VerdictreeError
 from verdictree.release import COMPOSING_MODELS, MARGINALS_MODEL
@@ -42,7 +42,8 @@ def stage(repository: Path, server: Server, number: int) -> None:
         smoke.check(server, CANDIDATE, release, calibration)
         smoke.warm_up(server, CANDIDATE, release)
     except VerdictreeError as exc:
-        _undo(repository, server, before, former)
+        with spare_files.taken():
+            _undo(repository, server, before, former)
         if isinstance(exc, ControlFailed):
             raise StageFailed(f"release {number} did not load: {exc}") from exc
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from verdictree import adapters
+from verdictree import adapters, spare_files
 from verdictree import repository as repositories
 from verdictree.errors import VerdictreeError
 from verdictree.journal import FOLDER
@@ -47,7 +47,7 @@ def split(repository: Path, server: Server, wanted: Split) -> None:
     try:
         _route(repository, server, candidate, wanted)
     except VerdictreeError:
-        with contextlib.suppress(ServerAway):
+        with contextlib.suppress(ServerAway), spare_files.taken():
             _restore(repository, server, before)
         raise
 

@@ -1,0 +1,142 @@
+"""Releases that older versions of the software made, and manifests that this one cannot read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import tiny_guard
+from test_emergency import OLD, releases_that_answer
+
+from verdictree import adapters, startup
+from verdictree import release as releases
+from verdictree import repository as repositories
+from verdictree.errors import InvalidRelease
+from verdictree.release import COMPOSING_MODELS, FORMAT, MANIFEST
+from verdictree.repository import ADAPTER
+from verdictree.software import VERSION
+from verdictree_client import GuardClient
+from verdictree_client.rollout import Rollout
+from verdictree_serving import TritonServer
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    return Path(shutil.copytree(OLD, tmp_path / "models"))
+
+
+def old_adapter(repository, model="guard_tokenizer"):
+    return (repository / model / "1" / ADAPTER).read_text()
+
+
+def test_adapters_are_those_of_the_template():
+    """Guards against a release with other adapters than the tested ones."""
+    for path in REPOSITORY.glob("*/1/model.py"):
+        assert path.read_text() == adapters.adapter(path.parts[-3])
+    assert adapters.adapter("guard_lm") is None
+
+
+@pytest.mark.server
+def test_an_old_release_is_served_as_it_is(old):
+    """Guards against an upgrade after which releases whose adapters cannot be replaced do not load."""
+    with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
+        golden = releases.load(old / "guard_lm/1").golden[0]
+        verdict = guard.classify(list(golden.messages))
+        assert verdict.p_unsafe == pytest.approx(golden.p_unsafe, abs=1e-3)
+    assert old_adapter(old) == old_adapter(OLD) and "triton_steps" not in old_adapter(old)
+
+
+@pytest.mark.server
+def test_an_old_release_rolls_out_and_back_beside_a_new_one(old, tmp_path):
+    """Guards against an upgrade that leaves no way back to the release that was there before it."""
+    from verdictree_export.exporter import export_release
+
+    checkpoint = tiny_guard.write_checkpoint(tmp_path / "checkpoint", seed=5, vocab_size=300, verdict_strength=3.0)
+    export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], old)
+    with TritonServer(old) as server, Rollout(old, server.grpc_address) as rollout:  # its old adapters still run
+        rollout.stage(2)
+        rollout.canary(0.5)
+        assert releases_that_answer(server) == {1, 2}
+        rollout.canary(0.0)
+        rollout.promote(force=True, reason="test")
+        assert rollout.rollback() == 1 and releases_that_answer(server) == {1}
+        rollout.promote(force=True, reason="test") if rollout.status().candidate else rollout.stage(2)
+    assert startup.prepare(old, 2) == 2 and old_adapter(old) == old_adapter(OLD), "nobody needed it"
+    with TritonServer(old) as server, Rollout(old, server.grpc_address) as rollout:
+        rollout.stage(1)
+        assert old_adapter(old) == adapters.adapter("guard_tokenizer")
+        rollout.promote(force=True, reason="test")
+        assert releases_that_answer(server) == {1}
+        assert rollout.rollback() == 2
+        derived = rollout.derive(1, thresholds={None: 0.3}).number
+        rollout.stage(derived)
+        rollout.promote(force=True, reason="test")
+        assert releases_that_answer(server) == {derived}
+
+
+def test_a_start_brings_the_adapters_up_to_date(old):
+    """Guards against old releases that import names for ever, and a refresh that makes a release count as changed."""
+    assert startup.prepare(old, None) == 1
+    for model in (*COMPOSING_MODELS, "guard_router"):
+        text = adapters.adapter(model)
+        assert text is None or old_adapter(old, model) == text
+    assert releases.load_verified(old, 1).format == 1
+    (old / "guard_tokenizer/1" / ADAPTER).write_text("def broken(")
+    startup.prepare(old, None)
+    assert old_adapter(old) == adapters.adapter("guard_tokenizer")
+
+
+def rewrite(repository, **changes):
+    for model in COMPOSING_MODELS:
+        path = repository / model / "1" / MANIFEST
+        content = json.loads(path.read_text())
+        content.update(changes)
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"format": FORMAT + 1, "software": "9.9"},
+            f"made by verdictree 9.9, in format {FORMAT + 1}; this is",
+        ),
+        (
+            {"format": FORMAT + 1, "software": "9.9", "tree": None},
+            "formats up to 2: install that version",
+        ),
+        (
+            {"tree": {}},
+            "before manifests named it, in format 1; .* serve it with the version that made",
+        ),
+        (
+            {"tree": {}, "format": 2, "software": "0.0.9"},
+            "was made by verdictree 0.0.9, in format 2; this is",
+        ),
+        ({"tree": {}, "format": 2, "software": VERSION}, "is damaged .*; export the release again"),
+        ({"format": "two"}, "is damaged"),
+    ],
+)
+def test_a_manifest_of_another_version_says_so(old, changes, said):
+    """Guards against an operator who exports for hours what only another version can read."""
+    rewrite(old, **changes)
+    with pytest.raises(InvalidRelease, match=said):
+        releases.load(old / "guard_lm/1")
+    with pytest.raises(InvalidRelease, match=said):
+        startup.prepare(old, None)
+
+
+def test_the_writer_names_itself(old):
+    """Guards against a release of which nobody knows what can read it."""
+    with Rollout(old, "127.0.0.1:1") as rollout:
+        derived = rollout.derive(1, thresholds={None: 0.2})
+    assert (derived.format, derived.software, derived.shares) == (FORMAT, VERSION, 1)
+    assert derived.guard_sha256 == releases.load(old / "guard_lm/1").guard_sha256
+    assert msgspec.json.decode(derived.to_json())["format"] == FORMAT
+    assert re.fullmatch(r"\d+\.\d+.*", VERSION) and repositories.steps(old, 2)["guard_lm"] == 1
