@@ -46,10 +46,6 @@ def wrong_tree(repository):
     write_manifest(repository, msgspec.structs.replace(release, tree=tree))
 
 
-def adapter_that_does_not_start(repository):
-    (repository / "guard_tokenizer/2/model.py").write_text("import no_such_library\n")
-
-
 def calibration_of_another_release(repository):
     (repository / "guard_marginals/2/calibration.json").write_text('{"sha256": "", "calibration": {}}')
 
@@ -71,7 +67,6 @@ DAMAGES = {
     wrong_hash: (InvalidRelease, "not the file that was exported"),
     truncated_weights_with_a_fitting_hash: (StageFailed, "cannot load model.onnx"),
     wrong_tree: (StageFailed, "not release 2 as it was exported: expected p_unsafe"),
-    adapter_that_does_not_start: (StageFailed, "no_such_library"),
     calibration_of_another_release: (InvalidRelease, "calibration.json' is damaged"),
     config_error: (InvalidRelease, "max_batch_sizes"),
 }
