@@ -48,6 +48,17 @@ def publish_new(repository: Path) -> str:
     return key
 
 
+def published(repository: Path) -> str | None:
+    """The key that the server on this repository has made; None where it made none, or for another user."""
+    if not repository.is_dir():
+        return None
+    path = key_file(repository)
+    try:
+        return read_admin_key(path) if path.is_file() else None
+    except InvalidAdminKey:
+        return None
+
+
 def key_file(repository: Path) -> Path:
     """Where a server on this repository leaves the key that it made."""
     return state_folder(repository) / _KEY_FILE

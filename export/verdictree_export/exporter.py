@@ -62,9 +62,9 @@ def export_release(
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
     `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: 0.02); `calibration` is a file that was
-    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is no verdict
-    (None: 0.5, or 1 for a guard that mostly answers something else); a guard that never answers one is refused, unless
-    it is 1. The repository's first release is pinned; a later one is only written.
+    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is no
+    verdict (None: 0.5, or 1 for a guard that mostly answers something else); a guard that never answers one is refused,
+    unless it is 1. The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
     was.

@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 _SHARED = (
     repository_option,
     click.option("--url", default="127.0.0.1:8001", show_default=True, help="The server's gRPC address."),
-    click.option("--admin-key-file", type=_PATH, help="The key of a server that was started with one."),
+    click.option("--admin-key-file", type=_PATH, help="A key of one's own; default: the server's."),
     click.option("--tls-root", type=_PATH, help="Connect with TLS, trusting this root certificate (PEM)."),
     click.option("--who", help="Your name in the journal; default: user@host."),
 )

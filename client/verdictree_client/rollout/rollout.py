@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from verdictree import repository as repositories
 from verdictree import spare_files
+from verdictree.admin_key import published
 from verdictree.conversation import Conversation
 from verdictree.journal import Journal
 from verdictree.release import Release
@@ -31,7 +32,8 @@ class Rollout:
     off, and is written to the journal before it begins and when it ends. What is pinned on disk is what is served:
     `promote` and `rollback` change the pin first, in one step, then the server.
 
-    `who` names the operator in the journal (None: user@host). `admin_key` opens a server that was started with one.
+    `who` names the operator in the journal (None: user@host). `admin_key` opens a server that was
+    started with one (None: the key that the server made and left in the repository's state folder).
     Every method raises a RolloutError, or InvalidRelease for a release that is damaged.
     """
 
@@ -45,7 +47,7 @@ class Rollout:
         who: str | None = None,
     ) -> None:
         self._repository = Path(repository).resolve()
-        self._server = Server(url, admin_key, tls)
+        self._server = Server(url, lambda: admin_key or published(self._repository), tls)
         self._journal = Journal(self._repository, who)
         self._actions = Actions(self._repository, self._server, self._journal)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,9 +29,10 @@ _POLL_SECONDS = 0.05
 class Server:
     """The control API of one Triton server; every failure is a RolloutError, or a GuardError of `ask`."""
 
-    def __init__(self, url: str, admin_key: str | None, tls: TLS | None) -> None:
+    def __init__(self, url: str, admin_key: Callable[[], str | None], tls: TLS | None) -> None:
+        """`admin_key` is asked at every call: a server that is started anew may have made a new one."""
         self._url = url
-        self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
+        self._admin_key = admin_key
         self._triton = InferenceServerClient(**triton_arguments(url, tls))
 
     def close(self) -> None:
@@ -89,7 +90,8 @@ class Server:
         return [one for one in index.models if one.version]
 
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        key = self._admin_key()
         try:
-            return method(*arguments, headers=self._headers, **options)
+            return method(*arguments, headers={_ADMIN_HEADER: key} if key else {}, **options)
         except InferenceServerException as exc:
             raise from_triton(exc, self._url) from exc
