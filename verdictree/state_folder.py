@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from verdictree.errors import RepositoryBusy
-
-FOLDER = ".rollout"
+from verdictree.journal import FOLDER
 
 
 def state_folder(repository: Path) -> Path:

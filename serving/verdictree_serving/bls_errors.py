@@ -13,10 +13,8 @@ _ENSEMBLES = re.compile(r"^(?:in ensemble '[^']*', )*")
 _PATTERNS: tuple[tuple[str, Code], ...] = (
     # Triton's own words: a full queue, a request that waited too long in one, a release that is not loaded.
     (f"^{NOT_TAKING}", "UNAVAILABLE"),
-    (
-        "exceeds maximum queue size|timeout expired|unknown model|not ready|not healthy|stopped accepting|no available versions",
-        "UNAVAILABLE",
-    ),
+    ("exceeds maximum queue size|timeout expired|stopped accepting", "UNAVAILABLE"),
+    ("unknown model|not ready|not healthy|no available versions", "UNAVAILABLE"),
     # The tokenizer's, which refuses a conversation as InvalidConversation says.
     ("^expected ", "INVALID_ARG"),
 )

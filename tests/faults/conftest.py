@@ -102,9 +102,8 @@ class Served:
         return GuardClient(self.said["grpc"], **{"deadline": 20.0, **options})
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
-    """`serve(repository, *options)` starts a server that is ready, until the end of the test."""
+@contextlib.contextmanager
+def _servers() -> Iterator[Callable[..., Served]]:
     with contextlib.ExitStack() as stack:
 
         def start(repository: Path, *options: str, ready: bool = True, **popen) -> Served:
@@ -120,6 +119,20 @@ def serve() -> Iterator[Callable[..., Served]]:
             stack.callback(stop)
             return served.wait_ready() if ready else served
 
+        yield start
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """`serve(repository, *options)` starts a server that is ready, until the end of the test."""
+    with _servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def module_serve() -> Iterator[Callable[..., Served]]:
+    """The same until the end of the module."""
+    with _servers() as start:
         yield start
 
 
