@@ -108,6 +108,7 @@ class TritonServer:
             if time.monotonic() > deadline:
                 raise NotReadyInTime(f"{', '.join(self._models)} not ready after {timeout:g} s; see {self.log_path}")
             time.sleep(_POLL_SECONDS)
+        self._started().close_shared_memory()
         self._wanted_ports = self._ports  # a server that is started again is found where it was
 
     def is_ready(self) -> bool:

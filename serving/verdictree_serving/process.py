@@ -19,7 +19,7 @@ from verdictree_serving.locate import find_installation
 
 _SHARED_MEMORY = Path("/dev/shm")
 _KILL_SECONDS = 2.0
-_PRIVATE = 0o077  # conversations pass through shared memory: no other user of the machine may read it
+_PRIVATE = 0o077  # as umask
 _MAX_LOG_BYTES = 16 << 20
 _LOOK_SECONDS = 1.0  # who the children are is asked of all processes of the machine: milliseconds
 
@@ -87,9 +87,19 @@ class TritonProcess:
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked, self._children = now, _children(self.pid)
+            self.close_shared_memory()
         states = {pid: state for pid in (self.pid, *self._children) if (state := _state(pid))}
         dead = {pid for pid, state in states.items() if state == "Z" and pid != self.pid}
         return dead, {pid for pid, state in states.items() if state == "T"}
+
+    def close_shared_memory(self) -> None:
+        """Let no other user of the machine read what passes through shared memory: conversations.
+
+        Triton opens its regions to all, whatever the umask; it makes one for each model that it loads, before requests.
+        """
+        for region in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            with contextlib.suppress(FileNotFoundError):  # of a model that is unloaded just now
+                region.chmod(0o600)
 
     def log(self) -> str:
         """Return what this process has logged so far."""

@@ -1,6 +1,7 @@
 """Is what a running server answers still what was exported? Asked again and again, of its files and of its guard."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ class SelfCheck:
         while not ended.wait(_POLL_SECONDS):
             pinned = _pinned(self._repository) or number
             if pinned != number:
-                number, files, self.fault = pinned, _Files(self._repository, pinned), ""
+                # Its files may have changed since it was staged: the guard is asked at once.
+                number, files, self.fault, asked = pinned, _Files(self._repository, pinned), "", -math.inf
                 self._health.damaged.set(0)
                 server.gate.open()
             if self.fault:
