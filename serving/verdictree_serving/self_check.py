@@ -1,7 +1,6 @@
 """Is what a running server answers still what was exported? Asked again and again, of its files and of its guard."""
 
 import json
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _ASK_SECONDS = 30.0
+_FLIP_SECONDS = 3.0  # the pin on disk changes before the server does
 _MICROSECONDS = 1_000_000
 _INTERNAL = "/infer: 500 "
 
@@ -59,8 +59,9 @@ class SelfCheck:
         while not ended.wait(_POLL_SECONDS):
             pinned = _pinned(self._repository) or number
             if pinned != number:
-                # Its files may have changed since it was staged: the guard is asked at once.
-                number, files, self.fault, asked = pinned, _Files(self._repository, pinned), "", -math.inf
+                number, files, self.fault = pinned, _Files(self._repository, pinned), ""
+                # Its files may have changed since it was staged: the guard is asked as soon as it surely answers.
+                asked = time.monotonic() + _FLIP_SECONDS - self._every
                 self._health.damaged.set(0)
                 server.gate.open()
             if self.fault:
@@ -69,7 +70,7 @@ class SelfCheck:
             if not fault and self._every and time.monotonic() - asked >= self._every:
                 asked, num_asked = time.monotonic(), num_asked + 1
                 fault = self._ask_twice(server, number, num_asked)
-            if fault and not ended.is_set():
+            if fault and not ended.is_set() and _pinned(self._repository) in (number, None):
                 self.fault = f"release {number} is damaged: {fault}"
                 self._health.damaged.set(1)
                 server.gate.close(f"{self.fault}; roll back, or export it again and start the server anew")

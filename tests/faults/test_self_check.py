@@ -43,9 +43,9 @@ def test_a_rollback_from_a_damaged_release_opens_the_server(serve, repository):
         rollout.stage(2)
         rollout.promote(force=True, reason="test")
         overwrite(repository / "guard_lm" / "2" / "weights.bin")
-        assert wait_until(lambda: not server.is_ready(), 5.0)
+        assert wait_until(lambda: not server.is_ready(), 15.0)
         rollout.rollback()
-        assert wait_until(server.is_ready, 10.0)
+        assert wait_until(server.is_ready, 10.0), server.get("/ready")[1]
         assert client.classify("hello").release == 1
 
 
