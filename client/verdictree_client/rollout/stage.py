@@ -13,7 +13,7 @@ from pathlib import Path
 from verdictree import adapters, spare_files
 from verdictree import repository as repositories
 from verdictree.errors import VerdictreeError
-from verdictree.release import COMPOSING_MODELS, MARGINALS_MODEL
+from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MARGINALS_MODEL
 from verdictree.repository import CANDIDATE, ENSEMBLE
 from verdictree_client.rollout import configs, smoke
 from verdictree_client.rollout.errors import ControlFailed, ServerAway, StageFailed
@@ -40,7 +40,8 @@ def stage(repository: Path, server: Server, number: int) -> None:
         repositories.write_ensemble(repository, CANDIDATE, number)
         load_ensemble(repository, server, CANDIDATE)
         smoke.check(server, CANDIDATE, release, calibration)
-        smoke.warm_up(server, CANDIDATE, release)
+        if GRAPH_MODEL in models:  # a shared one is warm
+            smoke.warm_up(server, CANDIDATE, release)
     except VerdictreeError as exc:
         with spare_files.taken():
             _undo(repository, server, before, former)
