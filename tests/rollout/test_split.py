@@ -11,6 +11,7 @@ import tritonclient.grpc as triton
 
 from verdictree import pair as pairs
 from verdictree import routing
+from verdictree.admin_key import ADMIN_KEY_NAME
 from verdictree.conversation import Conversation, Message
 from verdictree_client import GuardClient, InvalidRequest
 from verdictree_client.rollout import Refused, Rollout
@@ -119,7 +120,7 @@ def test_candidate_that_fails_costs_no_answer(staged):
     rollout.canary(1.0)
     with triton.InferenceServerClient(server.grpc_address) as client:
         assert ask(client, "me")["release"] == 2
-        client.unload_model("guard_candidate")
+        client.unload_model("guard_candidate", headers={f"triton-grpc-protocol-{ADMIN_KEY_NAME}": server.admin_key})
         assert ask(client, "me")["release"] == 1
     rollout.canary(0.0)
     rollout.stage(2)
