@@ -17,7 +17,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit lint load bench bench-memory bench-rivals clean
+.PHONY: demo test unit lint load overload bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -35,6 +35,9 @@ lint: .venv/.installed
 
 load: $(RELEASE) .perf/bin/perf_analyzer ## the served release for a few seconds: requests/s, latency, memory
 	$(BENCH) --quick $(REPOSITORY)
+
+overload: $(RELEASE) ## three times what the server can bear, for a minute: goodput, latency, recovery
+	$(BIN)/python -m benchmarks.overload $(REPOSITORY)
 
 bench: $(BENCH_RELEASES) .perf/bin/perf_analyzer ## everything, with the rivals that are installed; about half an hour
 	$(BENCH) $(BENCH_REPOSITORIES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import http.client
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks import machine
+from benchmarks.counters import answered
 from benchmarks.run import Run
 from benchmarks.workload import Workload
 from verdictree.conversation import parse
@@ -24,7 +24,6 @@ from verdictree_serving import TritonServer
 
 _WINDOWS = 3  # perf_analyzer's least; it reports their average
 _LEAST_IN_WINDOW = 8  # requests, whatever the time that they take
-_COUNTED = "nv_inference_count"
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,9 @@ class Stack:
             inputs.write_text(json.dumps({"data": [{"request": [body]} for body in workload.bodies]}))
         report = self._scratch / "report.csv"
         report.unlink(missing_ok=True)
-        before = self._answered()
+        before = answered(self._server)
         self._analyze(inputs, load, seconds, report)
-        after = self._answered()
+        after = answered(self._server)
         with report.open() as lines:
             (row,) = csv.DictReader(lines)
         p50, p95, p99 = (float(row[f"p{p} latency"]) / 1000 for p in (50, 95, 99))
@@ -111,12 +110,3 @@ class Stack:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0 or not report.exists():
             raise PerfAnalyzerFailed((done.stderr or done.stdout).strip().splitlines()[-1])
-
-    def _answered(self) -> float:
-        """How many requests the graph has answered so far."""
-        host, _, port = self._server.metrics_address.partition(":")
-        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
-            connection.request("GET", "/metrics")
-            lines = connection.getresponse().read().decode().splitlines()
-        ours = (line for line in lines if line.partition("{")[0] == _COUNTED and 'model="guard_lm"' in line)
-        return sum(float(line.rpartition(" ")[2]) for line in ours)

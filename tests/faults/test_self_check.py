@@ -7,7 +7,7 @@ import resource
 import subprocess
 
 import pytest
-from conftest import VERDICTREE, wait_until
+from supervised import VERDICTREE, wait_until
 
 from verdictree_client import GuardError
 from verdictree_client.rollout import Rollout

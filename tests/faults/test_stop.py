@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import VERDICTREE, wait_until
+from supervised import VERDICTREE, wait_until
 
 pytestmark = pytest.mark.server
 

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import wait_until
+from supervised import wait_until
 
 from verdictree.admin_key import key_file, read_admin_key
 from verdictree_client.rollout.server import Server
