@@ -18,13 +18,24 @@ import msgspec
 
 from verdictree import spare_files
 from verdictree.errors import InvalidRelease, NotWritable
-from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, MARGINALS_MODEL
+from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, TOKENIZER_MODEL
 
 ENSEMBLE, CANDIDATE, LIVE, ROUTER = "guard", "guard_candidate", "guard_live", "guard_router"
 CONFIG, ADAPTER = "config.pbtxt", "model.py"
 _TEMPLATE_CODE = (ADAPTER, ".gitkeep")  # what folder 1 of a checkout holds without a release
 _STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')
 _BATCH_SIZE = re.compile(r"^max_batch_size: *(\d+)", re.MULTILINE)
+_UNBOUNDED = "dynamic_batching { }"
+_BOUNDED = """dynamic_batching {
+  default_queue_policy {
+    timeout_action: REJECT
+    default_timeout_microseconds: 3750000
+    allow_timeout_override: true
+    max_queue_size: 64
+  }
+}"""
+_QUEUE_TIMEOUT = re.compile(r"(default_timeout_microseconds: )\d+")
+_QUEUED_SHARE = 0.75
 _VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
 
 
@@ -109,6 +120,17 @@ def spread_batch_size(repository: Path) -> None:
         path = repository / model / CONFIG
         if size is not None and path.is_file():
             replace(path, config_with_batch_size(path.read_text(), size))
+
+
+def bound_queues(repository: Path, deadline: float | None = None) -> None:
+    """Let requests wait in queues of a bounded length only, which those of old repositories are not, and in each for
+    three quarters of `deadline` seconds at most, which leaves time to compute (None: as long as is configured)."""
+    for model in (TOKENIZER_MODEL, GRAPH_MODEL):
+        path = repository / model / CONFIG
+        config = path.read_text().replace(_UNBOUNDED, _BOUNDED)
+        if deadline is not None:
+            config = _QUEUE_TIMEOUT.sub(rf"\g<1>{round(_QUEUED_SHARE * deadline * 1e6)}", config)
+        replace(path, config)
 
 
 def batch_size(config: str) -> int | None:

@@ -12,9 +12,10 @@ from verdictree.journal import Journal
 from verdictree.repository import ROUTER
 
 
-def prepare(repository: Path, number: int | None) -> int:
+def prepare(repository: Path, number: int | None, deadline: float | None = None) -> int:
     """Pin release `number` (None: what is pinned), verified, and return its number.
 
+    `deadline` is how many seconds callers wait at most (None: as configured); see `repository.bound_queues`.
     A candidate, canary or shadow of an earlier server is forgotten, and an action that died with it is ended in the
     journal. Where an operator is at work, the repository is left to them: it can be served at every moment. Raises
     InvalidRelease for a damaged release, and RepositoryBusy where an operator is at work and a release is asked for.
@@ -29,12 +30,13 @@ def prepare(repository: Path, number: int | None) -> int:
             stable = _pin(repository, journal, number)
             repositories.keep_only_pinned(repository)
             repositories.spread_batch_size(repository)
+            repositories.bound_queues(repository, deadline)
             adapters.refresh(repository, {**repositories.steps(repository, stable), ROUTER: 1})
     except RepositoryBusy:
         if number is not None:
             raise
     except NotWritable:
-        if number not in (None, stable):
+        if number not in (None, stable) or deadline is not None:
             raise
     return stable
 

@@ -44,6 +44,12 @@ _HEALTH_PORT = 8003
     help="Memory for the answers to conversations that come again; 0: none.",
 )
 @click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How many seconds callers wait: a request is refused after three quarters of it in a queue. Default: as "
+    "configured, 5.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -111,7 +117,7 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
         wanted = iter([number])  # pinned at the first start; a later one serves what is pinned by then
         supervisor = Supervisor(
             server,
-            lambda: prepare(repository, next(wanted, None)),
+            lambda: prepare(repository, next(wanted, None), options["deadline"]),
             health,
             SelfCheck(repository, health, options["self_check_seconds"]),
             lambda line: click.echo(line, err=True),
