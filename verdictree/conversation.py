@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Literal
 
 import msgspec
 
 from verdictree.errors import InvalidConversation
+from verdictree.visible import bounded
 
 MAX_MESSAGES = 256
 MAX_BYTES = 512 * 1024
@@ -58,22 +60,37 @@ _decoder = msgspec.json.Decoder(Conversation)
 def parse(body: bytes) -> Conversation:
     """Read a request body.
 
-    Raises InvalidConversation for anything but UTF-8 JSON of a `Conversation` with at least one message,
-    no empty content, at most MAX_MESSAGES messages and MAX_BYTES bytes.
+    Raises InvalidConversation for anything but UTF-8 JSON (with or without a byte order mark) of a `Conversation` with
+    at least one message, no empty content, at most MAX_MESSAGES messages and MAX_BYTES bytes.
     """
     if len(body) > MAX_BYTES:
         raise InvalidConversation(
             f"expected at most {MAX_BYTES} bytes of JSON, got {len(body)}; send fewer or shorter messages"
         )
     try:
-        conversation = _decoder.decode(body)
-    except UnicodeDecodeError as exc:
-        raise InvalidConversation("expected UTF-8, got other bytes; encode the request as UTF-8") from exc
+        conversation = _decoder.decode(without_mark(body))
     except msgspec.ValidationError as exc:
-        raise InvalidConversation(f"{_lower_first(str(exc))}; {_EXAMPLE}") from exc
-    except msgspec.DecodeError as exc:
-        raise InvalidConversation(f"expected one JSON object, got invalid JSON ({exc}); {_EXAMPLE}") from exc
+        raise InvalidConversation(f"{_lower_first(bounded(str(exc), _QUOTED))}; {_EXAMPLE}") from exc
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
+        raise InvalidConversation(_json_fault(body, exc)) from exc
     return validated(conversation)
+
+
+def without_mark(text: bytes) -> bytes:
+    """UTF-8 text without the byte order mark that Windows programs write before it."""
+    return text.removeprefix(codecs.BOM_UTF8)
+
+
+def _json_fault(body: bytes, exc: Exception) -> str:
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "expected UTF-8, got UTF-16; encode the request as UTF-8"
+    escapes = body.replace(rb"\\", b"  ")  # an escaped backslash begins no escape
+    if _ESCAPED_SURROGATE.search(escapes) or _ENCODED_SURROGATE.search(body):
+        return "expected Unicode text, got a lone surrogate; cut texts between characters, not inside an emoji"
+    if isinstance(exc, UnicodeDecodeError):
+        return "expected UTF-8, got other bytes; encode the request as UTF-8"
+    reason = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
+    return f"expected one JSON object, got invalid JSON ({reason}); {_EXAMPLE}"
 
 
 def validated(conversation: Conversation) -> Conversation:
@@ -91,6 +108,9 @@ def validated(conversation: Conversation) -> Conversation:
                 f"expected Unicode text in messages[{index}].content, got a lone surrogate; "
                 "decode the text with errors='replace'"
             )
+    for name in ("policy", "routing_key"):
+        if _SURROGATE.search(getattr(conversation, name) or ""):
+            raise InvalidConversation(f"expected Unicode text in {name}, got a lone surrogate; name another")
     return conversation
 
 
@@ -99,4 +119,10 @@ def _lower_first(text: str) -> str:
 
 
 _EXAMPLE = 'send {"messages": [{"role": "user", "content": "…"}]}, roles user and assistant'
+_QUOTED = 200  # characters of a decoder's message, which quotes roles and keys whole
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")  # which UTF-8 forbids
+# A high half without a low one after it, or the reverse.
+_ESCAPED_SURROGATE = re.compile(
+    rb"\\u[dD](?:[89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][\da-fA-F]{2}\\u[dD])[c-fC-F])"
+)

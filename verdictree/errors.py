@@ -17,15 +17,27 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
+
+from verdictree.visible import bounded, visible
 
 
 class VerdictreeError(Exception):
-    """Any error that Verdictree raises on purpose."""
+    """Any error that Verdictree raises on purpose.
+
+    Messages quote what strangers wrote: they are bounded, and what could rearrange a terminal is escaped.
+    """
+
+    max_characters: ClassVar[int] = 2000
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(bounded(message, self.max_characters), keep="\n"))
 
 
 class InvalidConversation(VerdictreeError):
     """A request that cannot be classified as it stands."""
+
+    max_characters = 500  # it travels as gRPC metadata, of which a client takes 8 KiB, with up to 12 bytes for each
 
 
 class NoVerdict(VerdictreeError):

@@ -15,6 +15,7 @@ from verdictree.family import ConversationFormat
 from verdictree.policy import Policy
 from verdictree.software import VERSION
 from verdictree.tree import Tokens, VerdictTree
+from verdictree.visible import quoted
 
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
@@ -142,7 +143,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
                 return policy
         known = ", ".join(repr(policy.name) for policy in self.policies)
         raise InvalidConversation(
-            f"expected policy {known} or none, got {name!r}; release {self.number} has no other policy"
+            f"expected policy {known} or none, got {quoted(name)}; release {self.number} has no other policy"
         )
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+_ROUNDING = 1e-6  # of sums of probabilities
+
 
 class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     """The three estimates of one category's probability (arXiv 2511.22312), each in [0, 1].
@@ -78,6 +80,20 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     def ranked(self) -> tuple[CategoryScore, ...]:
         """The categories, most probable first (by marginal)."""
         return tuple(sorted(self.categories, key=lambda score: -score.marginal))
+
+    def fault(self) -> str | None:
+        """Why this is no verdict (a number that is no probability, no category), or None."""
+        named: list[tuple[str, float | None]] = [
+            (name, getattr(self, name))
+            for name in ("p_unsafe", "p_safe", "unexplored", "off_grammar", "p_unsafe_calibrated", "p_controversial")
+        ]
+        for score in self.categories:
+            names = ("marginal", "joint", "conditional", "calibrated")
+            named += [(f"{name} of {score.code!r}", getattr(score, name)) for name in names]
+        for name, value in named:
+            if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:  # NaN is not within
+                return f"{name} is {value}, which is no probability"
+        return None if self.categories else "it has no categories"
 
     def to_json(self) -> bytes:
         """UTF-8 JSON that `parse` reads back without loss."""

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from verdictree.verdict import Verdict
 from verdictree_client.deadline import Countdown, seconds
-from verdictree_client.errors import GuardError
+from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
     MODEL,
     POLL_INTERVAL,
@@ -29,7 +29,7 @@ from verdictree_client.protocol import (
 class AsyncGuardClient(Caller):
     """Asks a Verdictree server for verdicts from one event loop: the one of its first call.
 
-    `deadline`: seconds that a call may take, retries included; finite (ValueError). `tls=None` sends plain text.
+    `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
     """
 
     @cached_property
@@ -60,9 +60,13 @@ class AsyncGuardClient(Caller):
         call = self._call(messages, policy, truncate, deadline, routing_key)
         while True:
             try:
-                return read_verdict(await self._triton.infer(**call.arguments()))
+                answer = await self._triton.infer(**call.arguments())
             except InferenceServerException as exc:
                 pause = call.pause(exc)
+            except Exception as exc:
+                raise unexpected(exc) from exc
+            else:
+                return read_verdict(answer)
             await asyncio.sleep(pause)
 
     @overload

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS
 from verdictree_client.deadline import Countdown, Retries, seconds
-from verdictree_client.errors import GuardError
+from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
     DEFAULT_RETRIES,
     MODEL,
@@ -31,7 +31,7 @@ from verdictree_client.protocol import (
 class GuardClient(Caller):
     """Asks a Verdictree server for verdicts; one client serves all threads of a process.
 
-    `deadline`: seconds that a call may take, retries included; finite (ValueError). `tls=None` sends plain text.
+    `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
     """
 
     def __init__(
@@ -72,9 +72,13 @@ class GuardClient(Caller):
         call = self._call(messages, policy, truncate, deadline, routing_key)
         while True:
             try:
-                return read_verdict(self._triton.infer(**call.arguments()))
+                answer = self._triton.infer(**call.arguments())
             except InferenceServerException as exc:
                 pause = call.pause(exc)
+            except Exception as exc:
+                raise unexpected(exc) from exc
+            else:
+                return read_verdict(answer)
             time.sleep(pause)
 
     @overload

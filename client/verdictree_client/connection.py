@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verdictree_client import address
+from verdictree_client.errors import InvalidSettings
+
 Pathname = str | os.PathLike[str]
 
 CHANNEL_OPTIONS = [
@@ -26,8 +29,8 @@ CHANNEL_OPTIONS = [
 class TLS:
     """PEM files of an encrypted connection; with a client key and its certificate chain, a mutual one.
 
-    `root_certificates=None` trusts the roots that gRPC ships. Raises ValueError for a key without its chain or
-    the reverse, FileNotFoundError for a file that is not there.
+    `root_certificates=None` trusts the roots that gRPC ships. Raises InvalidSettings for a key without its chain or
+    the reverse, and for a file that is not there (a FileNotFoundError too), cannot be read or holds no PEM.
     """
 
     root_certificates: Pathname | None = None
@@ -36,15 +39,33 @@ class TLS:
 
     def __post_init__(self) -> None:
         if (self.client_key is None) != (self.client_certificate_chain is None):
-            raise ValueError("expected client_key and client_certificate_chain together, got one of them; give both")
+            raise InvalidSettings("expected client key and certificate chain together, got one of them; give both")
         for path in (self.root_certificates, self.client_key, self.client_certificate_chain):
-            if path is not None and not Path(path).is_file():
-                raise FileNotFoundError(f"expected a PEM file at {path}, got none; check the path")
+            if path is not None:
+                _check_pem(Path(path))
+
+
+class _NoSuchFile(InvalidSettings, FileNotFoundError):
+    pass
+
+
+def _check_pem(path: Path) -> None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise _NoSuchFile(f"expected a PEM file at {path}, got none; check the path") from exc
+    except (OSError, ValueError) as exc:  # a folder, no permission; a NUL in the path
+        raise InvalidSettings(f"expected a PEM file at {path}, got one that cannot be read ({exc})") from exc
+    if b"-----BEGIN " not in content:
+        raise InvalidSettings(f"expected a PEM file at {path}, got one without a BEGIN line; convert it to PEM")
 
 
 def triton_arguments(url: str, tls: TLS | None) -> dict[str, Any]:
-    """The keyword arguments of tritonclient's `InferenceServerClient`, sync and asyncio alike."""
-    arguments: dict[str, Any] = {"url": url, "channel_args": CHANNEL_OPTIONS}
+    """The keyword arguments of tritonclient's `InferenceServerClient`, sync and asyncio alike.
+
+    Raises InvalidSettings for an address that is none.
+    """
+    arguments: dict[str, Any] = {"url": address.read(url), "channel_args": CHANNEL_OPTIONS}
     if tls is not None:
         arguments |= {
             "ssl": True,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from dataclasses import dataclass
 
-from verdictree_client.errors import GuardError, Overloaded, ServerUnavailable
+from verdictree.visible import quoted
+from verdictree_client.errors import GuardError, InvalidSettings, Overloaded, ServerUnavailable
+
+_LONGEST = 365 * 24 * 3600.0  # more than that is no deadline, and overflows what counts it in nanoseconds
 
 
 def seconds(value: float, name: str) -> float:
-    """`value`, or ValueError where it is no finite time above 0: no call waits forever."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"expected {name} in seconds, finite and above 0, got {value!r}; give a number such as 10.0")
+    """`value`, or InvalidSettings where it is no time from above 0 to a year: no call waits forever."""
+    if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+        raise InvalidSettings(
+            f"expected {name} in seconds, above 0 and at most a year, got {quoted(value)}; give a number such as 10.0"
+        )
     return value
 
 
@@ -44,7 +48,7 @@ class Retries:
 
     def __post_init__(self) -> None:
         if self.limit < 0:
-            raise ValueError(f"expected a limit of 0 or more retries, got {self.limit}; 0 never retries")
+            raise InvalidSettings(f"expected a limit of 0 or more retries, got {self.limit}; 0 never retries")
         seconds(self.backoff, "backoff")
         seconds(self.max_backoff, "max_backoff")
 
@@ -55,4 +59,4 @@ class Retries:
 
     def pause(self, num_retries: int) -> float:
         """Seconds to wait before the next retry."""
-        return min(self.max_backoff, self.backoff * 2.0**num_retries) * random.uniform(0.5, 1.0)
+        return min(self.max_backoff, self.backoff * 2.0 ** min(num_retries, 64)) * random.uniform(0.5, 1.0)

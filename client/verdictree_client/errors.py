@@ -1,6 +1,7 @@
 """The errors of the client, and the one place where Triton's and gRPC's errors become them.
 
 GuardError
+├── InvalidSettings     the client is set up in a way that cannot work: address, TLS files, deadline; a ValueError too
 ├── InvalidRequest      the request cannot be classified as it stands; sending it again cannot help
 ├── ServerUnavailable   nobody answered, or the guard is not loaded; safe to retry
 ├── DeadlineExceeded    no verdict within the deadline
@@ -19,6 +20,10 @@ from verdictree.errors import VerdictreeError
 
 class GuardError(VerdictreeError):
     """Any reason why there is no verdict."""
+
+
+class InvalidSettings(GuardError, ValueError):
+    """The client is set up in a way that cannot work."""
 
 
 class InvalidRequest(GuardError):
@@ -55,7 +60,7 @@ _QUEUE_FULL = ("exceeds maximum queue size", "timeout expired")
 _DEAD_PROCESS = "is not healthy"
 
 
-def from_triton(exc: InferenceServerException) -> GuardError:
+def from_triton(exc: InferenceServerException, url: str = "") -> GuardError:
     """The error that a gRPC status means; ServerFailure for every status that is not named above."""
     status, message = exc.status(), exc.message() or "no message"
     kind = _BY_STATUS.get(status, ServerFailure)
@@ -63,4 +68,15 @@ def from_triton(exc: InferenceServerException) -> GuardError:
         kind = ServerUnavailable
     if kind is ServerUnavailable and any(words in message.lower() for words in _QUEUE_FULL):
         kind = Overloaded
+    if kind is ServerUnavailable:
+        place = f" at {url}" if url else ""
+        return kind(
+            f"expected a guard{place}, got no answer from one: {message} ({status}); start it with "
+            "`verdictree serve`, or give its gRPC address"
+        )
     return kind(f"{message} ({status})")
+
+
+def unexpected(exc: Exception) -> ServerFailure:
+    """The error that any other exception of the libraries below means, a closed client's among them."""
+    return ServerFailure(f"expected an answer, got {type(exc).__name__}: {exc}; is the client closed?")

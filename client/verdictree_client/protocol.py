@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -13,16 +14,18 @@ from tritonclient.grpc import InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
 from verdictree import verdict
-from verdictree.conversation import Conversation, Message, parse
+from verdictree.conversation import MAX_MESSAGES, Conversation, Message, parse, validated
 from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
+from verdictree.visible import bounded, quoted
 from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.deadline import Countdown, Retries, seconds
-from verdictree_client.errors import InvalidRequest, ServerFailure, ServerUnavailable, from_triton
+from verdictree_client.errors import InvalidRequest, InvalidSettings, ServerFailure, ServerUnavailable, from_triton
 
 MODEL = "guard"
 POLL_INTERVAL = 0.1
 DEFAULT_RETRIES = Retries()
+_QUEUE_SHARE = 0.75  # the rest is for computing, and for the way back
 
 Messages = str | Sequence[Mapping[str, str]] | Sequence[Message] | Conversation
 
@@ -50,20 +53,27 @@ class Health:
 class Call:
     """One classification: what to send, how long it may take, what an answer or a failure means."""
 
-    def __init__(self, body: bytes, countdown: Countdown, retries: Retries) -> None:
+    def __init__(self, body: bytes, countdown: Countdown, retries: Retries, url: str = "") -> None:
         self._tensor = InferInput("request", [1, 1], "BYTES")
         self._tensor.set_data_from_numpy(np.array([[body]], dtype=np.object_))
         self._countdown = countdown
         self._retries = retries
         self._num_retries = 0
+        self._url = url
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of tritonclient's `infer` for the next attempt."""
-        return {"model_name": MODEL, "inputs": [self._tensor], "client_timeout": self._countdown.remaining}
+        """The keyword arguments of tritonclient's `infer` for the next attempt.
+
+        `timeout` (µs) is how long the request may wait in the server's queues: a part of the time that is left, so that
+        nothing is computed whose caller has gone.
+        """
+        remaining = self._countdown.remaining
+        queued = max(1, int(1e6 * _QUEUE_SHARE * remaining))  # 0 would be no limit
+        return {"model_name": MODEL, "inputs": [self._tensor], "client_timeout": remaining, "timeout": queued}
 
     def pause(self, exc: InferenceServerException) -> float:
         """Seconds to wait before the next attempt; raises the GuardError that `exc` means where there is none."""
-        error = from_triton(exc)
+        error = from_triton(exc, self._url)
         pause = self._retries.pause(self._num_retries)
         if not self._retries.allow(error, self._num_retries) or pause >= self._countdown.remaining:
             raise error from exc
@@ -99,7 +109,7 @@ class Caller:
         routing_key: str | None = None,
     ) -> Call:
         body = request_body(messages, policy, truncate, routing_key)
-        return Call(body, self._countdown(deadline), self._retries)
+        return Call(body, self._countdown(deadline), self._retries, self._url)
 
     def _poll_pause(self, health: Health, countdown: Countdown) -> float:
         if not countdown.remaining:
@@ -122,22 +132,27 @@ def request_body(
         messages = messages.messages
     elif isinstance(messages, str):
         messages = [Message("user", messages)]
-    turns = [_fields(message) for message in messages] if isinstance(messages, Iterable) else messages
+    fields = {"messages": _turns(messages), "policy": policy, "truncate": truncate, "routing_key": routing_key}
     try:
-        fields = {"messages": turns, "policy": policy, "truncate": truncate, "routing_key": routing_key}
-        body = msgspec.convert(fields, Conversation).to_json()
+        conversation = msgspec.convert({name: _exact(value) for name, value in fields.items()}, Conversation)
+        body = validated(conversation).to_json()
         parse(body)
     except msgspec.ValidationError as exc:
-        raise InvalidRequest(f"{exc}; give a str or messages such as {_EXAMPLE}") from exc
+        raise InvalidRequest(f"{bounded(str(exc), 200)}; give a str or messages such as {_EXAMPLE}") from exc
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("expected Unicode text, got a lone surrogate in a role or in a field's name") from exc
     except InvalidConversation as exc:
         raise InvalidRequest(str(exc)) from exc
     return body
 
 
 def read_verdict(result: InferResult) -> Verdict:
-    """The verdict in the server's answer; ServerFailure where it holds none."""
+    """The verdict in the server's answer; ServerFailure where it holds none, or numbers that are no probabilities."""
     try:
-        return verdict.parse(result.as_numpy("verdict").item())
+        found = verdict.parse(result.as_numpy("verdict").item())
+        if fault := found.fault():
+            raise ValueError(fault)
+        return found
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError, struct.error) as exc:
         raise ServerFailure(
             f"expected a verdict's JSON in tensor 'verdict', got something else ({exc}); "
@@ -150,12 +165,32 @@ def check_bulk(items: object, concurrency: int) -> None:
     if isinstance(items, str):
         raise InvalidRequest("expected an iterable of conversations, got one str; pass it to classify, or in a list")
     if concurrency < 1:
-        raise ValueError(f"expected a concurrency of 1 or more, got {concurrency}; 1 sends one request at a time")
+        raise InvalidSettings(f"expected a concurrency of 1 or more, got {concurrency}; 1 sends one request at a time")
 
 
-def _fields(message: Mapping[str, str] | Message) -> object:
+def _turns(messages: object) -> object:
+    """The messages as plain lists, dicts and str where they are such; what is neither is left for the error."""
+    if isinstance(messages, bytes | bytearray | str | Mapping) or not isinstance(messages, Iterable):
+        return messages
+    try:
+        # One more than a request may have, which is enough to refuse it.
+        return [_fields(message) for message in islice(messages, MAX_MESSAGES + 1)]
+    except TypeError as exc:  # numpy's arrays without dimensions say that they can be iterated over
+        raise InvalidRequest(f"expected a str or messages such as {_EXAMPLE}, got {quoted(messages)}") from exc
+
+
+def _fields(message: object) -> object:
     # Unfolded, since convert trusts a Message that was built with the wrong types.
-    return msgspec.structs.asdict(message) if isinstance(message, Message) else message
+    if isinstance(message, Message):
+        message = msgspec.structs.asdict(message)
+    if isinstance(message, Mapping):
+        return {_exact(key): _exact(value) for key, value in message.items()}
+    return message
+
+
+def _exact(value: object) -> object:
+    # Subclasses of str (numpy's, enumerations, marked up text) are text; msgspec takes str itself only.
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 _EXAMPLE = '[{"role": "user", "content": "…"}], roles user and assistant'

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from verdictree.connection_options import tls_options
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DATA = click.argument("data", nargs=-1, required=True, type=_FILE)
 _SHARED = (
@@ -42,6 +44,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write.")
 @_shared
 @click.option("--url", help="Ask a running server's gRPC address instead of loading a release.")
+@tls_options
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests in flight.")
 @click.option("--tune", type=_FILE, multiple=True, help="Other labelled rows to choose thresholds on; repeatable.")
 @click.option("--resamples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the bootstrap.")

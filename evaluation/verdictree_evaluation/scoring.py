@@ -20,6 +20,7 @@ from verdictree_evaluation.predictions import Prediction, PredictionStore
 
 if TYPE_CHECKING:
     from verdictree.tokenization import TokenizedConversation
+    from verdictree_client import TLS
 
 Truncate = Literal["head"] | None
 _BATCH = 8
@@ -121,11 +122,12 @@ class Served:
         concurrency: int = 8,
         deadline: float = 300.0,
         truncate: Truncate = None,
+        tls: TLS | None = None,
     ) -> None:
         """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""
         from verdictree_client import GuardClient
 
-        self._client = GuardClient(url, deadline=deadline)
+        self._client = GuardClient(url, deadline=deadline, tls=tls)
         self._policy, self._concurrency, self._truncate = policy, concurrency, truncate
         verdict = self._client.classify("Hello.", policy=policy)
         calibration = f" calibration {verdict.calibration}" if verdict.calibration else ""

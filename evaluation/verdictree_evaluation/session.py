@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verdictree.connection_options import tls
 from verdictree.errors import VerdictreeError
 from verdictree_evaluation import datasets
 from verdictree_evaluation.arrays import Scored, gather
@@ -31,7 +32,8 @@ class Session:
         truncate: Truncate = "head" if self.options["truncate"] else None
         url, policy = self.options.get("url"), self.options["policy"]
         if url:
-            return Served(url, policy=policy, concurrency=self.options["concurrency"], truncate=truncate)
+            concurrency, secured = self.options["concurrency"], tls(self.options)
+            return Served(url, policy=policy, concurrency=concurrency, truncate=truncate, tls=secured)
         repository, number = self.options["repository"], self.options["number"]
         if number is None:
             from verdictree.repository import pinned

@@ -32,6 +32,7 @@ class FakeGuard(service_pb2_grpc.GRPCInferenceServiceServicer):
     damage: Callable[[service_pb2.ModelInferResponse], None] = lambda response: None
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    queue_microseconds: list[int] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     num_in_flight: int = 0
     max_in_flight: int = 0
@@ -51,6 +52,7 @@ class FakeGuard(service_pb2_grpc.GRPCInferenceServiceServicer):
         context.add_callback(lambda: None if context.is_active() else self.cancelled.set())
         with self.lock:
             self.bodies.append(body)
+            self.queue_microseconds.append(request.parameters["timeout"].int64_param)
             self.num_in_flight += 1
             self.max_in_flight = max(self.max_in_flight, self.num_in_flight)
         try:

@@ -35,6 +35,7 @@ def test_public_api():
         "GuardError",
         "Health",
         "InvalidRequest",
+        "InvalidSettings",
         "Overloaded",
         "Retries",
         "ServerFailure",

@@ -29,7 +29,7 @@ HEAD = "name: x\nversion: '1'\ncategories:\n"
         (b'{"messages": [{"role": "user", "content": null}]}', "expected `str`, got `null`"),
         (b'{"messages": [{"role": "user", "content": " \\n "}]}', "messages\\[0\\].content, got an empty string"),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', "expected UTF-8"),
-        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "invalid JSON"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "lone surrogate"),
         (b'{"messages": [{"role": "user", "content": "x", "name": "y"}]}', "unknown field `name`"),
         (b'{"messages": [{"role": "user", "content": "x"}], "truncate": "tail"}', "'tail'"),
     ],

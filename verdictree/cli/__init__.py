@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
@@ -13,17 +14,22 @@ from verdictree.cli.policy import policy
 from verdictree.cli.rollout import rollout
 from verdictree.cli.serve import serve
 from verdictree.errors import VerdictreeError
+from verdictree.visible import visible
 from verdictree_evaluation.commands import calibrate, evaluate
 
 
 class _Commands(click.Group):
-    """Says every error that Verdictree raises on purpose in one line, with exit status 1."""
+    """Says every error that Verdictree raises on purpose, and the system's own, in one line, with exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except VerdictreeError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has enough; click ends quietly
+                raise
+            raise click.ClickException(visible(" ".join(str(error).split()))) from error
         except ModuleNotFoundError as error:
             raise click.ClickException(
                 f"this command needs the package {error.name!r}; "

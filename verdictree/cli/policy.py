@@ -54,14 +54,14 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     from rich.table import Table
 
     from verdictree import probes
-    from verdictree.conversation import parse
+    from verdictree.conversation_file import read
     from verdictree.repository import pinned
     from verdictree_serving.offline import OfflineGuard
 
-    lines = path.read_bytes().splitlines() if path else []
+    given = list(read(path)) if path else []
     guard = OfflineGuard(repository, number or pinned(repository))
     taxonomy = guard.release.policy_named(name)
-    own = [msgspec.structs.replace(parse(line), policy=taxonomy.name) for line in lines if line.strip()]
+    own = [msgspec.structs.replace(one, policy=taxonomy.name) for one in given]
     conversations = iter([*probes.probes(taxonomy), *own])
     verdicts = []
     while batch := list(islice(conversations, _BATCH)):

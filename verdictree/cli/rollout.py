@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verdictree.cli.repository_option import repository_option
+from verdictree.connection_options import tls, tls_options, url_option
 
 if TYPE_CHECKING:
     from verdictree_client.rollout import Rollout
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _SHARED = (
     repository_option,
-    click.option("--url", default="127.0.0.1:8001", show_default=True, help="The server's gRPC address."),
+    url_option,
     click.option("--admin-key-file", type=_PATH, help="A key of one's own; default: the server's."),
-    click.option("--tls-root", type=_PATH, help="Connect with TLS, trusting this root certificate (PEM)."),
+    tls_options,
     click.option("--who", help="Your name in the journal; default: user@host."),
 )
 _reason = click.option("--reason", default="", help="Why, for the journal.")
@@ -184,15 +185,14 @@ def _threshold(text: str) -> tuple[str | None, float]:
 @contextmanager
 def _rollout(shared: dict[str, Any]) -> Iterator[Rollout]:
     from verdictree.admin_key import read_admin_key
-    from verdictree_client import TLS
     from verdictree_client.rollout import Rollout
 
-    key_file, root = shared["admin_key_file"], shared["tls_root"]
+    key_file = shared["admin_key_file"]
     with Rollout(
         shared["repository"],
         shared["url"],
         admin_key=read_admin_key(key_file) if key_file else None,
-        tls=TLS(root) if root else None,
+        tls=tls(shared),
         who=shared["who"],
     ) as one:
         yield one
