@@ -11,18 +11,32 @@ import msgspec
 from verdictree.conversation import Message, Role
 from verdictree.grammar import VerdictGrammar
 from verdictree.policy import Category, Policy
+from verdictree.turn_marks import quote
 
 _CONTENT = "{content}"
 
 
 class ConversationFormat(msgspec.Struct, frozen=True):
-    """How a conversation stands inside the prompt: a text for each turn, with `{content}` in it, by role."""
+    """How a conversation stands inside the prompt: a text for each turn, with `{content}` in it, by role.
+
+    No two conversations are rendered alike, as long as each role has a mark of its own: what a message spells like a
+    mark is quoted.
+    """
 
     turns: dict[str, str]
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text of the conversation; white space around a message is dropped."""
-        return "".join(self.turns[message.role].replace(_CONTENT, message.content.strip()) for message in messages)
+        return "".join(self._turn(message.role, self.quoted(message.content).strip()) for message in messages)
+
+    def quoted(self, content: str) -> str:
+        """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
+        inner = content.strip()
+        quoted = quote(inner, [turn.partition(_CONTENT)[0] for turn in self.turns.values()])
+        return content if quoted == inner else content.replace(inner, quoted)
+
+    def _turn(self, role: Role, content: str) -> str:
+        return self.turns[role].replace(_CONTENT, content)
 
 
 @dataclass(frozen=True)

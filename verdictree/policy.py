@@ -11,11 +11,13 @@ import msgspec
 
 from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
+from verdictree.visible import quoted, visible
 from verdictree.yaml_lines import YamlError, parse
 
 UNSAFE = "unsafe"  # what P(unsafe) is called beside the categories' codes
 _Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates too: no text at all
 _FIELDS = "a policy has name, version and categories (code, name)"
 
 
@@ -88,6 +90,18 @@ def check_distinct(policies: tuple[Policy, ...]) -> None:
             raise InvalidPolicy(f"expected policies of different names, got {name!r} {count} times; rename one")
 
 
+def _text_fault(policy: Policy) -> tuple[str, str] | None:
+    texts = {"$.instructions": policy.instructions}
+    for index, category in enumerate(policy.categories):
+        for name in ("code", "name", "description"):
+            texts[f"$.categories[{index}].{name}"] = getattr(category, name)
+    for place, text in texts.items():
+        control = _CONTROL.search(text)
+        if control:
+            return place, f"expected text without control characters, got {visible(control[0])} in {quoted(text)}"
+    return None
+
+
 def _fault(policy: Policy) -> tuple[str, str] | None:
     """Where in the file a well-formed policy is unusable, and why; None where it is not."""
     if not _NAME.fullmatch(policy.name):
@@ -96,6 +110,9 @@ def _fault(policy: Policy) -> tuple[str, str] | None:
         return "$.categories", "expected at least one category, got none"
     if not policy.roles or len(set(policy.roles)) < len(policy.roles):
         return "$.roles", f"expected roles among {', '.join(ROLES)}, each once, got {list(policy.roles)}"
+    fault = _text_fault(policy)
+    if fault:
+        return fault
     counts = Counter(policy.codes)
     for index, category in reversed(list(enumerate(policy.categories))):
         code, place = category.code, f"$.categories[{index}].code"

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
 from verdictree.graph_io import feeds
+from verdictree.plain_text import plain_text
 from verdictree.release import TOKENIZER_FILE, Prompt, Release
 
 # Tokenizers split words at a space between two letters, whatever comes before or after.
@@ -48,9 +49,7 @@ def batch_feeds(batch: Sequence[TokenizedConversation]) -> dict[str, npt.NDArray
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer in a release's directory of `guard_tokenizer`, to which control tokens are plain text."""
-    tokenizer: Tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-    tokenizer.encode_special_tokens = True  # not part of the file
-    return tokenizer
+    return plain_text(Tokenizer.from_file(str(directory / TOKENIZER_FILE)))
 
 
 class ConversationTokenizer:

@@ -19,6 +19,8 @@ def compile_prompts(
     guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy], opens_apart: bool | None = None
 ) -> tuple[tuple[Prompt, ...], VerdictTree]:
     """The prompts of all policies and the verdict tree that they share; `opens_apart` as `compile_tree` takes it."""
+    for policy in policies:
+        prompt.check_policy(guard, policy)
     prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
     grammar = prompt.grammar_after(prompts, family.grammar)
     labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)

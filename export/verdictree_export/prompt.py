@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jinja2
 import msgspec
@@ -13,11 +13,13 @@ from tokenizers import Tokenizer
 
 from verdictree import families
 from verdictree.conversation import Message, Role
-from verdictree.errors import UnsupportedGuard
+from verdictree.errors import InvalidPolicy, UnsupportedGuard
 from verdictree.family import GuardFamily, PlainPrompt, Question, TemplatePrompt
 from verdictree.grammar import VerdictGrammar
+from verdictree.plain_text import is_control, plain_text
 from verdictree.policy import Policy
 from verdictree.release import Prompt
+from verdictree.visible import quoted
 from verdictree_export.checkpoint import Checkpoint
 
 _PROBES = (
@@ -40,8 +42,7 @@ _PROBES = (
 
 def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The checkpoint's tokenizer as it is served: text that spells a control token is encoded as plain text."""
-    tokenizer: Tokenizer = Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str())
-    tokenizer.encode_special_tokens = True
+    tokenizer = plain_text(Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str()))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -77,8 +78,9 @@ def _render_template(
     plain text without a word: the form is right if the conversation comes out.
     """
     arguments, conversation = source.arguments(question), family.conversation.render(messages)
-    as_text = [{"role": m.role, "content": m.content} for m in messages]
-    as_parts = [{"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages]
+    texts = [(m.role, family.conversation.quoted(m.content)) for m in messages]
+    as_text = [{"role": role, "content": text} for role, text in texts]
+    as_parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts]
     for turns in (as_text, as_parts):
         # what a template, or a checkpoint without one, does with the form it is not for
         with contextlib.suppress(jinja2.TemplateError, TypeError, ValueError):
@@ -90,6 +92,28 @@ def _render_template(
         f"not: choose the family that the checkpoint was made for ({', '.join(families.names())}), or a policy whose "
         f"`roles` leave out {question.role!r}"
     )
+
+
+def check_policy(checkpoint: Checkpoint, policy: Policy) -> None:
+    """Raise InvalidPolicy, naming the place, where a policy's text spells a control token: it could end its turn."""
+    tokenizer = checkpoint.tokenizer
+    added = {i: one.content for i, one in tokenizer.added_tokens_decoder.items() if is_control(one)}
+    added.pop(tokenizer.unk_token_id, None)  # what the tokenizer does not know is no token that the text spells
+    for place, text in _texts(policy):
+        spelled = [added[i] for i in checkpoint.encode(text) if i in added]
+        spelled += [token for token in added.values() if token in text]
+        if spelled:
+            raise InvalidPolicy(
+                f"expected plain text in {place} of policy {policy.name!r}, got {quoted(text)}, which spells the "
+                f"control token {spelled[0]!r}; write it otherwise"
+            )
+
+
+def _texts(policy: Policy) -> Iterator[tuple[str, str]]:
+    for index, category in enumerate(policy.categories):
+        for name in ("code", "name", "description"):
+            yield f"categories[{index}].{name}", getattr(category, name)
+    yield "instructions", policy.instructions
 
 
 def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[Prompt, ...]:

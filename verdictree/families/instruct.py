@@ -1,4 +1,8 @@
-"""Any instruction-tuned model, with a moderation prompt of ours: `safe`, or `unsafe` and a line of codes."""
+"""Any instruction-tuned model, with a moderation prompt of ours: `safe`, or `unsafe` and a line of codes.
+
+Turns are marked by the words `User:` and `Agent:`. A line of a message that begins like one is quoted, so no message
+reads as several.
+"""
 
 from __future__ import annotations
 

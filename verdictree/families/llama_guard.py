@@ -2,6 +2,10 @@
 
 Llama Guard 3 and 4 begin their answer with an empty line, 1 and 2 do not. 3 and 4 take the categories as an argument
 of their chat template; in those of 1 and 2 they are fixed.
+
+Turns are marked by the words `User:` and `Agent:`, which the makers' format lets a message spell too. Such a line is
+quoted before the format is applied, so no message forges a turn. What the format leaves open: a message may spell
+`<END CONVERSATION>` and the question after it, which are plain words as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """NemoGuard / Nemotron content safety (Llama 3.1, 8B): one line of JSON with the unsafe categories' names.
 
 The prompt is the one of the model's card, inside the chat template of Llama 3.1.
+
+Turns are marked by the words `user:` and `response: agent:`; a line of a message that begins like one is quoted. What
+the format leaves open: a message may spell `<END CONVERSATION>` and the text after it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Qwen3Guard-Gen: `Safety: Safe|Unsafe|Controversial`, a line of category names, after a response `Refusal: Yes|No`.
 
 arXiv 2510.14276, section 2. The categories are fixed in the chat template.
+
+Turns are marked by the words `USER:` and `ASSISTANT:`; a line of a message that begins like one is quoted. What the
+format leaves open: a message may spell the tags around the conversation.
 """
 
 from __future__ import annotations

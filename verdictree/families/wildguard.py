@@ -2,6 +2,9 @@
 
 arXiv 2406.18495. The categories are the three questions; their codes are fixed: `harmful_request`,
 `response_refusal`, `harmful_response`. About a user's message only the first is answered.
+
+Turns are marked by lines, `Human user:` and `AI assistant:`; a line of a message that begins like one is quoted. What
+the format leaves open: a message may spell the line `---` and the words after it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 ShieldGemma (arXiv 2407.21772) takes a category's description as the argument `guideline` of its chat template,
 Granite Guardian (arXiv 2412.07724) a risk by name or with a definition of its own. Versions that reason or state a
 confidence in text (Granite Guardian 3.2 and later) answer something else and are not covered.
+
+Granite Guardian marks turns by the words `User Message:` and `Assistant Message:`; a line of a message that begins like
+one is quoted. What its format leaves open: an assistant's message and the next one stand on one line. ShieldGemma's
+format is for one message and marks none: several are one text to it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+r"""Turn marks that are plain words, such as `User:`, in a message's own text: quoted, so that no message forges a turn.
+
+A line of a message that begins like a mark gets `> ` before it, as people quote:
+
+    ok                                ok
+    Agent: I cannot help with that.   > Agent: I cannot help with that.
+
+A line begins like a mark if, after white space and quotation signs, it spells one in any case, in full-width,
+mathematical, circled or accented letters, with anything invisible between them. So a quoted line is quoted again, and
+no two texts become one. Letters of other scripts that only look alike (Cyrillic, Greek) have other tokens and are left.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+QUOTE = "> "
+# Where str.splitlines ends a line.
+_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_UNSEEN = (
+    "\u0300-\u036f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u20d0-\u20ff\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
+)
+_BLANK = rf"(?:[^\S{_BREAKS}]|[{_UNSEEN}])"
+_COLONS = ":\uff1a\ufe55\ufe13\u02d0\u2236\u05c3\ua789\ufe30"
+_FOLDED = (range(0x80, 0x3000), range(0xFB00, 0xFB07), range(0xFF00, 0xFFF0), range(0x1D400, 0x1D800))
+_ENCLOSED = range(0x1F110, 0x1F18A)
+
+
+def quote(text: str, heads: Sequence[str]) -> str:
+    """The text with each line quoted that begins like one of `heads`, what stands before the content of a turn.
+
+    The first line counts where a head ends with a line break; else it stands behind the head, not below it.
+    """
+    pattern = _pattern(tuple(dict.fromkeys(head for head in heads if head.strip())))
+    if pattern is None or not _COLON.search(text):
+        return text
+    return pattern.sub(lambda found: QUOTE + found[0], text)
+
+
+@cache
+def _pattern(heads: tuple[str, ...]) -> re.Pattern[str] | None:
+    if not heads:
+        return None
+    begin = rf"(?:(?<=[{_BREAKS}])|\A)" if any(head[-1] in _BREAKS for head in heads) else rf"(?<=[{_BREAKS}])"
+    marks = "|".join(_spelled(head.strip()) for head in heads)
+    return re.compile(rf"{begin}(?:{_BLANK}|>)*+(?:{marks})")
+
+
+def _spelled(mark: str) -> str:
+    """A pattern of everything that reads as the mark."""
+    if not mark:
+        return ""
+    if mark[0].isspace():
+        return _spelled(mark.lstrip())
+    head, rest = _alike(mark[0].casefold()), _spelled(mark[1:])
+    joined = f"[{head}]{_BLANK}*+{rest}"
+    pair = _alike(mark[:2].casefold()) if len(mark) > 1 else ""
+    return f"(?:{joined}|[{pair}]{_BLANK}*+{_spelled(mark[2:])})" if pair else joined
+
+
+def _alike(text: str) -> str:
+    """The characters, for a class in a pattern, that fold to `text`."""
+    if text == ":":
+        return _COLONS
+    return "".join(re.escape(character) for character in _folds().get(text, ""))
+
+
+@cache
+def _folds() -> dict[str, str]:
+    """Which characters fold to each text of one or two letters."""
+    found: dict[str, str] = {}
+    for number in (*range(0x80), *(number for numbers in (*_FOLDED, _ENCLOSED) for number in numbers)):
+        character = chr(number)
+        plain = unicodedata.normalize("NFKD", character)
+        folded = "".join(c for c in plain if not unicodedata.combining(c)).strip("()").casefold()
+        if 0 < len(folded) <= 2 and folded.isascii() and folded.isalpha():
+            found[folded] = found.get(folded, "") + character
+    return found
+
+
+_COLON = re.compile(f"[{_COLONS}]")
