@@ -11,13 +11,14 @@ import msgspec
 
 from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
-from verdictree.visible import quoted, visible
+from verdictree.visible import bounded, quoted, visible
 from verdictree.yaml_lines import YamlError, parse
 
 UNSAFE = "unsafe"  # what P(unsafe) is called beside the categories' codes
 _Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates too: no text at all
+_QUOTED = 200  # characters of a message, which may quote the file's own keys
 _FIELDS = "a policy has name, version and categories (code, name)"
 
 
@@ -73,12 +74,21 @@ def load(path: Path) -> Policy:
     except YamlError as exc:
         raise InvalidPolicy(f"{path}:{exc.line}: {exc}") from exc
     except msgspec.ValidationError as exc:
-        raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {exc}; {_FIELDS}") from exc
+        said = bounded(str(exc), _QUOTED)
+        raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {said}; {_fix(said)}") from exc
     fault = _fault(policy)
     if fault:
         place, message = fault
         raise InvalidPolicy(f"{path}:{document.line(place)}: {message}")
     return policy
+
+
+def _fix(message: str) -> str:
+    if re.match("Expected `str`, got `(int|float|bool)`", message):
+        return 'put the value in quotes, as in version: "1": YAML takes 1 for a number and NO for false'
+    if message.startswith("Expected `float"):
+        return "a number has a decimal point, as in 0.5"
+    return _FIELDS
 
 
 def check_distinct(policies: tuple[Policy, ...]) -> None:

@@ -8,6 +8,11 @@ from typing import Any
 
 import yaml
 
+from verdictree.visible import bounded, quoted
+
+_DEEPEST, _LARGEST = 32, 100_000
+_TEXT, _NOTHING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+
 
 class YamlError(Exception):
     """Text that is not YAML, or says one thing twice; `line` counts from 1."""
@@ -39,8 +44,13 @@ class Document:
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document of plain values; YamlError for what is none, and for a key that stands twice."""
+    """Read one YAML document of plain values.
+
+    Raises YamlError for what is none, for a key that stands twice, for more than 32 levels or 100,000 values, aliases
+    written out, and for an alias that stands for itself.
+    """
     try:
+        _check_bounds(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = {"$": 1}
         if node is not None:
@@ -53,6 +63,32 @@ def parse(text: str) -> Document:
         raise YamlError(1, f"not valid YAML: {' '.join(str(exc).split())}") from exc
 
 
+def _check_bounds(text: str) -> None:
+    """Raise YamlError for nesting without end, and for aliases that stand for themselves or for too much."""
+    sizes: dict[str, int] = {}
+    stack: list[list[Any]] = [[None, 0]]  # the anchor of each part that is open, and its nodes, aliases written out
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            name = event.anchor or ""
+            if any(name == anchor for anchor, _ in stack):
+                raise YamlError(line, f"the alias *{bounded(name, 40)} stands for what it is a part of; write that out")
+            stack[-1][1] += sizes.get(name, 0)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            stack.append([event.anchor, 1])
+        elif isinstance(event, yaml.ScalarEvent):
+            stack[-1][1] += 1
+            sizes[event.anchor or ""] = 1
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            anchor, size = stack.pop()
+            stack[-1][1] += size
+            sizes[anchor or ""] = size
+        if len(stack) > _DEEPEST:
+            raise YamlError(line, f"expected at most {_DEEPEST} levels, got more; is a bracket left open?")
+        if stack[-1][1] > _LARGEST:
+            raise YamlError(line, f"expected at most {_LARGEST} values, got more; aliases count as what they stand for")
+
+
 def _collect(node: yaml.Node, path: str, lines: dict[str, int]) -> None:
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
@@ -60,7 +96,31 @@ def _collect(node: yaml.Node, path: str, lines: dict[str, int]) -> None:
             _collect(item, f"{path}[{index}]", lines)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise YamlError(line, "expected a word as a key, got a list or a mapping")
+            if key.tag != _TEXT and value.tag == _NOTHING and not value.value:
+                raise YamlError(line, _split_number(node, key))
             inner = f"{path}.{key.value}"
             if inner in lines:
-                raise YamlError(key.start_mark.line + 1, f"the key {key.value!r} stands twice; remove one")
+                raise YamlError(line, f"the key {quoted(key.value)} stands twice; remove one")
             _collect(value, inner, lines)
+    elif node.tag != _TEXT:
+        _check_scalar(node)
+
+
+def _check_scalar(node: yaml.Node) -> None:
+    try:
+        yaml.SafeLoader("").construct_object(node)
+    except (ValueError, AttributeError, TypeError, KeyError, ArithmeticError) as exc:  # PyYAML lets its own faults out
+        said = f"expected a value that can be read, got {quoted(node.value)} ({exc}); put text in quotes"
+        raise YamlError(node.start_mark.line + 1, said) from exc
+
+
+def _split_number(node: yaml.MappingNode, key: yaml.ScalarNode) -> str:
+    """What to say of `{threshold: 0,5}`, whose comma begins the key 5."""
+    names = [one for one, _ in node.value]
+    at = names.index(key)
+    before = f"{names[at - 1].value}: {node.value[at - 1][1].value}," if at else ""
+    found = quoted(f"{before}{key.value}")
+    return f"expected a key with a value after the comma, got {found}; a decimal point is a dot, as in 0.5"

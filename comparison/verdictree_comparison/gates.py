@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import yaml
 
+from verdictree.yaml_lines import YamlError, parse
 from verdictree_comparison.errors import InvalidGates
 
 
@@ -58,11 +58,11 @@ class Outcome(msgspec.Struct, frozen=True):
 def load(path: Path) -> Gates:
     """Read a gates file, whose fields may be left out; InvalidGates, naming it, where it holds anything else."""
     try:
-        gates = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, Gates)
+        gates = msgspec.convert(parse(path.read_text(encoding="utf-8-sig")).value or {}, Gates)
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidGates(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    except yaml.YAMLError as exc:
-        raise InvalidGates(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from exc
+    except YamlError as exc:
+        raise InvalidGates(f"{path}:{exc.line}: {exc}") from exc
     except msgspec.ValidationError as exc:
         raise InvalidGates(f"{path}: {exc}; known gates are {', '.join(Gates.__struct_fields__)}") from exc
     return gates

@@ -60,7 +60,8 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
     with _bars() as begin:
         run, path = evaluate_data(Session(options, begin), data, tune, out)
     _tell(run.problems, run.warnings)
-    click.echo(f"{len(run.scored)} rows of {run.guard}; see {path}")
+    left_out = f", {len(run.problems)} left out" if run.problems else ""
+    click.echo(f"{len(run.scored)} rows{left_out}, of {run.guard}; see {path}")
 
 
 @click.command()

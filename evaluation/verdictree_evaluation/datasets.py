@@ -11,8 +11,10 @@ import msgspec
 
 from verdictree.conversation import Conversation, validated
 from verdictree.errors import InvalidConversation
+from verdictree.visible import bounded, quoted
+from verdictree_evaluation.csv_rows import Columns
 from verdictree_evaluation.errors import BadData
-from verdictree_evaluation.formats import Columns, Row, entries
+from verdictree_evaluation.formats import Row, entries
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def _content(path: Path) -> bytes:
 def _checked(row: Row, place: str, codes: Sequence[str], seen: dict[str, str]) -> Row:
     unknown = sorted(set(row.labels) - set(codes))
     if unknown:
-        raise BadData(f"expected labels of the guard's policy ({', '.join(codes)}), got {', '.join(unknown)}")
+        found = bounded(", ".join(unknown), 200)
+        raise BadData(f"expected labels of the guard's policy ({', '.join(codes)}), got {found}")
     if (row.label_kind == "safe") != (not row.labels) and not (row.label_kind == "complete" and not row.labels):
         raise BadData(f"label_kind {row.label_kind!r} does not go with labels {list(row.labels)}")
     if row.id in seen:
-        raise BadData(f"the id {row.id!r} stood at {seen[row.id]} already; ids must differ")
+        raise BadData(f"the id {quoted(row.id)} stood at {seen[row.id]} already; ids must differ")
     validated(Conversation(row.conversation))
     labels = tuple(code for code in codes if code in row.labels)
     return msgspec.structs.replace(row, labels=labels, place=place)

@@ -11,9 +11,9 @@ from verdictree.connection_options import tls
 from verdictree.errors import VerdictreeError
 from verdictree_evaluation import datasets
 from verdictree_evaluation.arrays import Scored, gather
+from verdictree_evaluation.csv_rows import Columns
 from verdictree_evaluation.datasets import Dataset, Problem
 from verdictree_evaluation.errors import BadData, EvaluationError
-from verdictree_evaluation.formats import Columns
 from verdictree_evaluation.predictions import PredictionStore
 from verdictree_evaluation.scoring import Guard, InProcess, Served, Truncate, score_all
 

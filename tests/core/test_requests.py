@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from verdictree import policy
 from verdictree.conversation import MAX_BYTES, MAX_MESSAGES, Conversation, Message, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy
 
+# Nine times nine times nine …: a few hundred bytes that are a billion values.
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefghi")
+)
 HEAD = "name: x\nversion: '1'\ncategories:\n"
 
 
@@ -70,7 +75,22 @@ def test_any_text_survives_the_wire(turns):
         ("name: x\nversion: [", 2, "not valid YAML"),
         ("name: \x07", 1, "not valid YAML"),
         ("name: x\nversion: '1'\ncategories: []", 3, "at least one category"),
-        ("name: x\nversion: 1\ncategories: []", 2, "Expected `str`, got `int`"),
+        ("name: x\nversion: 1\ncategories: []", 2, "Expected `str`, got `int`.*in quotes"),
+        (f"{HEAD}- {{code: NO, name: a}}", 4, "Expected `str`, got `bool`.*in quotes"),
+        (f"{HEAD}- {{code: A, name: a, threshold: 0,5}}", 4, "got 'threshold: 0,5'; a decimal point is a dot"),
+        (f"{HEAD}- code: A\n  name: a\n  threshold: 0,5", 6, "decimal point"),
+        ("name: x\nversion: '1'\ncategories: &a [*a]", 3, r"alias \*a stands for what it is a part of"),
+        ("[" * 100_000, 1, "at most 32 levels"),
+        ("{a: " * 100_000, 1, "at most 32 levels"),
+        ("- " * 100_000, 1, "at most 32 levels"),
+        (BOMB, 6, "at most 100000 values"),
+        (f"{HEAD}- {{code: A, name: a, ? [b]: c}}", 4, "expected a word as a key"),
+        ("name: !!float x", 1, "value that can be read, got 'x'"),
+        ("name: x\nversion: 2020-13-45", 2, "value that can be read, got '2020-13-45'"),
+        ("name: x\nversion: " + "9" * 5000, 2, "value that can be read"),
+        ("name: !!timestamp x", 1, "value that can be read"),
+        ("name: !!python/object:os.system x", 1, "not valid YAML"),
+        ("? " + "x" * 500_000 + "\n: 1", 2, "unknown field"),
         ("name: x y\nversion: '1'\ncategories: [{code: A, name: a}]", 1, "one word"),
         (f"{HEAD}- {{code: A, name: a}}\n- {{code: A, name: b}}", 5, "stands 2 times"),
         (f"{HEAD}- {{code: 'A B', name: a}}", 4, "one word"),
@@ -92,6 +112,16 @@ def test_bad_policy_is_named(tmp_path, text, line, said):
     with pytest.raises(InvalidPolicy, match=said) as error:
         policy.load(path)
     assert str(error.value).startswith(f"{path}:{line}: ") and "\n" not in str(error.value)
+    assert len(str(error.value)) < 700
+
+
+def test_aliases_stand_for_what_they_name(tmp_path):
+    """Shared descriptions are written once in many YAML files."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        f"\ufeff{HEAD}- {{code: A, name: a, description: &d Both.}}\n- {{code: B, name: b, description: *d}}"
+    )
+    assert [one.description for one in policy.load(path).categories] == ["Both.", "Both."]
 
 
 def test_missing_policy_is_named(tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from verdictree_evaluation.csv_rows import Columns
 from verdictree_evaluation.datasets import load
 from verdictree_evaluation.errors import BadData
-from verdictree_evaluation.formats import Columns
 
 CODES = ("S1", "S2", "S10")
 
@@ -95,3 +98,70 @@ def test_missing_file(tmp_path):
     """Guards against a traceback, or an empty data set, for a path that is not there."""
     with pytest.raises(BadData, match="cannot be read"):
         load([tmp_path / "none.jsonl"], CODES)
+
+
+def rows_of(tmp_path, content, name="d.csv"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load([path], CODES)
+
+
+def test_a_long_field_is_a_row_like_others(tmp_path):
+    """Python's limit of 131,072 characters a field took the row and all after it, without a word."""
+    lines = [*(f"hello {i},S1" for i in range(30)), f'"{"x" * 300_000}",S1', *(f"bye {i}," for i in range(30))]
+    loaded = rows_of(tmp_path, "text,labels\n" + "\n".join(lines))
+    assert (len(loaded.rows), loaded.problems) == (61, [])
+
+
+DAMAGED = ['"open', '"a"b,S1', 'x,"S1', '"a\nb" c,S1', "a,b,c,d", "only"]
+
+
+@given(st.lists(st.one_of(st.sampled_from(DAMAGED), st.integers(0, 99)), min_size=1, max_size=12))
+def test_no_row_is_lost_behind_a_damaged_one(tmp_path_factory, parts):
+    """What is left out must be counted: figures on half of the rows look like figures on all."""
+    lines = [part if isinstance(part, str) else f"fine {number} {part},S1" for number, part in enumerate(parts)]
+    loaded = rows_of(tmp_path_factory.mktemp("csv"), "text,labels\n" + "\n".join(lines) + "\n")
+    found = "\n".join(row.text for row in loaded.rows)
+    assert all(line.removesuffix(",S1") in found for line in lines if line.startswith("fine"))
+    assert loaded.problems or not any(isinstance(part, str) for part in parts)
+
+
+def test_lines_are_counted_through_blank_and_long_records(tmp_path):
+    """An analyst looks at the line that a problem names."""
+    content = 'text,labels\n\n\r\n"a\nb",S1\n\nbad,S9\r\nc,S1\n"d",S9'
+    loaded = rows_of(tmp_path, content)
+    assert [row.place.rpartition(":")[2] for row in loaded.rows] == ["4", "8"]
+    assert [problem.place.rpartition(":")[2] for problem in loaded.problems] == ["7", "9"]
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    """The last one won: the labels of another annotator, or an empty text."""
+    with pytest.raises(BadData, match="different names, got 'labels' twice"):
+        rows_of(tmp_path, "text,labels,labels\na,S1,S2\n")
+    assert len(rows_of(tmp_path, "text,labels,,\na,S1,,\n").rows) == 1  # what spreadsheets leave
+
+
+def test_a_role_column_says_whose_message_it_is(tmp_path):
+    """An assistant's answer that is judged as a user's question is asked about by another prompt."""
+    loaded = rows_of(tmp_path, "text,labels,role\na,S1,assistant\nb,,user\nc,,\nd,,system\n")
+    assert [row.conversation[-1].role for row in loaded.rows] == ["assistant", "user", "user"]
+    (problem,) = loaded.problems
+    assert "'system'" in problem.message
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    """Windows programs write one; the first row was left out."""
+    row = b'{"id":"1","conversation":[{"role":"user","content":"a"}],"labels":["S1"],"label_kind":"complete"}'
+    for content, name in ((row, "d.jsonl"), (b"text,labels\na,S1", "d.csv")):
+        assert rows_of(tmp_path, codecs.BOM_UTF8 + content, name).problems == []
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_file_is_read_or_refused(tmp_path_factory, content):
+    """Binary junk must be a line in the report or one error, whatever it is named."""
+    for name in ("d.csv", "d.jsonl"):
+        for head in (b"", b"text,labels\n"):
+            try:
+                rows_of(tmp_path_factory.mktemp("junk"), head + content, name)
+            except BadData as error:
+                assert len(str(error)) < 2500
