@@ -38,16 +38,17 @@ def quote(text: str, heads: Sequence[str]) -> str:
     pattern = _pattern(tuple(dict.fromkeys(head for head in heads if head.strip())))
     if pattern is None or not _COLON.search(text):
         return text
-    return pattern.sub(lambda found: QUOTE + found[0], text)
+    return pattern.sub(lambda found: found[1] + QUOTE + found[2], text)
 
 
 @cache
 def _pattern(heads: tuple[str, ...]) -> re.Pattern[str] | None:
     if not heads:
         return None
-    begin = rf"(?:(?<=[{_BREAKS}])|\A)" if any(head[-1] in _BREAKS for head in heads) else rf"(?<=[{_BREAKS}])"
+    # A class at the begin, since what follows one is searched for fast.
+    begin = rf"[{_BREAKS}](?![{_BREAKS}])" + ("|\\A" if any(head[-1] in _BREAKS for head in heads) else "")
     marks = "|".join(_spelled(head.strip()) for head in heads)
-    return re.compile(rf"{begin}(?:{_BLANK}|>)*+(?:{marks})")
+    return re.compile(rf"({begin})((?:{_BLANK}|>)*+(?:{marks}))")
 
 
 def _spelled(mark: str) -> str:
