@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from verdictree import release
 from verdictree.display import table
 from verdictree.repository import pinned
+from verdictree.terminal import Terminal
 from verdictree_client import GuardClient
 from verdictree_serving import TritonServer
 
@@ -31,7 +31,7 @@ CONVERSATIONS = (
 @click.option("--repository", type=click.Path(path_type=Path, exists=True), default=Path("model_repository"))
 def main(repository: Path) -> None:
     """Run the demo on a model repository."""
-    console = Console()
+    console = Terminal()
     start = time.perf_counter()
     release.load_verified(repository, pinned(repository))
     with console.status("starting Triton"), TritonServer(repository) as server:

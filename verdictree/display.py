@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from rich import box
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verdictree.verdict import Verdict
+from verdictree.visible import is_visible
 
 MAX_CHARACTERS = 280
 _SHOWN_CATEGORIES = 3
@@ -31,9 +31,9 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     for text, verdict, milliseconds in rows:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
-            Text(_shortened(text)),  # not markup: the text is a stranger's
+            Text(shown(text, _SHOWN_CHARACTERS)),  # not markup: the text is a stranger's
             f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}",
-            "\n".join(f"{_FLAG if score.flagged else ''}{score.code} {score.name}" for score in top),
+            Text("\n".join(f"{_FLAG if score.flagged else ''}{shown(f'{score.code} {score.name}')}" for score in top)),
             "\n".join(f"{score.marginal:.3f}" for score in top),
             "\n".join(f"{score.joint:.3f}" for score in top),
             "\n".join(f"{score.conditional:.3f}" for score in top),
@@ -47,10 +47,5 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
 def shown(text: str, limit: int = MAX_CHARACTERS) -> str:
     """One line of at most `limit` characters; control and direction characters, which could rearrange a page, show."""
     line = " ".join(text.split())
-    visible = "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in line[: limit + 1])
+    visible = "".join(c if is_visible(c) else "�" for c in line[: limit + 1])
     return visible if len(visible) <= limit else visible[: limit - 1].rstrip() + "…"
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"

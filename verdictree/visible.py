@@ -41,3 +41,8 @@ def quoted(value: object, limit: int = 80) -> str:
 def _escaped(character: str) -> str:
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def seen(value: object) -> object:
+    """A value as a page's template prints it: text as `visible` shows it, everything else as it is."""
+    return visible(value, keep="\n") if type(value) is str else value  # not Markup, which is a page's own

@@ -8,7 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from verdictree.visible import seen, visible
 from verdictree_comparison.comparison import Compared
 from verdictree_comparison.figures import Figure
 
@@ -24,7 +26,7 @@ def table(compared: Compared) -> Table:
     for name, one, row in flags:
         scores = ("", "", "") if row is None else tuple(map(_cell, (row.psi, row.ks, row.mean_abs_difference)))
         shares = map(_cell, (one.agreement, one.to_safe, one.to_unsafe))
-        result.add_row(name, f"{one.num_live} → {one.num_candidate}\n", *shares, *scores)
+        result.add_row(visible(name), f"{one.num_live} → {one.num_candidate}\n", *shares, *scores)
     return result
 
 
@@ -44,6 +46,7 @@ def render(compared: Compared) -> str:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -51,8 +54,8 @@ def render(compared: Compared) -> str:
     return environment.get_template(TEMPLATE).render(one=compared, software=metadata.version("verdictree"))
 
 
-def _cell(figure: Figure) -> str:
-    return f"{_number(figure)}\n[dim]{figure.low:.2f}–{figure.high:.2f}[/dim]"
+def _cell(figure: Figure) -> Text:
+    return Text.assemble(f"{_number(figure)}\n", (f"{figure.low:.2f}–{figure.high:.2f}", "dim"))
 
 
 def _number(figure: Figure | float, digits: int = 3) -> str:

@@ -14,6 +14,7 @@ from verdictree import calibration as calibrations
 from verdictree.calibration import Calibration
 from verdictree.policy import Policy
 from verdictree.release import MANIFEST, sha256
+from verdictree.visible import visible
 from verdictree_evaluation import calibrate, outputs
 from verdictree_evaluation.datasets import Problem
 from verdictree_evaluation.errors import EvaluationError
@@ -49,7 +50,7 @@ class Summary:
         for one in (self.calibration.unsafe, *self.calibration.categories):
             losses = self.losses[one.code]
             change = f"{losses['none']:.4f} → {losses[one.calibrator.method]:.4f}" if losses else "–"
-            cells = (one.code, one.calibrator.method, change, f"{one.threshold:.3f}", one.rule)
+            cells = (visible(one.code), one.calibrator.method, change, f"{one.threshold:.3f}", visible(one.rule))
             table.add_row(*cells, f"{one.num_positives} of {one.num_positives + one.num_negatives}")
         return table
 

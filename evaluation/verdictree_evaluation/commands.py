@@ -54,6 +54,7 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
 
     A run that was stopped goes on where it was: no row is scored twice.
     """
+    from verdictree.terminal import say
     from verdictree_evaluation.evaluation_run import evaluate_data
     from verdictree_evaluation.session import Session
 
@@ -61,7 +62,7 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
         run, path = evaluate_data(Session(options, begin), data, tune, out)
     _tell(run.problems, run.warnings)
     left_out = f", {len(run.problems)} left out" if run.problems else ""
-    click.echo(f"{len(run.scored)} rows{left_out}, of {run.guard}; see {path}")
+    say(f"{len(run.scored)} rows{left_out}, of {run.guard}; see {path}")
 
 
 @click.command()
@@ -87,23 +88,24 @@ def calibrate(data: tuple[Path, ...], out: Path, **options: Any) -> None:
 
     `verdictree rollout derive` makes a release with them; the one that they were fitted on stays as it is.
     """
+    from verdictree.terminal import Terminal, say
     from verdictree_evaluation.calibration_run import calibrate_data
     from verdictree_evaluation.session import Session
 
     with _bars() as begin:
         summary = calibrate_data(Session(options, begin), data, out)
     _tell(summary.problems, summary.warnings)
-    from rich.console import Console
-
-    Console().print(summary.table())
-    click.echo(f"calibration {summary.calibration.version} is in {summary.path}; a release with it: {summary.derive}")
+    Terminal().print(summary.table())
+    say(f"calibration {summary.calibration.version} is in {summary.path}; a release with it: {summary.derive}")
 
 
 def _tell(problems: Any, warnings: Any) -> None:
+    from verdictree.terminal import say
+
     for problem in problems:
-        click.echo(f"left out: {problem}", err=True)
+        say(f"left out: {problem}", err=True)
     for warning in warnings:
-        click.echo(f"note: {warning}", err=True)
+        say(f"note: {warning}", err=True)
 
 
 @contextmanager

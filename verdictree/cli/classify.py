@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,10 @@ def classify(
     **connection: Any,
 ) -> None:
     """Classify TEXT (one user message) or a conversation, by a running server."""
-    from rich.console import Console
-
     from verdictree.conversation import Conversation, Message
     from verdictree.conversation_file import read_one
     from verdictree.display import table
+    from verdictree.terminal import Terminal, say_json
     from verdictree_client import GuardClient
 
     if (text is None) == (conversation is None):
@@ -49,6 +47,6 @@ def classify(
         verdict = client.classify(request, policy=policy)
         milliseconds = 1000 * (time.perf_counter() - start)
     if as_json:
-        sys.stdout.buffer.write(verdict.to_json() + b"\n")
+        say_json(verdict.to_json())
     else:
-        Console().print(table([(request.messages[-1].content, verdict, milliseconds)]))
+        Terminal().print(table([(request.messages[-1].content, verdict, milliseconds)]))

@@ -85,6 +85,7 @@ def export(
         families.family(family_name)  # a wrong name is told before anything large is imported
     from verdictree.conversation_file import read_labelled
     from verdictree.repository import pinned
+    from verdictree.terminal import say
     from verdictree_export.exporter import export_release
     from verdictree_export.int8 import Example
 
@@ -106,13 +107,13 @@ def export(
             progress=progress,
         )
     if max_off_grammar is None and release.max_off_grammar >= 1.0:
-        click.echo(
+        say(
             "note: this guard mostly answers something else than a verdict, so answers that are none pass as verdicts; "
             "give --max-off-grammar to have them refused",
             err=True,
         )
     parity = release.parity
-    click.echo(
+    say(
         f"release {release.number}: {release.checkpoint}, "
         f"{', '.join(f'policy {one.name} ({len(one.categories)} categories)' for one in release.policies)}, "
         f"{release.precision}; largest |Δ log p| to the checkpoint {parity.max_abs_log_prob_difference:.1e} "

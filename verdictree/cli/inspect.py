@@ -17,11 +17,10 @@ import click
 )
 def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> None:
     """Show CHECKPOINT's family, its prompt split and its verdict tree, without loading its weights."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.tree import Tree
 
     from verdictree import policy
+    from verdictree.terminal import Terminal, say
     from verdictree_export.inspection import TESTED_ARCHITECTURES
     from verdictree_export.inspection import inspect as look
 
@@ -38,21 +37,19 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
         middle = f"{one.lead!r} conversation {one.tail!r}"
         rows.append(("", f"… {one.prefix[-50:]!r} | {middle} | {one.suffix[:50]!r} …"))
     for name, text in rows:
-        click.echo(f"{name:<12}{text}")
-    console = Console(soft_wrap=True, highlight=False)
+        say(f"{name:<12}{text}")
+    console = Terminal(soft_wrap=True)
     apart = f", {len(found.tree.opening)} more after a likely word" if found.tree.opens_apart else ""
     console.print(_grown(Tree(f"answer ({len(found.tree.head)} nodes{apart})"), found.head))
     if found.tails:
         tree = Tree(f"after a label ({len(found.tree.tail)} nodes)")
         for labels, tail in found.tails.items():
-            _grown(tree if len(found.tails) == 1 else tree.add(escape(f"after {', '.join(labels)}")), tail)
+            _grown(tree if len(found.tails) == 1 else tree.add(f"after {', '.join(labels)}"), tail)
         console.print(tree)
 
 
 def _grown(node: Any, branches: Iterable[Any]) -> Any:
-    from rich.markup import escape
-
     for branch in branches:
         outcome = f"  → {branch.outcome}" if branch.outcome else ""
-        _grown(node.add(escape(repr(branch.text) + outcome)), branch.branches)
+        _grown(node.add(repr(branch.text) + outcome), branch.branches)
     return node

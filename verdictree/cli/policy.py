@@ -32,11 +32,12 @@ def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
 
     policies = [load(path) for path in files]
     number = source or pinned(repository)
+    from verdictree.terminal import say
     from verdictree_export.policy_addition import add_policies
 
     release = add_policies(repository, number, policies)
     names = ", ".join(one.name for one in release.policies)
-    click.echo(f"release {release.number}: the guard of release {number}, asked by the policies {names}")
+    say(f"release {release.number}: the guard of release {number}, asked by the policies {names}")
 
 
 @policy.command()
@@ -50,12 +51,13 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     Warns of each category whose probability never moves, with exit status 1: the guard does not seem to know it.
     """
     import msgspec
-    from rich.console import Console
     from rich.table import Table
 
     from verdictree import probes
     from verdictree.conversation_file import read
     from verdictree.repository import pinned
+    from verdictree.terminal import Terminal, say
+    from verdictree.visible import visible
     from verdictree_serving.offline import OfflineGuard
 
     given = list(read(path)) if path else []
@@ -69,13 +71,18 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     table = Table("category", "lowest", "highest", "")
     reaches = probes.reaches(taxonomy, verdicts)
     for one in reaches:
-        row = (f"{one.code} {one.name}", f"{one.lowest:.3f}", f"{one.highest:.3f}", "never moves" if one.still else "")
+        row = (
+            visible(f"{one.code} {one.name}"),
+            f"{one.lowest:.3f}",
+            f"{one.highest:.3f}",
+            "never moves" if one.still else "",
+        )
         table.add_row(*row)
-    Console().print(table)
+    Terminal().print(table)
     still = [one.code for one in reaches if one.still]
     if still:
         raise click.ClickException(
             f"{', '.join(still)} never moved by {probes.STILL} on {len(verdicts)} probes: the guard does not seem to "
             "know what this is; describe it otherwise, or give --probes that should raise it"
         )
-    click.echo(f"every category of policy {taxonomy.name} moves")
+    say(f"every category of policy {taxonomy.name} moves")

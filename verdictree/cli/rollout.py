@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from verdictree.cli.repository_option import repository_option
 from verdictree.connection_options import tls, tls_options, url_option
+from verdictree.terminal import Terminal, say, say_json
 
 if TYPE_CHECKING:
     from verdictree_client.rollout import Rollout
@@ -45,18 +45,17 @@ def _command(function: Callable[..., None]) -> click.Command:
 def status(as_json: bool, **shared: Any) -> None:
     """Show what is pinned, staged, split and loaded, and what was done last."""
     import msgspec
-    from rich.console import Console
 
     from verdictree.cli.rollout_status import table
 
     with _rollout(shared) as one:
         found = one.status()
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
+        say_json(msgspec.json.encode(found))
         return
-    Console().print(table(found))
+    Terminal().print(table(found))
     if found.problem:
-        click.echo(f"note: {found.problem}", err=True)
+        say(f"note: {found.problem}", err=True)
 
 
 @_command
@@ -66,7 +65,7 @@ def stage(release: int, reason: str, **shared: Any) -> None:
     """Verify RELEASE, load it beside the live one, warm it up and try its golden conversations."""
     with _rollout(shared) as one:
         one.stage(release, reason=reason)
-    click.echo(f"release {release} is staged as guard_candidate; live traffic is where it was")
+    say(f"release {release} is staged as guard_candidate; live traffic is where it was")
 
 
 @_command
@@ -77,9 +76,7 @@ def shadow(fraction: float, without_texts: bool, reason: str, **shared: Any) -> 
     """Ask the candidate too about a fraction of live requests, and record both verdicts."""
     with _rollout(shared) as one:
         one.shadow(fraction, record_texts=not without_texts, reason=reason)
-    click.echo(
-        f"the candidate is asked too about {fraction:.1%} of live requests" if fraction else "the shadow is over"
-    )
+    say(f"the candidate is asked too about {fraction:.1%} of live requests" if fraction else "the shadow is over")
 
 
 @_command
@@ -91,8 +88,6 @@ def compare(conversations: tuple[Path, ...], gates: Path | None, out: Path | Non
 
     Exit status 2 where a gate fails.
     """
-    from rich.console import Console
-
     from verdictree.conversation_file import read
     from verdictree_comparison import gates as gate_files
     from verdictree_comparison import report
@@ -105,10 +100,10 @@ def compare(conversations: tuple[Path, ...], gates: Path | None, out: Path | Non
         out.mkdir(parents=True, exist_ok=True)
         (out / "comparison.json").write_bytes(compared.to_json())
         (out / "comparison.html").write_text(report.render(compared), encoding="utf-8")
-    Console().print(report.table(compared))
-    click.echo(f"release {compared.candidate} against {compared.live}: {report.summary(compared)}")
+    Terminal().print(report.table(compared))
+    say(f"release {compared.candidate} against {compared.live}: {report.summary(compared)}")
     for reason in compared.failed:
-        click.echo(f"failed: {reason}")
+        say(f"failed: {reason}")
     if not compared.passed:
         raise click.exceptions.Exit(2)
 
@@ -120,7 +115,7 @@ def canary(fraction: float, reason: str, **shared: Any) -> None:
     """Let the candidate answer a fraction of live requests, chosen by their routing keys."""
     with _rollout(shared) as one:
         one.canary(fraction, reason=reason)
-    click.echo(f"the candidate answers {fraction:.1%} of live requests" if fraction else "the canary is over")
+    say(f"the candidate answers {fraction:.1%} of live requests" if fraction else "the canary is over")
 
 
 @_command
@@ -130,7 +125,7 @@ def promote(force: bool, reason: str, **shared: Any) -> None:
     """Make the candidate the live release, if it passed its gates."""
     with _rollout(shared) as one:
         number = one.promote(force=force, reason=reason)
-    click.echo(f"release {number} is live; `verdictree rollout rollback` returns to the former one")
+    say(f"release {number} is live; `verdictree rollout rollback` returns to the former one")
 
 
 @_command
@@ -141,8 +136,8 @@ def rollback(reason: str, **shared: Any) -> None:
         number = one.rollback(reason=reason)
         notes = one.notes
     for note in notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"release {number} answers all requests")
+        say(f"note: {note}", err=True)
+    say(f"release {number} answers all requests")
 
 
 @_command
@@ -153,7 +148,7 @@ def retire(release: int, delete: bool, reason: str, **shared: Any) -> None:
     """Unload RELEASE from the server."""
     with _rollout(shared) as one:
         one.retire(release, delete=delete, reason=reason)
-    click.echo(f"release {release} is unloaded" + (" and deleted" if delete else "; its files are kept"))
+    say(f"release {release} is unloaded" + (" and deleted" if delete else "; its files are kept"))
 
 
 @_command
@@ -168,7 +163,7 @@ def derive(
     parsed = dict(_threshold(text) for text in thresholds)
     with _rollout(shared) as one:
         derived = one.derive(release, calibration=calibration, thresholds=parsed, reason=reason)
-    click.echo(f"release {derived.number} shares the graph; `verdictree rollout stage {derived.number}` loads it")
+    say(f"release {derived.number} shares the graph; `verdictree rollout stage {derived.number}` loads it")
 
 
 def _threshold(text: str) -> tuple[str | None, float]:

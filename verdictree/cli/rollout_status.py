@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from verdictree.visible import visible
+
 if TYPE_CHECKING:
     from verdictree_client.rollout import Status
 
@@ -23,7 +25,8 @@ def table(status: Status) -> Table:
         reason = f": {entry.reason}" if entry.reason else ""
         error = f" ({entry.details['error']})" if "error" in entry.details else ""
         # Not markup: reasons are free text.
-        result.add_row(entry.time[:19], Text(f"{entry.action}{about} {entry.event} by {entry.who}{reason}{error}"))
+        line = visible(f"{entry.action}{about} {entry.event} by {entry.who}{reason}{error}")
+        result.add_row(visible(entry.time[:19]), Text(line))
     return result
 
 
