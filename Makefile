@@ -17,7 +17,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit lint load overload real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz lint load overload real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -27,6 +27,9 @@ test: lint $(RELEASE) .perf/bin/perf_analyzer
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
 	$(BIN)/pytest -m "not server and not slow"
+
+fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
+	$(BIN)/pytest --hypothesis-profile=fuzz -m "hypothesis and not server"
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

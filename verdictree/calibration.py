@@ -166,7 +166,7 @@ def read(path: Path) -> dict[str, Calibration]:
     try:
         sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
         found = msgspec.json.decode(sealed.calibrations, type=dict[str, Calibration])
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as exc:
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
         raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {_FIX}") from exc
     if hashlib.sha256(bytes(sealed.calibrations)).hexdigest() != sealed.sha256:
         raise InvalidRelease(f"the calibration '{path}' is damaged (its content does not match its SHA-256); {_FIX}")

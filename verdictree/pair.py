@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from verdictree.conversation import Conversation
+from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
 
 
@@ -32,10 +33,16 @@ _decoder = msgspec.json.Decoder(Pair)
 
 
 def read(path: Path) -> Iterator[Pair]:
-    """The pairs of a record, one JSON object a line; a last line that a crash cut off is left out."""
+    """The pairs of a record, one JSON object a line; a last line that a crash cut off is left out.
+
+    Raises InvalidConversation, naming the line, for another that is no pair.
+    """
     if not path.is_file():
         return
     with path.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             if line.endswith(b"\n"):
-                yield _decoder.decode(line)
+                try:
+                    yield _decoder.decode(line)
+                except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
+                    raise InvalidConversation(f"{path}, line {number}: no pair of verdicts ({exc}); remove it") from exc

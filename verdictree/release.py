@@ -206,7 +206,7 @@ def load(directory: Path) -> Release:
             fix = f"serve it with the version that made it, or export the guard again ({exc})"
             raise InvalidRelease(_foreign(path, header_of_another_version, fix)) from exc
         raise InvalidRelease(_damaged(path, exc)) from exc
-    except (UnicodeDecodeError, msgspec.DecodeError) as exc:
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
         raise InvalidRelease(_damaged(path, exc)) from exc
 
 

@@ -187,9 +187,14 @@ def test_served_tokens_are_the_whole_prompts_tokens(offline, guard, turns):
     question = Question(tiny_guard.POLICY, messages[-1].role)
     whole = prompt.render(guard, families.family("llama-guard-3"), question, list(messages))
     assume("<|" not in "".join(message.content for message in messages))
-    one = offline.tokenize(Conversation(messages))
-    parts = offline.release.prompts[one.prefix_ids[0]]
-    assert [*guard.encode(parts.prefix), *one.input_ids, *guard.encode(parts.suffix)] == guard.encode(whole)
+    (index,) = offline.release.prefix_ids(offline.release.policy, messages[-1].role)
+    parts, expected = offline.release.prompts[index], guard.encode(whole)
+    begin, end = guard.encode(parts.prefix), guard.encode(parts.suffix)
+    if len(expected) - len(begin) - len(end) > offline.release.max_tokens:
+        with pytest.raises(InvalidConversation, match="expected at most"):
+            offline.tokenize(Conversation(messages))
+    else:
+        assert [*begin, *offline.tokenize(Conversation(messages)).input_ids, *end] == expected
 
 
 def test_control_tokens_in_text_stay_text(offline, guard):
