@@ -4,7 +4,7 @@
     threshold the policy's own for the category, or else the fitted one; none where there is neither
     flagged   score ≥ threshold
 
-An answer is flagged where any category is, or P(unsafe) reaches its own threshold.
+An answer is flagged where any category is, or P(unsafe) reaches its own threshold, and where it is undecided.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Decision:
             for i, score in enumerate(verdict.categories)
         )
         known = [score.flagged for score in categories if score.flagged is not None]
+        if verdict.undecided:
+            known.append(True)
         if self._calibration is None:
             return msgspec.structs.replace(verdict, categories=categories, flagged=any(known) if known else None)
         p_unsafe = float(self._calibration.unsafe.calibrator(verdict.p_unsafe))

@@ -93,8 +93,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
-    were golden conversations has none. `fidelity` is a quantized release's. An answer whose `off_grammar` is above
-    `max_off_grammar` is no verdict: whoever asks gets an error in its place, never "not flagged". `shares` is the
+    were golden conversations has none. `fidelity` is a quantized release's. A verdict whose `off_grammar` is above
+    `max_off_grammar` is undecided, and flagged. `shares` is the
     release whose tokenizer and graph this one is served with, where it differs from that one in its calibration only.
     `format` is the manifest's, `software` the version that wrote it.
     """

@@ -153,7 +153,11 @@ def pin(repository: Path, number: int) -> None:
 
 
 def keep_only_pinned(repository: Path) -> None:
-    """Forget every release but the pinned one, as a server that starts should; no release's files are touched."""
+    """Forget every release but the pinned one, as a server that starts should; no release's files are touched.
+
+    The ensemble's folder for it, which is empty, may have got lost on the way here: not every copy keeps such folders.
+    """
+    _make_folder(repository / ENSEMBLE / str(pinned(repository)))
     for ensemble in (CANDIDATE, LIVE):
         remove_ensemble(repository, ensemble)
     set_versions(repository, [pinned(repository)])

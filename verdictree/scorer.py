@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -96,20 +97,15 @@ class Scorer:
     ) -> Verdict | NoVerdict:
         """What is served of one request: its verdict, or why it has none. `outputs` as above, of a batch of one.
 
-        A guard whose answer is no verdict, with a probability above the release's `max_off_grammar`, says nothing of
-        the conversation: then P(unsafe) is small because P(safe) is, too.
+        A guard whose answer is something else with more probability than the release's `max_off_grammar` says nothing
+        of the conversation: P(unsafe) is small because P(safe) is, too. Such a verdict is `undecided`, and `flagged`.
         """
         try:
             (verdict,) = self(*outputs, prefix_ids=[prefix_ids], token_counts=[token_counts])
         except NoVerdict as exc:
             return exc
-        limit = self._release.max_off_grammar
-        if verdict.off_grammar > limit:
-            return NoVerdict(
-                f"no verdict: with probability {verdict.off_grammar:.3f} the guard answers something else, expected "
-                f"at most {limit:g} (the release's max_off_grammar); take the conversation for unsafe, or judge it "
-                "otherwise"
-            )
+        if verdict.off_grammar > self._release.max_off_grammar:
+            return msgspec.structs.replace(verdict, undecided=True, flagged=True)
         return verdict
 
     def fault(self, tensors: Mapping[str, npt.NDArray[Any]]) -> str | None:

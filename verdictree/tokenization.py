@@ -114,7 +114,7 @@ class ConversationTokenizer:
             counted += self._count(piece)
             slack += 0 if is_whole else _UNSAFE_CUT_TOKENS
             if counted - slack > limit:
-                raise self._too_long(f"more than {limit}")
+                raise self._too_long(f"{limit + 1} or more")
 
     def _end_of(self, text: str) -> tuple[str, int]:
         """The end of a text in which more tokens lie than are allowed, and how many lie before it."""

@@ -49,7 +49,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     policy's; the greedy verdict may name others that the release knows. `flagged` says whether anything of it reaches
     its threshold, a category or the whole answer; None where nothing has a threshold. Where the policy is calibrated,
     `calibration` names the calibration's version and `unsafe_flagged` says whether `p_unsafe_calibrated` reaches its
-    threshold; each is None otherwise.
+    threshold; each is None otherwise. `undecided` says that the guard answers something else than a verdict, with
+    more probability than the release allows: small probabilities mean nothing then, and the verdict is flagged.
     """
 
     release: int
@@ -68,6 +69,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     unsafe_flagged: bool | None = None
     calibration: str | None = None
     p_controversial: float | None = None
+    undecided: bool = False
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""

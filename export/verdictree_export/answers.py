@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
@@ -21,45 +20,36 @@ from verdictree_export.graph_judge import GraphJudge
 MAX_OFF_GRAMMAR = 0.5
 _NEVER = 0.999
 _BATCH = 4
-_NUM_PROBES = 8
 _SHOWN_TOKENS = 12
 
 
-def limit(
-    release: Release,
-    judge: GraphJudge,
-    conversations: Sequence[Conversation],
-    wanted: float | None = None,
-    guard: Checkpoint | None = None,
-) -> float:
-    """The release's `max_off_grammar`: `wanted`, or 0.5 for a guard that mostly answers with verdicts, 1 for another.
+def check(
+    release: Release, judge: GraphJudge, conversations: Sequence[Conversation], guard: Checkpoint | None = None
+) -> None:
+    """Raise UnsupportedGuard where no answer under one of the release's policies is a verdict at all.
 
-    Raises UnsupportedGuard where no answer under one of the release's policies is a verdict: all `conversations` and
-    the policy's probes have `off_grammar` above `wanted` (None: above 0.999). 1 asks nothing. With `guard` the error
+    That is where all of each policy's `conversations` and probes have `off_grammar` above 0.999, or above the release's
+    own limit if that is larger; they are asked until one has less. A limit of 1 asks nothing. With `guard` the error
     says what it answers instead.
     """
-    if wanted is not None and wanted >= 1.0:
-        return 1.0
-    limits = []
+    enough = max(_NEVER, release.max_off_grammar)
+    if enough >= 1.0:
+        return
     for policy in release.policies:
         own = [one for one in conversations if one.judged_role in policy.roles]
-        found = _off_grammar(judge, chain(own, probes(policy)), policy, len(own) + _NUM_PROBES, wanted or _NEVER)
-        if min(found) > (wanted or _NEVER):
-            raise _refusal(release, policy, min(found), judge, guard)
-        limits.append(MAX_OFF_GRAMMAR if statistics.median(found) <= MAX_OFF_GRAMMAR else 1.0)
-    return max(limits) if wanted is None else wanted
+        least = _least_off_grammar(judge, chain(own, probes(policy)), policy, enough)
+        if least > enough:
+            raise _refusal(release, policy, least, judge, guard)
 
 
-def _off_grammar(
-    judge: GraphJudge, asked: Iterator[Conversation], policy: Policy, least: int, enough: float
-) -> list[float]:
-    """What lies off the grammar of the answers to `least` conversations, and to more until one has little enough."""
-    found: list[float] = []
-    while (len(found) < least or min(found) > enough) and (batch := list(islice(asked, _BATCH))):
+def _least_off_grammar(judge: GraphJudge, asked: Iterator[Conversation], policy: Policy, enough: float) -> float:
+    least = 1.0
+    while least > enough and (batch := list(islice(asked, _BATCH))):
         named = [msgspec.structs.replace(one, policy=policy.name, truncate="head") for one in batch]
-        found += [verdict.off_grammar for verdict in judge(named)]
+        found = [verdict.off_grammar for verdict in judge(named)]
         require_finite(found, f"the graph under policy {policy.name!r}")
-    return found
+        least = min(least, *found)
+    return least
 
 
 def _refusal(

@@ -20,6 +20,7 @@ from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER, TOKENIZER_FILE, TOKE
 from verdictree.release_writer import Draft
 from verdictree_export import checkpoint as checkpoints
 from verdictree_export import compilation, golden, inspection, int8, onnx_model, parity, prompt
+from verdictree_export.answers import MAX_OFF_GRAMMAR
 from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.compiled_policies import CompiledPolicies
 from verdictree_export.fidelity import MAX_P99
@@ -54,7 +55,7 @@ def export_release(
     max_tokens: int = DEFAULT_MAX_TOKENS,
     evaluation: Sequence[Example] = (),
     max_change: float | None = None,
-    max_off_grammar: float | None = None,
+    max_off_grammar: float = MAX_OFF_GRAMMAR,
     progress: Progress = _silent,
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
@@ -62,9 +63,9 @@ def export_release(
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
     `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: 0.02); `calibration` is a file that was
-    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is no
-    verdict (None: 0.5, or 1 for a guard that mostly answers something else); a guard that never answers one is refused,
-    unless it is 1. The repository's first release is pinned; a later one is only written.
+    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is
+    undecided; a guard that never answers a verdict is refused, unless it is 1.
+    The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
     was.
@@ -103,11 +104,12 @@ def export_release(
         exploration=exploration,
         parity=_NOT_MEASURED,
         files={},
+        max_off_grammar=max_off_grammar,
     )
     fitted = calibrations.read_for(calibration, release) if calibration else {}
     with release_writer.new(model_repository, "export", number, template=_TEMPLATE) as draft:
         release = msgspec.structs.replace(release, number=draft.number)
-        return draft.commit(_write(guard, release, draft, evaluation, max_change, max_off_grammar, progress), fitted)
+        return draft.commit(_write(guard, release, draft, evaluation, max_change, progress), fitted)
 
 
 def _write(
@@ -116,7 +118,6 @@ def _write(
     draft: Draft,
     evaluation: Sequence[Example],
     max_change: float | None,
-    max_off_grammar: float | None,
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
@@ -138,7 +139,7 @@ def _write(
         release = msgspec.structs.replace(release, fidelity=fidelity)
         quantized(1)
     onnx_model.finish(graph)
-    return golden.with_golden(release, graph, tokenizer, max_off_grammar, guard)
+    return golden.with_golden(release, graph, tokenizer, guard)
 
 
 def _named(adapter: Path) -> str:

@@ -24,16 +24,9 @@ CONVERSATIONS = (
 TOLERANCES = {"fp32": 0.02, "fp16": 0.2, "int8": 1.0}
 
 
-def with_golden(
-    release: Release,
-    graph: Path,
-    tokenizer: Tokenizer,
-    max_off_grammar: float | None = None,
-    guard: Checkpoint | None = None,
-) -> Release:
+def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Checkpoint | None = None) -> Release:
     """The release with what its graph says, under its default policy, of each conversation whose role that judges.
 
-    It has the limit of what may lie off its grammar, too: `max_off_grammar`, or what `answers.limit` finds right.
     Raises UnsupportedGuard where a number is not finite, and where the guard never answers a verdict; `guard` serves
     that error only.
     """
@@ -41,8 +34,7 @@ def with_golden(
     judge = GraphJudge(release, graph, tokenizer)
     verdicts = judge([Conversation(tuple(messages)) for messages in conversations])
     require_finite_verdicts(verdicts, "the golden conversations")
-    asked = [Conversation(tuple(messages)) for messages in CONVERSATIONS]
-    limit = answers.limit(release, judge, asked, max_off_grammar, guard)
+    answers.check(release, judge, [Conversation(tuple(messages)) for messages in CONVERSATIONS], guard)
     golden = tuple(
         Golden(
             messages=tuple(messages),
@@ -53,4 +45,4 @@ def with_golden(
         )
         for messages, one in zip(conversations, verdicts, strict=True)
     )
-    return msgspec.structs.replace(release, golden=golden, max_off_grammar=limit)
+    return msgspec.structs.replace(release, golden=golden)

@@ -74,7 +74,7 @@ def _write(models: Path, base: Release, release: Release, tokenizer: Tokenizer, 
     compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
     onnx_model.set_policies(graph, compiled)
     _prove(graph, release, [(old + i, *pair) for i, pair in enumerate(zip(asked, whole, strict=True))])
-    return golden.with_golden(release, graph, tokenizer, release.max_off_grammar)
+    return golden.with_golden(release, graph, tokenizer)
 
 
 def _planned(models: Path, base: Release, policies: Sequence[Policy], number: int) -> tuple[Release, Tokenizer]:

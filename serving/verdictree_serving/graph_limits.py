@@ -36,14 +36,13 @@ class GraphLimits:
     def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:
         """Return what is wrong with a request, expected and got; None where nothing is."""
         ids, prefix_id = tensors["input_ids"], tensors["prefix_id"]
-        if prefix_id.shape != (1, self.num_questions):
-            return f"expected prefix_id of shape [1, {self.num_questions}], got {list(prefix_id.shape)}"
+        # A warm-up asks one question; the guard's tokenizer asks all of them.
+        if prefix_id.ndim != 2 or len(prefix_id) != 1 or not 1 <= prefix_id.size <= self.num_questions:
+            return f"expected prefix_id of shape [1, 1 to {self.num_questions}], got {list(prefix_id.shape)}"
         if not ((prefix_id >= 0) & (prefix_id < self.num_prompts)).all():
             return f"expected prefix_id from 0 to {self.num_prompts - 1}, got another"
-        longest = self.max_tokens * self.num_questions
-        if ids.ndim != 2 or len(ids) != 1 or not self.num_questions <= ids.size <= longest:
-            return f"expected input_ids of shape [1, {self.num_questions} to {longest}], got {list(ids.shape)}"
-        if ids.size % self.num_questions:
-            return f"expected input_ids {self.num_questions} times over, got {ids.size} of them"
+        asked = prefix_id.size
+        if ids.ndim != 2 or len(ids) != 1 or not asked <= ids.size <= self.max_tokens * asked or ids.size % asked:
+            return f"expected input_ids of shape [1, 1 to {self.max_tokens}], {asked} times over, got {list(ids.shape)}"
         # The largest is the graph's to check: a token that it does not know fails the run of this request alone.
         return None if np.min(ids) >= 0 else "expected input_ids from 0 on, got a negative one"

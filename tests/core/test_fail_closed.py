@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from verdictree.conversation import Conversation, Message
+from verdictree.decision import Decision
 from verdictree.errors import NoVerdict
 from verdictree.scorer import Scorer
 from verdictree.verdict import Verdict
@@ -44,16 +46,17 @@ def test_one_number_that_is_none_is_no_verdict(computed, output, number):
     assert refused > 20
 
 
-def test_a_guard_that_answers_something_else_gives_no_verdict(computed):
+def test_a_guard_that_answers_something_else_is_flagged(computed):
     """Bug: P(unsafe) is next to 0 because the guard says nothing of the kind, and that passes for "not flagged"."""
     guard, batch, outputs = computed
     (verdict,) = guard.outcomes(batch, outputs)
-    for limit, judged in ((verdict.off_grammar + 1e-6, True), (verdict.off_grammar - 1e-6, False)):
+    for limit, undecided in ((verdict.off_grammar + 1e-6, False), (verdict.off_grammar - 1e-6, True)):
         strict = Scorer(msgspec.structs.replace(guard.release, max_off_grammar=limit))
         (found,) = strict.outcomes(batch, outputs)
-        assert isinstance(found, Verdict) == judged
-        if not judged:
-            assert "the guard answers something else" in str(found)
+        assert found.undecided == undecided and bool(found.flagged) == undecided
+        said = json.loads(found.to_json())
+        assert said.get("flagged", False) is undecided and said.get("undecided", False) is undecided
+        assert Decision(guard.release.policy).applied(found).flagged or not undecided
 
 
 def test_offline_raises_what_a_server_answers_as_an_error(computed):

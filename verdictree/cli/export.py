@@ -46,8 +46,9 @@ from verdictree.cli.repository_option import repository_option
 @click.option(
     "--max-off-grammar",
     type=click.FloatRange(0, 1),
-    help="An answer with more probability off the grammar is no verdict; 1 exports a guard that never gives one. "
-    "Default: 0.5, or 1 where the guard mostly answers something else.",
+    default=0.5,
+    show_default=True,
+    help="An answer with more probability off the grammar is undecided; 1 exports a guard that never gives a verdict.",
 )
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
@@ -68,7 +69,7 @@ def export(
     precision: str,
     evaluation: tuple[Path, ...],
     max_change: float | None,
-    max_off_grammar: float | None,
+    max_off_grammar: float,
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -105,12 +106,6 @@ def export(
             max_change=max_change,
             max_off_grammar=max_off_grammar,
             progress=progress,
-        )
-    if max_off_grammar is None and release.max_off_grammar >= 1.0:
-        say(
-            "note: this guard mostly answers something else than a verdict, so answers that are none pass as verdicts; "
-            "give --max-off-grammar to have them refused",
-            err=True,
         )
     parity = release.parity
     say(

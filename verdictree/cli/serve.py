@@ -76,7 +76,7 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
     from verdictree.state_folder import only_server, state_folder
     from verdictree_serving import GrpcTls, TritonServer
     from verdictree_serving.health import Health, served
-    from verdictree_serving.ports import listening
+    from verdictree_serving.ports import Ports, listening
     from verdictree_serving.self_check import SelfCheck
     from verdictree_serving.supervisor import Supervisor
 
@@ -91,6 +91,7 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
         signal.signal(name, stop)
     certificate, key = options["tls_certificate"], options["tls_key"]
     key_file, health, address = options["admin_key_file"], Health(), options["address"]
+    Ports(options["http_port"], options["grpc_port"], options["metrics_port"]).resolve(address)  # or say which is taken
     with only_server(repository), listening(address, options["health_port"], _HEALTH_PORT) as listener:
         server = TritonServer(
             repository,
