@@ -29,7 +29,7 @@ unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
 	$(BIN)/pytest -m "not server and not slow"
 
 fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
-	$(BIN)/pytest --hypothesis-profile=fuzz -m "hypothesis and not server"
+	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis --timeout 3600
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

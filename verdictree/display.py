@@ -15,12 +15,13 @@ MAX_CHARACTERS = 280
 _SHOWN_CATEGORIES = 3
 _SHOWN_CHARACTERS = 64
 _FLAG = "⚑ "
+_UNDECIDED = "\nundecided"
 
 
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     """A table of (text, verdict, milliseconds): the most probable categories with their three estimates.
 
-    What a calibrated release flags has a flag before it.
+    What a release flags has a flag before it; where the guard gave no verdict, that is said below P(unsafe).
     """
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     result.add_column("conversation", min_width=12, ratio=1)
@@ -32,7 +33,7 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
             Text(shown(text, _SHOWN_CHARACTERS)),  # not markup: the text is a stranger's
-            f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}",
+            f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}{_UNDECIDED if verdict.undecided else ''}",
             Text("\n".join(f"{_FLAG if score.flagged else ''}{shown(f'{score.code} {score.name}')}" for score in top)),
             "\n".join(f"{score.marginal:.3f}" for score in top),
             "\n".join(f"{score.joint:.3f}" for score in top),
