@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
+
+import pytest
 
 import verdictree
 import verdictree_client
@@ -19,14 +22,20 @@ PACKAGES = {
 }
 
 
-def test_wheel_holds_exactly_our_packages(tmp_path):
-    """A top-level `client` or `export` would shadow other people's packages; a missing file would break the install."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder],
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_exactly_our_packages(wheel):
+    """A top-level `client` or `export` would shadow other people's packages; a missing file would break the install."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
     for needed in (
@@ -37,6 +46,16 @@ def test_wheel_holds_exactly_our_packages(tmp_path):
     ):
         assert needed in names
     assert not [name for name in names if name.endswith((".onnx", "release.json"))], "releases are not code"
+
+
+def test_wheel_says_whose_it_is_and_what_one_may_do(wheel):
+    """A package without a licence may not be used at all, and one that carries other people's work must name them."""
+    archive = zipfile.ZipFile(wheel)
+    (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info" in name}
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    assert "License-Expression: Apache-2.0\n" in metadata
+    assert "Author: The Verdictree authors\n" in metadata
+    assert {f"{folder}/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= set(archive.namelist())
 
 
 def test_public_names():
