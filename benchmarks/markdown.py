@@ -1,4 +1,4 @@
-"""The result document as Markdown tables, to be read beside the code and copied into the README."""
+"""The result document as Markdown tables, to be read beside the code and copied into `docs/benchmarks.md`."""
 
 from __future__ import annotations
 
