@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from click import Group
+from click import Command, Group
 
 from verdictree.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 _PATTERNS = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "export/recipes/**/*.md", "tests/**/*.md")
 DOCUMENTS = sorted(path for pattern in _PATTERNS for path in ROOT.glob(pattern))
-_CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"^```.*?^```|`[^`]*`", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -52,17 +52,42 @@ def test_api_page_is_fresh():
     assert run.returncode == 0, run.stderr
 
 
+def _written(document: Path) -> list[str]:
+    """The lines and spans of code in a document."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [" ".join(one.partition("  #")[0].split()) for one in (*lines, *spans)]
+
+
+def _fault(words: list[str]) -> str | None:
+    """What is wrong with a command line, after the program's name."""
+    command: Command = main
+    while words and isinstance(command, Group) and re.fullmatch("[a-z]+", words[0]):
+        if words[0] not in command.commands:
+            return f"no command {words[0]!r}"
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
+    return f"no option {', '.join(options - known)}" if options - known else None
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_exist(document):
     """A command or an option that was renamed stays in the documents, and is what a newcomer tries first."""
-    written = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in re.findall(r"(?:^|[ `/])verdictree ([a-z][^`\n#]*)", written, re.MULTILINE):
-        words, command = line.split(), main
-        while words and isinstance(command, Group) and words[0] in command.commands:
-            command = command.commands[words.pop(0)]
-        if command is main:
-            continue  # prose
-        known = {option for parameter in command.params for option in parameter.opts}
-        options = {word.partition("=")[0].strip(",.;:()") for word in words if re.match(r"--[a-z]", word)}
-        assert not isinstance(command, Group) or not options, f"verdictree {line}: no such command"
-        assert options <= known, f"verdictree {line}: no such option"
+    inner = {name: [group] for group in ("rollout", "policy") for name in main.commands[group].commands}
+    for written in _written(document):
+        words = written.removeprefix("$ ").split()
+        if words[:1] and words[0].rpartition("/")[2] == "verdictree":
+            assert _fault(words[1:]) is None, written
+        elif len(words) > 1 and words[1].startswith("--") and words[0] in {*main.commands, *inner}:
+            assert _fault([*inner.get(words[0], []), *words]) is None, written
+
+
+def test_make_targets_exist():
+    """A target that was renamed stays in the documents."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    written = {one for document in DOCUMENTS for one in _written(document)}
+    named = {match[1] for one in written if (match := re.match(r"make ([a-z-]+)(?: |$)", one))}
+    assert named <= targets, named - targets
