@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from pathlib import Path
 from verdictree_serving.errors import TritonNotFound
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_LINKED_PYTHON = re.compile(rb"libpython(3\.\d+)\.so")
 _STAND_INS = Path(__file__).parent / "backends"
 
 
@@ -66,8 +68,23 @@ def _system_installation() -> TritonInstallation | None:
     for home in [*homes, Path("/opt/tritonserver")]:  # where NVIDIA's container has it
         binary, backends = home / "bin" / "tritonserver", home / "backends"
         if binary.is_file() and (backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
+            _check_python(backends / "python" / "triton_python_backend_stub")
             return TritonInstallation(binary, backends, home / "caches")
     return None
+
+
+def _check_python(stub: Path) -> None:
+    """Raise `TritonNotFound` where Triton runs its Python models in another Python than this one.
+
+    The steps need the packages of this one; the stub names the library that it is linked to.
+    """
+    linked = _LINKED_PYTHON.search(stub.read_bytes()) if stub.is_file() else None
+    if linked is not None and linked.group(1).decode() != _PYTHON:
+        raise TritonNotFound(
+            f"the Triton at {stub.parents[2]} runs its models in Python {linked.group(1).decode()}, this is {_PYTHON};"
+            " fix: install verdictree into that Python (NVIDIA's images have 3.12 from 24.11 on), or take that Triton"
+            " off PATH to use the nvidia-pytriton wheel"
+        )
 
 
 def _embedded_installation() -> TritonInstallation:

@@ -34,6 +34,23 @@ def test_system_triton_without_onnxruntime_is_passed_over(tmp_path: Path, monkey
     assert "pytriton" in locate.find_installation().binary.parts
 
 
+@pytest.mark.parametrize(("linked", "fits"), [("3.10", False), (f"3.{sys.version_info.minor}", True)])
+def test_a_triton_of_another_python_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: str, fits: bool
+) -> None:
+    """Bug: every model process fails to import, with a traceback each, in an image that is one release too old."""
+    binary = fake_system_triton(tmp_path / "triton")
+    stub = tmp_path / "triton" / "backends" / "python" / "triton_python_backend_stub"
+    stub.parent.mkdir()
+    stub.write_bytes(b"\x7fELF\0libpython" + linked.encode() + b".so.1.0\0")
+    monkeypatch.setattr(shutil, "which", lambda name: str(binary))
+    if fits:
+        assert locate.find_installation().binary == binary
+    else:
+        with pytest.raises(TritonNotFound, match=rf"in Python {linked}, this is .*24\.11"):
+            locate.find_installation()
+
+
 def test_assembled_backends_are_complete(tmp_path: Path) -> None:
     """Bug: Triton refuses a backend library that a symlink leads out of its folder."""
     backends = locate.find_installation().backend_directory(tmp_path)
