@@ -31,7 +31,7 @@ def test_a_fit_machine_passes() -> None:
 def test_little_shared_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a container with 4 MB of /dev/shm is ready, and fails requests with words about pools and keys."""
     free(monkeypatch, "/dev/shm", 4)
-    with pytest.raises(MachineUnfit, match="at least 16 MB free in /dev/shm, .* got 4; .* --shm-size"):
+    with pytest.raises(MachineUnfit, match=r"at least 16 MB free in /dev/shm, .* got 4; .* --shm-size"):
         check_machine()
 
 
@@ -58,5 +58,5 @@ def test_a_low_soft_limit_of_files_is_raised(monkeypatch: pytest.MonkeyPatch) ->
     check_machine()
     assert limits["now"] == (4096, 4096)
     limits["now"] = (64, 64)
-    with pytest.raises(MachineUnfit, match="at least 512 open files allowed, got 64; .* ulimit -n"):
+    with pytest.raises(MachineUnfit, match=r"at least 512 open files allowed, got 64; .* ulimit -n"):
         check_machine()
