@@ -71,8 +71,11 @@ def module_serve() -> Iterator[Callable[..., Served]]:
 
 
 @pytest.fixture
-def load():
-    """`with load(server) as found:` keeps some clients asking; `retries` and `deadline` as the client takes them."""
+def load(record_property):
+    """`with load(server) as found:` keeps some clients asking; `retries` and `deadline` as the client takes them.
+
+    What became of the requests is a property of the test: `pytest --junitxml` writes it down.
+    """
 
     @contextlib.contextmanager
     def run(server: Served, clients: int = 4, retries: int = 50, deadline: float = 30.0, long: bool = False):
@@ -103,5 +106,7 @@ def load():
             ended.set()
             for thread in threads:
                 thread.join()
+            for name, count in found.figures().items():
+                record_property(name, count)
 
     return run

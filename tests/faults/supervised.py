@@ -98,6 +98,13 @@ class Load:
     def failed(self) -> Counter:
         return Counter(error for *_, error in self.results if error)
 
+    def figures(self) -> dict[str, int]:
+        """How many requests were answered, and lost; how many texts got different verdicts from one release."""
+        lost = self.failed.total()
+        releases = {text: [number for number, _ in answers] for text, answers in self.verdicts.items()}
+        mixed = sum(len(numbers) != len(set(numbers)) for numbers in releases.values())
+        return {"answered": len(self.results) - lost, "lost": lost, "mixed": mixed}
+
     def in_flight(self, moment: float) -> list[str | None]:
         """What became of the requests that were in flight at a moment."""
         return [error for begin, end, error in self.results if begin < moment < end]
