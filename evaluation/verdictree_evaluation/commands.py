@@ -62,7 +62,7 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
         run, path = evaluate_data(Session(options, begin), data, tune, out)
     _tell(run.problems, run.warnings)
     left_out = f", {len(run.problems)} left out" if run.problems else ""
-    say(f"{len(run.scored)} rows{left_out}, of {run.guard}; see {path}")
+    say(f"{len(run.scored)} rows of {run.guard}{left_out}; see {path}")
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -127,7 +127,8 @@ class Served:
         """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""
         from verdictree_client import GuardClient
 
-        self._client = GuardClient(url, deadline=deadline, tls=tls)
+        encryption: dict[str, Any] = {} if tls is None else {"tls": tls}
+        self._client = GuardClient(url, deadline=deadline, **encryption)
         self._policy, self._concurrency, self._truncate = policy, concurrency, truncate
         verdict = self._client.classify("Hello.", policy=policy)
         calibration = f" calibration {verdict.calibration}" if verdict.calibration else ""

@@ -1,8 +1,11 @@
-"""The lock on what changes a server: models, shared memory, tracing and logging. Inference and health stay open."""
+"""The lock on what changes a server: models, shared memory, tracing and logging.
+
+Inference, health, and reading configurations and statistics, as perf_analyzer does, stay open.
+"""
 
 from verdictree.admin_key import ADMIN_KEY_NAME
 
-_PROTOCOLS = "shared-memory,model-config,model-repository,trace,logging"
+_PROTOCOLS = "shared-memory,model-repository,trace,logging"
 
 
 def locked(key: str) -> list[str]:

@@ -95,7 +95,6 @@ def test_grpc_control_calls_want_the_key(server):
             client.get_model_repository_index,
             lambda: client.load_model("guard"),
             lambda: client.unload_model("guard"),
-            lambda: client.get_model_config("guard"),
             lambda: client.register_system_shared_memory("x", "/verdictree", 8),
             client.unregister_system_shared_memory,
             client.get_system_shared_memory_status,
