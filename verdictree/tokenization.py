@@ -31,7 +31,7 @@ class TokenizedConversation:
 
     prefix_ids     (questions,) the prefix-bank entries that ask about the conversation, mostly one
     input_ids      (questions * tokens,) the conversation's ids, once for each question
-    num_tokens     the conversation's ids that are judged
+    num_tokens     ids that are judged: the conversation's, with the prompt's words that are encoded with it
     num_truncated  the conversation's ids that were cut off before; estimated by its characters where it is many times
                    longer than what is judged
     """
@@ -92,8 +92,7 @@ class ConversationTokenizer:
         if excess > own.stop - own.start:
             raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {len(ids)}")
         kept = np.concatenate([ids[: own.start], ids[own.start + excess :]])
-        num_tokens = own.stop - own.start - excess
-        return TokenizedConversation(np.tile(kept, len(prefix_ids)), prefix_ids, num_tokens, before + excess)
+        return TokenizedConversation(np.tile(kept, len(prefix_ids)), prefix_ids, len(kept), before + excess)
 
     def _encode(self, prompt: Prompt, rendered: str) -> tuple[npt.NDArray[np.int64], range]:
         """The ids between prefix and suffix, and which of them are the conversation's own, not the prompt's."""
