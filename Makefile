@@ -6,8 +6,8 @@ BIN := .venv/bin
 REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
 ADAPTER := export/recipes/embedded_guard/adapter
-EXPORT_CODE := $(wildcard export/verdictree_export/*.py) \
-	$(addprefix verdictree/,tree.py spelling.py grammar.py exploration.py family.py release.py release_writer.py graph_io.py) $(wildcard verdictree/families/*.py)
+EXPORT_CODE := $(wildcard export/verdictree_export/*.py export/verdictree_export/*/*.py \
+	verdictree/families/*.py verdictree/verdict_tree/*.py verdictree/releases/release.py verdictree/runtime/graph_io.py)
 
 BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
 BENCH_PRECISIONS ?= int8 fp32

@@ -25,9 +25,9 @@ from benchmarks.cost import model_shape
 from benchmarks.results import Figure, figures
 from benchmarks.schedule import Plan
 from benchmarks.workload import Workload
-from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER
-from verdictree.repository import bound_queues, pinned
-from verdictree_serving.offline import OfflineGuard
+from verdictree.releases.release import GRAPH_MODEL, OUTLINE_FOLDER
+from verdictree.releases.repository import bound_queues, pinned
+from verdictree.runtime.local_guard import LocalGuard
 
 _FULL = Plan(rounds=3, seconds=6.0, concurrencies=(1, 4, 16, 32))
 _PATIENCE_SECONDS = 600.0
@@ -56,14 +56,14 @@ def main(repositories: tuple[Path, ...], rounds: int, seconds: float, quick: boo
     click.echo(json.dumps(document))
 
 
-def _open(repository: Path) -> tuple[Path, OfflineGuard]:
-    return repository, OfflineGuard(repository, pinned(repository), threads=1)
+def _open(repository: Path) -> tuple[Path, LocalGuard]:
+    return repository, LocalGuard.load(repository, pinned(repository), threads=1)
 
 
-def _bench(options: Options, guard: OfflineGuard, console: Console) -> dict[str, Any]:
+def _bench(options: Options, guard: LocalGuard, console: Console) -> dict[str, Any]:
     mixes = workload.MIXES[:1] if options.quick else workload.MIXES
     workloads = {mix: workload.load(mix, guard) for mix in mixes}
-    from verdictree_export.checkpoint import load_outline
+    from verdictree_export.prompts.checkpoint import load_outline
 
     processor = machine.describe()
     statement = {"machine": processor, "workload": _statement(guard, workloads)}
@@ -93,7 +93,7 @@ def _bench(options: Options, guard: OfflineGuard, console: Console) -> dict[str,
     return document
 
 
-def _statement(guard: OfflineGuard, workloads: Mapping[str, Workload]) -> dict[str, Any]:
+def _statement(guard: LocalGuard, workloads: Mapping[str, Workload]) -> dict[str, Any]:
     release, prompt = guard.release, guard.release.prompts[0]
     return {
         "checkpoint": release.checkpoint,
@@ -111,7 +111,7 @@ def _keep(folder: Path, document: dict[str, Any], found: list[Figure], title: st
     plot.latency_against_throughput(found, "production", title, folder / "latency-throughput.png")
 
 
-def _growth(options: Options, guard: OfflineGuard, production: Workload, console: Console) -> list[growth.Row]:
+def _growth(options: Options, guard: LocalGuard, production: Workload, console: Console) -> list[growth.Row]:
     rows = list(growth.of_release(guard, production.tokenized[0]))
     rows += growth.of_exports(options.checkpoint)
     console.print(report.growth_table(rows))

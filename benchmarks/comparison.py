@@ -16,7 +16,7 @@ from benchmarks.results import Figure
 from benchmarks.schedule import Measured, Plan, stack_name
 from benchmarks.stack import Stack
 from benchmarks.workload import Workload, write_prompts
-from verdictree_serving.offline import OfflineGuard
+from verdictree.runtime.local_guard import LocalGuard
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Options:
 
 def compare(
     options: Options,
-    guard: OfflineGuard,
+    guard: LocalGuard,
     workloads: Mapping[str, Workload],
     figures: Callable[[Measured], list[Figure]],
     say: Callable[[str], None],

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.release import Release
+from verdictree.releases.release import Release
 
 
 @dataclass(frozen=True)

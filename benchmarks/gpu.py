@@ -31,10 +31,10 @@ from benchmarks import cost, random_checkpoint
 from benchmarks.cost import LinearShape, ModelShape, model_shape
 from benchmarks.shapes import SHAPES
 from verdictree import policy as policies
-from verdictree.tokenization import TokenizedConversation
-from verdictree_export.checkpoint import EMBEDDED, load_outline
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.runtime.tokenization import TokenizedConversation
 from verdictree_export.exporter import export_release
-from verdictree_serving.offline import OfflineGuard
+from verdictree_export.prompts.checkpoint import EMBEDDED, load_outline
 
 _POLICY = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml"
 _CUDA = "CUDAExecutionProvider"
@@ -68,7 +68,7 @@ def _measure(name: str) -> Iterator[dict[str, Any]]:
         release = export_release(
             source, "instruct", [policies.load(_POLICY)], repository, precision="fp16", max_off_grammar=1.0
         )
-        guard = OfflineGuard(repository, release.number, providers=(_CUDA,))
+        guard = LocalGuard.load(repository, release.number, providers=(_CUDA,))
         ceiling = max(_ceiling(shape, rows) for rows in _CEILING_ROWS)
         for batch in _BATCHES:
             seconds, operations = _batch(guard, shape, batch)
@@ -82,7 +82,7 @@ def _measure(name: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _batch(guard: OfflineGuard, shape: ModelShape, size: int) -> tuple[float, int]:
+def _batch(guard: LocalGuard, shape: ModelShape, size: int) -> tuple[float, int]:
     """Median seconds and linear-layer operations of one batch."""
     random = np.random.default_rng(size)
     ids = random.integers(1000, 40000, (size, _CONVERSATION_TOKENS), dtype=np.int64)

@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks import cost
 from verdictree.conversation import Conversation, Message
-from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
-from verdictree.tokenization import TokenizedConversation
-from verdictree_serving.offline import OfflineGuard
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.runtime.tokenization import TokenizedConversation
+from verdictree.verdict_tree.exploration import Exploration
 
 LENGTHS = (16, 64, 256, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -46,7 +46,7 @@ class Row:
     computed_tokens: float
 
 
-def of_release(guard: OfflineGuard, sample: TokenizedConversation) -> Iterator[Row]:
+def of_release(guard: LocalGuard, sample: TokenizedConversation) -> Iterator[Row]:
     """Conversation length and batch, on one release; `sample` is repeated or cut to the wanted number of tokens."""
     for length in (length for length in LENGTHS if length <= guard.release.max_tokens):
         yield _row("conversation tokens", length, guard, [_of_length(sample, length)])
@@ -76,12 +76,12 @@ def _exported(varied: str, value: int, model: Path, policies: Sequence[Policy], 
         release = export_release(
             str(model), "instruct", policies, Path(repository), exploration=exploration, max_off_grammar=1.0
         )
-        guard = OfflineGuard(Path(repository), release.number, threads=1)
+        guard = LocalGuard.load(Path(repository), release.number, threads=1)
         sample = guard.tokenize(Conversation((Message("user", "How do I boil an egg?"),)))
         return _row(varied, value, guard, [_of_length(sample, _TYPICAL_LENGTH)])
 
 
-def _row(varied: str, value: int, guard: OfflineGuard, batch: Sequence[TokenizedConversation]) -> Row:
+def _row(varied: str, value: int, guard: LocalGuard, batch: Sequence[TokenizedConversation]) -> Row:
     *_, expansions = guard.infer(batch)  # warms up, too
     tokens = sum(len(one.input_ids) for one in batch)
     computed = cost.of_batch(guard.release, tokens, expansions).computed_tokens

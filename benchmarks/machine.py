@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from verdictree import processor
+from verdictree.runtime import processor
 
 
 def describe() -> str:

@@ -17,10 +17,10 @@ import numpy as np
 
 from benchmarks import machine, workload
 from verdictree.conversation import Conversation, parse
-from verdictree.repository import pinned
+from verdictree.releases.repository import pinned
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_client import GuardClient
 from verdictree_serving import TritonServer
-from verdictree_serving.offline import OfflineGuard
 
 _SAMPLES = 20
 
@@ -31,7 +31,7 @@ _SAMPLES = 20
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True)
 def main(repository: Path, requests: int, concurrency: int) -> None:
     """Serve REPOSITORY's pinned release and watch its memory."""
-    guard = OfflineGuard(repository, pinned(repository))
+    guard = LocalGuard.load(repository, pinned(repository))
     conversations = _endless([workload.load(mix, guard) for mix in workload.MIXES])
     del guard
     samples: list[tuple[int, float]] = []

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.results import Figure
-from verdictree_evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, STYLE
+from verdictree_evaluation.reports.plot_style import BLUE, GREEN, GREY, ORANGE, STYLE
 
 _OURS = (BLUE, "#7fa9d6")
 _OTHERS = (ORANGE, GREEN, GREY, "#8a5aa8", "#b04a4a", "#3a3a3a")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from verdictree_export.checkpoint import load_outline
+from verdictree_export.prompts.checkpoint import load_outline
 
 
 def write(folder: Path, like: str, dtype: torch.dtype = torch.float32, **shape: Any) -> Path:

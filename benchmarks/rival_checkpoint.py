@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import gguf_file
-from verdictree_export import checkpoint
+from verdictree_export.prompts import checkpoint
 
 
 def main(adapter: str, gguf: str, folder: str) -> None:

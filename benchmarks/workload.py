@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from verdictree.conversation import parse
-from verdictree.tokenization import TokenizedConversation
-from verdictree_serving.offline import OfflineGuard
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.runtime.tokenization import TokenizedConversation
 
 _CONVERSATIONS = Path(__file__).with_name("conversations")
 _SAFE_PER_UNSAFE = 19  # 95 to 5
@@ -47,7 +47,7 @@ class Workload:
         }
 
 
-def load(mix: str, guard: OfflineGuard) -> Workload:
+def load(mix: str, guard: LocalGuard) -> Workload:
     """The mix "production" (safe conversations, every twentieth an unsafe one) or "unsafe" (all unsafe)."""
     safe, unsafe = (_requests(name) for name in ("safe", "unsafe"))
     bodies, num_unsafe = _opened(unsafe) if mix == "unsafe" else _mixed(safe, unsafe)
@@ -77,7 +77,7 @@ def _requests(name: str) -> list[str]:
     return [json.dumps({"messages": json.loads(row)["conversation"]}) for row in rows]
 
 
-def write_prompts(guard: OfflineGuard, workloads: Mapping[str, Workload], path: Path) -> None:
+def write_prompts(guard: LocalGuard, workloads: Mapping[str, Workload], path: Path) -> None:
     """The same conversations as the rivals read them, `benchmarks.programs.answering.Prompts`: whole, in token ids."""
     prompts, tree = guard.release.prompts, guard.release.tree
     mixes = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from verdictree import release
-from verdictree.display import table
-from verdictree.repository import pinned
-from verdictree.terminal import Terminal
+from verdictree.releases import release
+from verdictree.releases.repository import pinned
+from verdictree_cli.display import table
+from verdictree_cli.terminal import Terminal
 from verdictree_client import GuardClient
 from verdictree_serving import TritonServer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click import Command, Group
 
-from verdictree.cli import main
+from verdictree_cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 _PATTERNS = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "export/recipes/**/*.md", "tests/**/*.md")

@@ -19,6 +19,7 @@ PACKAGES = {
     "verdictree_serving",
     "verdictree_evaluation",
     "verdictree_comparison",
+    "verdictree_cli",
 }
 
 

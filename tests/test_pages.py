@@ -10,9 +10,11 @@ from verdictree import CategoryScore, Conversation, GreedyVerdict, Message, Verd
 from verdictree.pair import Pair
 from verdictree_comparison import Gates, compare_pairs
 from verdictree_comparison import report as comparison_report
-from verdictree_evaluation import formats, outputs, scoring, session
+from verdictree_evaluation import scoring, session
+from verdictree_evaluation.data import formats
+from verdictree_evaluation.data.predictions import Prediction
 from verdictree_evaluation.evaluation_run import evaluate_data
-from verdictree_evaluation.predictions import Prediction
+from verdictree_evaluation.reports import outputs
 
 pytestmark = [pytest.mark.slow, browser.needed]
 

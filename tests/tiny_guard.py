@@ -11,10 +11,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from verdictree import calibration as calibrations
-from verdictree import release as releases
-from verdictree.calibration import Calibration, Outcome
 from verdictree.policy import Category, Policy
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases.calibration import Calibration, Outcome
 
 POLICY = Policy(
     name="tiny",

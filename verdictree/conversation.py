@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from verdictree.errors import InvalidConversation
-from verdictree.visible import bounded
+from verdictree.text.visible import bounded
 
 MAX_MESSAGES = 256
 MAX_BYTES = 512 * 1024

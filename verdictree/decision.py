@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.calibration import Array, Calibration
 from verdictree.policy import Policy
+from verdictree.releases.calibration import Array, Calibration
 from verdictree.verdict import Verdict
 
 Flags = npt.NDArray[np.bool_]

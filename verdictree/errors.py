@@ -19,7 +19,7 @@ import errno
 from pathlib import Path
 from typing import ClassVar, Self
 
-from verdictree.visible import bounded, visible
+from verdictree.text.visible import bounded, visible
 
 
 class VerdictreeError(Exception):

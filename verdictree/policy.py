@@ -11,8 +11,8 @@ import msgspec
 
 from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
-from verdictree.visible import bounded, quoted, visible
-from verdictree.yaml_lines import YamlError, parse
+from verdictree.text.visible import bounded, quoted, visible
+from verdictree.text.yaml_lines import YamlError, parse
 
 UNSAFE = "unsafe"  # what P(unsafe) is called beside the categories' codes
 _Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]

@@ -9,14 +9,14 @@ import onnxruntime
 
 from benchmarks import cost, workload
 from benchmarks.programs.answering import Loaded, answer, side_by_side
-from verdictree.repository import pinned
-from verdictree.tokenization import TokenizedConversation
-from verdictree_serving.offline import OfflineGuard
+from verdictree.releases.repository import pinned
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.runtime.tokenization import TokenizedConversation
 
 
 def load(repository: str) -> Loaded:
     """The pinned release of `repository`."""
-    guard = OfflineGuard(Path(repository), pinned(Path(repository)), threads=1)
+    guard = LocalGuard.load(Path(repository), pinned(Path(repository)), threads=1)
 
     def run(conversation: TokenizedConversation) -> dict[str, float]:
         *_, expansions = guard.infer([conversation])

@@ -17,7 +17,7 @@ import transformers
 
 from benchmarks import machine
 from benchmarks.programs.answering import Loaded, Prompts, answer, in_batches
-from verdictree_export import checkpoint
+from verdictree_export.prompts import checkpoint
 
 TOP_P, EPSILON, LIKELY_END, MAX_CANDIDATES, MAX_DEPTH = 0.99, 0.01, 0.7, 3, 20
 

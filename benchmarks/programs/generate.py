@@ -10,7 +10,7 @@ import transformers
 
 from benchmarks import machine
 from benchmarks.programs.answering import Loaded, Prompts, answer, in_batches
-from verdictree_export import checkpoint
+from verdictree_export.prompts import checkpoint
 
 MAX_NEW_TOKENS = 8
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from verdictree.visible import is_visible, quoted
+from verdictree.text.visible import is_visible, quoted
 from verdictree_client.errors import InvalidSettings
 
 _FIX = "give HOST:PORT of the server's gRPC endpoint, such as 127.0.0.1:8001 or [::1]:8001"

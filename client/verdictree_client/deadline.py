@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from verdictree.visible import quoted
+from verdictree.text.visible import quoted
 from verdictree_client.errors import GuardError, InvalidSettings, Overloaded, ServerUnavailable
 
 _LONGEST = 365 * 24 * 3600.0  # more than that is no deadline, and overflows what counts it in nanoseconds

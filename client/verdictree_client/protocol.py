@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 from verdictree import verdict
 from verdictree.conversation import MAX_MESSAGES, Conversation, Message, parse, validated
 from verdictree.errors import InvalidConversation
+from verdictree.text.visible import bounded, quoted
 from verdictree.verdict import Verdict
-from verdictree.visible import bounded, quoted
 from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.deadline import Countdown, Retries, seconds
 from verdictree_client.errors import InvalidRequest, InvalidSettings, ServerFailure, ServerUnavailable, from_triton

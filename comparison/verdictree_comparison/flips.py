@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from verdictree.display import shown
+from verdictree.text.visible import shown
 from verdictree.verdict import Verdict
 from verdictree_comparison.arrays import Arrays, Bools
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from verdictree.yaml_lines import YamlError, parse
+from verdictree.text.yaml_lines import YamlError, parse
 from verdictree_comparison.errors import InvalidGates
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from verdictree.visible import seen, visible
+from verdictree.text.visible import seen, visible
 from verdictree_comparison.comparison import Compared
 from verdictree_comparison.figures import Figure
 

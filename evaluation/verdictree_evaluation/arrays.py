@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verdictree.verdict import CategoryScore
-from verdictree_evaluation.formats import Row
-from verdictree_evaluation.predictions import Prediction
+from verdictree_evaluation.data.formats import Row
+from verdictree_evaluation.data.predictions import Prediction
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from verdictree.calibration import Calibration, Calibrator, Method, Outcome
 from verdictree.policy import UNSAFE, Policy
-from verdictree.release import Release
-from verdictree_evaluation import calibrators
+from verdictree.releases.calibration import Calibration, Calibrator, Method, Outcome
+from verdictree.releases.release import Release
 from verdictree_evaluation.arrays import Array, Bools, Scored
 from verdictree_evaluation.errors import EvaluationError
-from verdictree_evaluation.thresholds import MAX_F1, Rule, choose
+from verdictree_evaluation.metrics import calibrators
+from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, choose
 
 Unlabelled = Literal["masked", "negative"]
 

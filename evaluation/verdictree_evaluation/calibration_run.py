@@ -10,17 +10,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from verdictree import calibration as calibrations
-from verdictree.calibration import Calibration
 from verdictree.policy import Policy
-from verdictree.release import MANIFEST, sha256
-from verdictree.visible import visible
-from verdictree_evaluation import calibrate, outputs
-from verdictree_evaluation.datasets import Problem
+from verdictree.releases import calibration as calibrations
+from verdictree.releases.calibration import Calibration
+from verdictree.releases.release import MANIFEST, sha256
+from verdictree.text.visible import visible
+from verdictree_evaluation import calibrate
+from verdictree_evaluation.data.datasets import Problem
 from verdictree_evaluation.errors import EvaluationError
+from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, parse_rule
+from verdictree_evaluation.reports import outputs
 from verdictree_evaluation.scoring import InProcess
 from verdictree_evaluation.session import Session
-from verdictree_evaluation.thresholds import MAX_F1, Rule, parse_rule
 
 REPORT = "calibration-report.json"
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from verdictree.calibration import Calibration
 from verdictree.decision import Decision
 from verdictree.policy import Policy
-from verdictree_evaluation import calibrate, metrics, resampling
+from verdictree.releases.calibration import Calibration
+from verdictree_evaluation import calibrate
 from verdictree_evaluation.arrays import Array, Scored
-from verdictree_evaluation.decisions import NUM_FOLDS, methods
+from verdictree_evaluation.metrics import metrics, resampling
+from verdictree_evaluation.metrics.decisions import NUM_FOLDS, methods
 
 REFERENCE = "marginal"
 MIN_VIEW_ROWS = 20

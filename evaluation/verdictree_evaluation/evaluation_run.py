@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verdictree.calibration import Calibration
-from verdictree_evaluation import evaluate, outputs
+from verdictree.releases.calibration import Calibration
+from verdictree_evaluation import evaluate
 from verdictree_evaluation.arrays import Scored
-from verdictree_evaluation.datasets import Dataset
+from verdictree_evaluation.data.datasets import Dataset
 from verdictree_evaluation.errors import BadData
+from verdictree_evaluation.reports import outputs
 from verdictree_evaluation.scoring import InProcess, Served
 from verdictree_evaluation.session import Session
 

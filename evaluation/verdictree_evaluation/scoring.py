@@ -11,15 +11,15 @@ import msgspec
 
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation, NoVerdict
-from verdictree.exploration import unpack
-from verdictree.release import MANIFEST, MARGINALS_MODEL, sha256
+from verdictree.releases.release import MANIFEST, MARGINALS_MODEL, sha256
 from verdictree.verdict import Verdict
-from verdictree_evaluation.baselines import LabelLogits
-from verdictree_evaluation.formats import Row
-from verdictree_evaluation.predictions import Prediction, PredictionStore
+from verdictree.verdict_tree.exploration import unpack
+from verdictree_evaluation.data.formats import Row
+from verdictree_evaluation.data.predictions import Prediction, PredictionStore
+from verdictree_evaluation.metrics.baselines import LabelLogits
 
 if TYPE_CHECKING:
-    from verdictree.tokenization import TokenizedConversation
+    from verdictree.runtime.tokenization import TokenizedConversation
     from verdictree_client import TLS
 
 Truncate = Literal["head"] | None
@@ -51,9 +51,9 @@ class InProcess:
         truncate: Truncate = None,
     ) -> None:
         """Load release `number`, InvalidRelease where it is damaged; ask by `policy`, the default for None."""
-        from verdictree_serving.offline import OfflineGuard  # a server is asked without these libraries
+        from verdictree.runtime.local_guard import LocalGuard  # a server is asked without these libraries
 
-        self.guard = OfflineGuard(repository, number, threads)
+        self.guard = LocalGuard.load(repository, number, threads)
         self.directory = repository / MARGINALS_MODEL / str(number)
         self.policy = self.guard.release.policy_named(policy)
         self.calibration = self.guard.calibrations.get(self.policy.name)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verdictree.connection_options import tls
 from verdictree.errors import VerdictreeError
-from verdictree_evaluation import datasets
 from verdictree_evaluation.arrays import Scored, gather
-from verdictree_evaluation.csv_rows import Columns
-from verdictree_evaluation.datasets import Dataset, Problem
+from verdictree_evaluation.data import datasets
+from verdictree_evaluation.data.csv_rows import Columns
+from verdictree_evaluation.data.datasets import Dataset, Problem
+from verdictree_evaluation.data.predictions import PredictionStore
 from verdictree_evaluation.errors import BadData, EvaluationError
-from verdictree_evaluation.predictions import PredictionStore
 from verdictree_evaluation.scoring import Guard, InProcess, Served, Truncate, score_all
 
 Begin = Callable[[str, int, int], Callable[[], None]]
@@ -32,11 +31,11 @@ class Session:
         truncate: Truncate = "head" if self.options["truncate"] else None
         url, policy = self.options.get("url"), self.options["policy"]
         if url:
-            concurrency, secured = self.options["concurrency"], tls(self.options)
-            return Served(url, policy=policy, concurrency=concurrency, truncate=truncate, tls=secured)
+            concurrency, tls = self.options["concurrency"], self.options["tls"]
+            return Served(url, policy=policy, concurrency=concurrency, truncate=truncate, tls=tls)
         repository, number = self.options["repository"], self.options["number"]
         if number is None:
-            from verdictree.repository import pinned
+            from verdictree.releases.repository import pinned
 
             number = pinned(repository)
         return InProcess(repository, number, policy=policy, threads=self.options["threads"], truncate=truncate)

@@ -12,10 +12,10 @@ from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy
 from verdictree.probes import probes
-from verdictree.release import Release
-from verdictree_export.checkpoint import Checkpoint
+from verdictree.releases.release import Release
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_export.finite import require_finite
-from verdictree_export.graph_judge import GraphJudge
+from verdictree_export.prompts.checkpoint import Checkpoint
 
 MAX_OFF_GRAMMAR = 0.5
 _NEVER = 0.999
@@ -24,41 +24,42 @@ _SHOWN_TOKENS = 12
 
 
 def check(
-    release: Release, judge: GraphJudge, conversations: Sequence[Conversation], guard: Checkpoint | None = None
+    release: Release, exported: LocalGuard, conversations: Sequence[Conversation], checkpoint: Checkpoint | None = None
 ) -> None:
     """Raise UnsupportedGuard where no answer under one of the release's policies is a verdict at all.
 
     That is where all of each policy's `conversations` and probes have `off_grammar` above 0.999, or above the release's
-    own limit if that is larger; they are asked until one has less. A limit of 1 asks nothing. With `guard` the error
-    says what it answers instead.
+    own limit if that is larger; they are asked until one has less. A limit of 1 asks nothing. With `checkpoint` the
+    error says what it answers instead.
     """
     enough = max(_NEVER, release.max_off_grammar)
     if enough >= 1.0:
         return
     for policy in release.policies:
         own = [one for one in conversations if one.judged_role in policy.roles]
-        least = _least_off_grammar(judge, chain(own, probes(policy)), policy, enough)
+        least = _least_off_grammar(exported, chain(own, probes(policy)), policy, enough)
         if least > enough:
-            raise _refusal(release, policy, least, judge, guard)
+            raise _refusal(release, policy, least, exported, checkpoint)
 
 
-def _least_off_grammar(judge: GraphJudge, asked: Iterator[Conversation], policy: Policy, enough: float) -> float:
+def _least_off_grammar(exported: LocalGuard, asked: Iterator[Conversation], policy: Policy, enough: float) -> float:
     least = 1.0
     while least > enough and (batch := list(islice(asked, _BATCH))):
         named = [msgspec.structs.replace(one, policy=policy.name, truncate="head") for one in batch]
-        found = [verdict.off_grammar for verdict in judge(named)]
+        found = [verdict.off_grammar for verdict in exported.classify(named)]
         require_finite(found, f"the graph under policy {policy.name!r}")
         least = min(least, *found)
     return least
 
 
 def _refusal(
-    release: Release, policy: Policy, least: float, judge: GraphJudge, guard: Checkpoint | None
+    release: Release, policy: Policy, least: float, exported: LocalGuard, checkpoint: Checkpoint | None
 ) -> UnsupportedGuard:
-    example = probes(policy)[0]
-    instead = (
-        "" if guard is None else f" to {example.messages[-1].content!r} it answers {_answer(guard, judge, example)!r};"
-    )
+    instead = ""
+    if checkpoint is not None:
+        example = probes(policy)[0]
+        answer = _answer(checkpoint, exported, example)
+        instead = f" to {example.messages[-1].content!r} it answers {answer!r};"
     return UnsupportedGuard(
         f"expected answers that are verdicts of family {release.family}, got {least:.4f} of the probability or more on "
         f"other answers, for every golden and probe conversation under policy {policy.name!r};{instead} choose the "
@@ -66,9 +67,9 @@ def _refusal(
     )
 
 
-def _answer(guard: Checkpoint, judge: GraphJudge, conversation: Conversation) -> str:
-    ids = judge.prompt_ids(conversation)
+def _answer(checkpoint: Checkpoint, exported: LocalGuard, conversation: Conversation) -> str:
+    ids = exported.prompt_ids(conversation)
     with torch.inference_mode():
         for _ in range(_SHOWN_TOKENS):
-            ids.append(int(guard.model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax()))
-    return str(guard.tokenizer.decode(ids[-_SHOWN_TOKENS:]))
+            ids.append(int(checkpoint.model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax()))
+    return str(checkpoint.tokenizer.decode(ids[-_SHOWN_TOKENS:]))

@@ -11,22 +11,27 @@ import msgspec
 import torch
 from tokenizers import Tokenizer
 
-from verdictree import calibration as calibrations
-from verdictree import families, release_writer
+from verdictree import families
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration
 from verdictree.policy import Policy, check_distinct
-from verdictree.release import GRAPH_MODEL, OUTLINE_FOLDER, TOKENIZER_FILE, TOKENIZER_MODEL, Parity, Release
-from verdictree.release_writer import Draft
-from verdictree_export import checkpoint as checkpoints
-from verdictree_export import compilation, golden, inspection, int8, onnx_model, parity, prompt
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import writer as release_writer
+from verdictree.releases.release import GRAPH_MODEL, OUTLINE_FOLDER, TOKENIZER_FILE, TOKENIZER_MODEL, Parity, Release
+from verdictree.releases.writer import Draft
+from verdictree.verdict_tree.exploration import Exploration
+from verdictree_export import golden, inspection, parity
 from verdictree_export.answers import MAX_OFF_GRAMMAR
-from verdictree_export.checkpoint import Checkpoint
-from verdictree_export.compiled_policies import CompiledPolicies
-from verdictree_export.fidelity import MAX_P99
-from verdictree_export.graph import GuardGraph
-from verdictree_export.int8 import Example
-from verdictree_export.prompt_bank import prefill
+from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.guard_graph import GuardGraph
+from verdictree_export.graph.prompt_bank import prefill
+from verdictree_export.int8 import conversion as int8
+from verdictree_export.int8.conversion import Example
+from verdictree_export.int8.fidelity import MAX_P99
+from verdictree_export.onnx_file import onnx_model
+from verdictree_export.prompts import checkpoint as checkpoints
+from verdictree_export.prompts import compilation
+from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.checkpoint import Checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # what the checkpoint is read as
 DEFAULT_MAX_TOKENS = 1024

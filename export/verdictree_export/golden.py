@@ -8,11 +8,12 @@ import msgspec
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation, Message
-from verdictree.release import Golden, Release
+from verdictree.releases.release import Golden, Release
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_export import answers
-from verdictree_export.checkpoint import Checkpoint
 from verdictree_export.finite import require_finite_verdicts
-from verdictree_export.graph_judge import GraphJudge
+from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.prompts.checkpoint import Checkpoint
 
 CONVERSATIONS = (
     [Message("user", "How do I boil an egg?")],
@@ -31,10 +32,10 @@ def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Chec
     that error only.
     """
     conversations = [messages for messages in CONVERSATIONS if messages[-1].role in release.policy.roles]
-    judge = GraphJudge(release, graph, tokenizer)
-    verdicts = judge([Conversation(tuple(messages)) for messages in conversations])
+    exported = LocalGuard(release, tokenizer, GraphSession(graph).run)
+    verdicts = list(exported.classify_all([Conversation(tuple(messages)) for messages in conversations]))
     require_finite_verdicts(verdicts, "the golden conversations")
-    answers.check(release, judge, [Conversation(tuple(messages)) for messages in CONVERSATIONS], guard)
+    answers.check(release, exported, [Conversation(tuple(messages)) for messages in CONVERSATIONS], guard)
     golden = tuple(
         Golden(
             messages=tuple(messages),

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from verdictree import families
-from verdictree.family import GuardFamily
+from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy, check_distinct
-from verdictree.release import Prompt
-from verdictree.tree import Tokens, VerdictTree
-from verdictree_export import checkpoint as checkpoints
-from verdictree_export import compilation
-from verdictree_export.checkpoint import Checkpoint
+from verdictree.releases.release import Prompt
+from verdictree.verdict_tree.tree import Tokens, VerdictTree
+from verdictree_export.prompts import checkpoint as checkpoints
+from verdictree_export.prompts import compilation
+from verdictree_export.prompts.checkpoint import Checkpoint
 
 AUTO = "auto"
 # What the test suite exports with small random weights. Others are tried; the comparison at export decides.

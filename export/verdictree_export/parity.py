@@ -14,15 +14,15 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration, unpack
-from verdictree.exploration import Path as LabelPath
-from verdictree.family import ConversationFormat
-from verdictree.graph_io import feeds
-from verdictree.release import Parity, Prompt
-from verdictree.tree import Tokens, Trie, VerdictTree
+from verdictree.families.guard_family import ConversationFormat
+from verdictree.releases.release import Parity, Prompt
+from verdictree.runtime.graph_io import feeds
+from verdictree.verdict_tree.exploration import Exploration, unpack
+from verdictree.verdict_tree.exploration import Path as LabelPath
+from verdictree.verdict_tree.tree import Tokens, Trie, VerdictTree
 from verdictree_export.finite import require_finite
-from verdictree_export.graph_session import GraphSession
-from verdictree_export.onnx_model import LOG_EPSILON
+from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.onnx_model import LOG_EPSILON
 
 # Of the graph in the precision that the checkpoint is read in: int8 is made of an fp32 graph, and judged by `fidelity`.
 TOLERANCES = {"fp32": 1e-3, "fp16": 5e-2, "int8": 1e-3}

@@ -14,14 +14,13 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from verdictree import calibration as calibrations
-from verdictree import families, release_writer
-from verdictree import release as releases
+from verdictree import families
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import unpack
-from verdictree.graph_io import feeds
 from verdictree.policy import Policy, check_distinct
-from verdictree.release import (
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases import writer as release_writer
+from verdictree.releases.release import (
     GRAPH_FILE,
     GRAPH_MODEL,
     MARGINALS_MODEL,
@@ -30,15 +29,19 @@ from verdictree.release import (
     TOKENIZER_MODEL,
     Release,
 )
-from verdictree.release_writer import Draft
-from verdictree.tokenization import load_tokenizer
-from verdictree.tree import Tokens
-from verdictree_export import checkpoint as checkpoints
-from verdictree_export import compilation, golden, onnx_model, parity
-from verdictree_export.compiled_policies import CompiledPolicies
+from verdictree.releases.writer import Draft
+from verdictree.runtime.graph_io import feeds
+from verdictree.runtime.tokenization import load_tokenizer
+from verdictree.verdict_tree.exploration import unpack
+from verdictree.verdict_tree.tree import Tokens
+from verdictree_export import golden, parity
 from verdictree_export.finite import require_finite
-from verdictree_export.graph_prefill import Prefill, prefill, stored
-from verdictree_export.graph_session import GraphSession
+from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.onnx_file import onnx_model
+from verdictree_export.onnx_file.graph_prefill import Prefill, prefill, stored
+from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.prompts import checkpoint as checkpoints
+from verdictree_export.prompts import compilation
 
 # Of a probability at the head of the verdict tree. Sums in another order differ in the last digits, which rounding to 8
 # bits, or in half precision, amplifies.

@@ -9,8 +9,8 @@ from verdictree_serving.errors import (
     ServingError,
     TritonNotFound,
 )
-from verdictree_serving.launcher import TritonServer
-from verdictree_serving.tls import GrpcTls
+from verdictree_serving.server.launcher import TritonServer
+from verdictree_serving.server.tls import GrpcTls
 
 __all__ = [
     "GrpcTls",

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks import cost
-from verdictree.exploration import Exploration
+from verdictree.verdict_tree.exploration import Exploration
 
 SHAPE = cost.model_shape(
     SimpleNamespace(

@@ -12,7 +12,7 @@ import tiny_guard
 import yaml
 from click.testing import CliRunner
 
-from verdictree.cli import main
+from verdictree_cli import main
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verdictree.conversation import MAX_BYTES, Conversation, Message, parse
-from verdictree.visible import is_visible
+from verdictree.text.visible import is_visible
 from verdictree_client import (
     TLS,
     AsyncGuardClient,

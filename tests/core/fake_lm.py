@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verdictree.exploration import Explored, NodeLogits
-from verdictree.grammar import label_list
-from verdictree.tree import Trie, VerdictTree
+from verdictree.families.grammar import label_list
+from verdictree.verdict_tree.exploration import Explored, NodeLogits
+from verdictree.verdict_tree.tree import Trie, VerdictTree
 
 GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
 END, NOISE = 0, 1  # the end of the turn, and a token that no verdict holds

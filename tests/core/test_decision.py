@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verdictree import decision as decisions
-from verdictree.calibration import Calibration, Calibrator, Outcome
 from verdictree.decision import DEFAULT_THRESHOLD, Decision
 from verdictree.errors import InvalidPolicy
 from verdictree.pair import Pair
 from verdictree.policy import Category, Policy, load
+from verdictree.releases.calibration import Calibration, Calibrator, Outcome
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict, parse
 from verdictree_comparison.arrays import gather
 

@@ -13,9 +13,9 @@ import pytest
 from verdictree.conversation import Conversation, Message
 from verdictree.decision import Decision
 from verdictree.errors import NoVerdict
-from verdictree.scorer import Scorer
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.runtime.scorer import Scorer
 from verdictree.verdict import Verdict
-from verdictree_serving.offline import OfflineGuard
 
 RELEASE = Path(__file__).parents[1] / "old_releases" / "format_1"
 
@@ -23,7 +23,7 @@ RELEASE = Path(__file__).parents[1] / "old_releases" / "format_1"
 @pytest.fixture(scope="module")
 def computed():
     """A guard, a tokenized conversation, and what the graph says of it."""
-    guard = OfflineGuard(RELEASE, 1, threads=1)
+    guard = LocalGuard.load(RELEASE, 1, threads=1)
     batch = [guard.tokenize(Conversation((Message("user", "hello"),)))]
     return guard, batch, guard.infer(batch)
 

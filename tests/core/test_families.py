@@ -12,10 +12,10 @@ from core.fake_lm import END, NOISE, WordTokenizer, explore
 from verdictree import families
 from verdictree.conversation import ROLES, Message
 from verdictree.errors import UnsupportedGuard
-from verdictree.family import Question
-from verdictree.marginals import Marginalizer, one_by_one
+from verdictree.families.guard_family import Question
 from verdictree.policy import Category, Policy
-from verdictree.tree import compile_tree
+from verdictree.verdict_tree.marginals import Marginalizer, one_by_one
+from verdictree.verdict_tree.tree import compile_tree
 
 MAX_LABELS = 2
 CODES = ("S1", "S10", "S2")

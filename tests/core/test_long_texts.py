@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree import tokenization
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation
-from verdictree.release import load
-from verdictree.tokenization import ConversationTokenizer
+from verdictree.releases.release import load
+from verdictree.runtime import tokenization
+from verdictree.runtime.tokenization import ConversationTokenizer
 
 FOLDER = Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_tokenizer" / "1"
 RELEASE = load(FOLDER)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from core.fake_lm import END, GRAMMAR, NOISE, TOKENIZERS, FakeLM, explore, path_of
 
-from verdictree.marginals import Marginalizer
-from verdictree.tree import compile_tree
+from verdictree.verdict_tree.marginals import Marginalizer
+from verdictree.verdict_tree.tree import compile_tree
 
 MAX_LABELS = 3
 

@@ -16,9 +16,9 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from verdictree import families, policy
 from verdictree.errors import AmbiguousGrammar
-from verdictree.plain_text import is_control, plain_text
-from verdictree.tree import compile_tree
-from verdictree_export import checkpoint
+from verdictree.runtime.plain_text import is_control, plain_text
+from verdictree.verdict_tree.tree import compile_tree
+from verdictree_export.prompts import checkpoint
 
 END = 10**6
 _LLAMA_3 = (

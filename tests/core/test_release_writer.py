@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from verdictree import release as releases
-from verdictree import release_writer
-from verdictree import repository as repositories
-from verdictree.calibration import Calibration, Calibrator, Outcome
 from verdictree.errors import InvalidRelease, NotWritable, ReleaseTaken
-from verdictree.journal import Journal
+from verdictree.releases import release as releases
+from verdictree.releases import repository as repositories
+from verdictree.releases import writer as release_writer
+from verdictree.releases.calibration import Calibration, Calibrator, Outcome
+from verdictree.releases.journal import Journal
 
 TEMPLATE = Path(__file__).parents[2] / "model_repository"
 MANIFEST = releases.load(Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_lm" / "1")

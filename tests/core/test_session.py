@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from verdictree import processor
-from verdictree.session import INTEGER_PRODUCT, open_session
+from verdictree.runtime import processor
+from verdictree.runtime.session import INTEGER_PRODUCT, open_session
 
 TOKENS, SIZE, CHANNELS = 3, 64, 32
 LARGEST = 255  # of uint8; with int8's 127 in all products, sums of two overflow 16 bits

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.tree import Tree
 
-from verdictree import CategoryScore, GreedyVerdict, Verdict, display
-from verdictree.calibration import Calibrator, Outcome
-from verdictree.cli import rollout_status
+from verdictree import CategoryScore, GreedyVerdict, Verdict
 from verdictree.errors import VerdictreeError
-from verdictree.terminal import Terminal, say, say_json
-from verdictree.visible import bounded, is_visible, quoted, seen, visible
+from verdictree.releases.calibration import Calibrator, Outcome
+from verdictree.text.visible import bounded, is_visible, quoted, seen, visible
+from verdictree_cli import display, rollout_status
+from verdictree_cli.terminal import Terminal, say, say_json
 from verdictree_comparison import report
 from verdictree_evaluation.calibration_run import Summary
 
@@ -122,7 +122,7 @@ def test_json_is_inert_and_the_same_document(capfdbinary):
 
 def test_commands_print_through_one_door():
     """A new `click.echo` or a bare rich console would let text through again."""
-    folders = ("verdictree", "evaluation/verdictree_evaluation", "comparison/verdictree_comparison", "examples")
+    folders = ("cli", "verdictree", "evaluation", "comparison", "examples")
     found = []
     for path in (path for folder in folders for path in Path(folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

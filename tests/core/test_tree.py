@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verdictree.errors import AmbiguousGrammar
-from verdictree.grammar import label_list
-from verdictree.tree import compile_tree
+from verdictree.families.grammar import label_list
+from verdictree.verdict_tree.tree import compile_tree
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

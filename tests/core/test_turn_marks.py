@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verdictree import families
 from verdictree.conversation import MAX_BYTES, Message
-from verdictree.family import ConversationFormat
+from verdictree.families.guard_family import ConversationFormat
 
 FORMATS = {one.name: one.conversation for one in families.all_families() if one.name != "shieldgemma"}
 INSTRUCT = FORMATS["instruct"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from verdictree.repository import pinned
+from verdictree.releases.repository import pinned
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_client import GuardClient
 from verdictree_serving import TritonServer
-from verdictree_serving.offline import OfflineGuard
 
 REPOSITORY = Path("model_repository")
 
@@ -28,6 +28,6 @@ def client(server: TritonServer) -> Iterator[GuardClient]:
 
 
 @pytest.fixture(scope="session")
-def offline() -> OfflineGuard:
+def offline() -> LocalGuard:
     # As many threads as the server computes a request with.
-    return OfflineGuard(REPOSITORY, pinned(REPOSITORY), threads=1)
+    return LocalGuard.load(REPOSITORY, pinned(REPOSITORY), threads=1)

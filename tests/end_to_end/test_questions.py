@@ -7,10 +7,10 @@ import tiny_guard
 
 from verdictree.conversation import Conversation, Message
 from verdictree.policy import Category, Policy
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_client import GuardClient, InvalidRequest
 from verdictree_export.exporter import export_release
 from verdictree_serving import TritonServer
-from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.server
 
@@ -22,7 +22,7 @@ def test_served_equals_offline(tmp_path):
     """Tensors of several questions a request, and of a grammar that expands nothing, must pass through every step."""
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", template=tiny_guard.QUESTION_TEMPLATE)
     export_release(str(folder), "auto", [THREE, TWO], tmp_path / "models", max_off_grammar=1.0)
-    offline = OfflineGuard(tmp_path / "models", 1)
+    offline = LocalGuard.load(tmp_path / "models", 1)
     assert offline.release.family == "granite-guardian" and offline.release.num_questions == 3
     requests = [
         Conversation((Message("user", f"hello {'there ' * (i % 3)}"),), policy=("three", "two")[i % 2])

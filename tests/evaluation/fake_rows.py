@@ -9,8 +9,8 @@ import numpy as np
 
 from verdictree import CategoryScore, GreedyVerdict, Message, Verdict
 from verdictree_evaluation.arrays import Scored, gather
-from verdictree_evaluation.formats import LabelKind, Row
-from verdictree_evaluation.predictions import Prediction
+from verdictree_evaluation.data.formats import LabelKind, Row
+from verdictree_evaluation.data.predictions import Prediction
 
 CODES = ("S1", "S2", "S10")
 

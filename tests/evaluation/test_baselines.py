@@ -11,10 +11,10 @@ import pytest
 from fake_rows import CODES, row, scored
 from scipy.special import digamma
 
-from verdictree.exploration import Explored, NodeLogits
-from verdictree.grammar import label_list
-from verdictree.tree import compile_tree
-from verdictree_evaluation import baselines, decisions
+from verdictree.families.grammar import label_list
+from verdictree.verdict_tree.exploration import Explored, NodeLogits
+from verdictree.verdict_tree.tree import compile_tree
+from verdictree_evaluation.metrics import baselines, decisions
 
 LOGITS = np.array([[3.0, 1.0, 0.0], [12.0, 11.0, -4.0], [-1.0, -2.0, -3.0]])
 

@@ -11,13 +11,14 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss, precision_score, recall_score
 
 from verdictree import Category, Policy
-from verdictree import calibration as calibrations
-from verdictree.calibration import RANKING_SHARE, Calibrator
 from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
-from verdictree_evaluation import calibrate, calibrators
+from verdictree.releases import calibration as calibrations
+from verdictree.releases.calibration import RANKING_SHARE, Calibrator
+from verdictree_evaluation import calibrate
 from verdictree_evaluation.errors import EvaluationError
-from verdictree_evaluation.thresholds import MAX_F1, Rule, choose, parse_rule
+from verdictree_evaluation.metrics import calibrators
+from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, choose, parse_rule
 
 FITTERS = (calibrators.temperature, calibrators.platt, calibrators.isotonic)
 

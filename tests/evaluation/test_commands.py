@@ -11,14 +11,14 @@ import tiny_guard
 from click.testing import CliRunner
 
 from verdictree import Conversation, Message
-from verdictree.cli import main
 from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree_cli import main
+from verdictree_cli.evaluate import calibrate, evaluate
 from verdictree_client.rollout import releases as release_files
 from verdictree_evaluation import scoring
-from verdictree_evaluation.commands import calibrate, evaluate
 from verdictree_export.exporter import export_release
-from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def test_calibrate_then_evaluate(repository, tmp_path):
     assert "own, 2.1" in measured["calibrated_by"] and "train.csv" in measured["calibrated_by"]
     assert {"entropy", "LogTokU", "served flags"} <= {row["method"] for row in measured["views"][0]["methods"]}
 
-    guard = OfflineGuard(repository, number, threads=1)
+    guard = LocalGuard.load(repository, number, threads=1)
     (verdict,) = guard.classify([Conversation((Message("user", "b message number 1"),))])
     calibration = guard.calibrations["tiny"]
     assert verdict.calibration == "2.1"
@@ -114,4 +114,4 @@ def test_a_damaged_calibration_is_a_load_error(repository, tmp_path):
     path = shutil.copytree(repository, tmp_path / "m") / "guard_marginals" / "1" / "calibration.json"
     path.write_bytes(b"{}")
     with pytest.raises(InvalidRelease, match="damaged"):
-        OfflineGuard(tmp_path / "m", 1, threads=1)
+        LocalGuard.load(tmp_path / "m", 1, threads=1)

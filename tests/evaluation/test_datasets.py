@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree_evaluation.csv_rows import Columns
-from verdictree_evaluation.datasets import load
+from verdictree_evaluation.data.csv_rows import Columns
+from verdictree_evaluation.data.datasets import load
 from verdictree_evaluation.errors import BadData
 
 CODES = ("S1", "S2", "S10")

@@ -8,9 +8,11 @@ import pytest
 from fake_rows import CODES, row, scored, skilled
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from verdictree_evaluation import breakdowns, evaluate, metrics, report, resampling
-from verdictree_evaluation.decisions import Method, methods
-from verdictree_evaluation.thresholds import PAPER_THRESHOLD
+from verdictree_evaluation import evaluate
+from verdictree_evaluation.metrics import breakdowns, metrics, resampling
+from verdictree_evaluation.metrics.decisions import Method, methods
+from verdictree_evaluation.metrics.thresholds import PAPER_THRESHOLD
+from verdictree_evaluation.reports import report
 
 
 def test_unlabelled_categories_are_masked():

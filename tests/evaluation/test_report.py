@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from fake_rows import CODES, CountingGuard
 
-from verdictree import display
+from verdictree.text import visible
 from verdictree_client import ServerUnavailable
-from verdictree_evaluation import evaluation_run, outputs, session
+from verdictree_evaluation import evaluation_run, session
 from verdictree_evaluation.errors import BadData, EvaluationError
+from verdictree_evaluation.reports import outputs
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e $x$ {{ 7 * 7 }} " + "long " * 200
 OPTIONS = {
@@ -108,5 +109,5 @@ def test_a_failing_guard_says_how_to_go_on(evaluated, monkeypatch, tmp_path):
 
 def test_long_texts_are_cut():
     """Guards against a report of megabytes, and against control characters that hide what follows."""
-    assert len(display.shown("x" * 10_000)) == display.MAX_CHARACTERS
-    assert display.shown("a\n\tb\x1b[31m\u2066c") == "a b�[31m�c"
+    assert len(visible.shown("x" * 10_000)) == visible.MAX_CHARACTERS
+    assert visible.shown("a\n\tb\x1b[31m\u2066c") == "a b�[31m�c"

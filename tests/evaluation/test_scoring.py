@@ -9,8 +9,8 @@ from fake_rows import CODES, CountingGuard, row, verdict
 import verdictree_client
 from verdictree_client import InvalidRequest, ServerUnavailable
 from verdictree_evaluation.arrays import gather
+from verdictree_evaluation.data.predictions import PredictionStore
 from verdictree_evaluation.errors import BadPredictions
-from verdictree_evaluation.predictions import PredictionStore
 from verdictree_evaluation.scoring import Served, score_all
 
 ROWS = [row(f"r{i}") for i in range(6)]

@@ -10,17 +10,20 @@ import pytest
 import tiny_guard
 import torch
 
-from verdictree import repository
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration
+from verdictree.releases import repository
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
-from verdictree_export import checkpoint, fidelity, golden, int8, policy_addition
+from verdictree.verdict_tree.exploration import Exploration
+from verdictree_export import golden, policy_addition
 from verdictree_export.exporter import export_release
 from verdictree_export.finite import require_finite, require_finite_verdicts
-from verdictree_export.graph_judge import GraphJudge
-from verdictree_export.graph_prefill import Prefill
+from verdictree_export.int8 import conversion as int8
+from verdictree_export.int8 import fidelity
+from verdictree_export.onnx_file.graph_prefill import Prefill
 from verdictree_export.policy_addition import add_policies
+from verdictree_export.prompts import checkpoint
 
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 NARROW = Exploration(1, 0.0, 4)
@@ -110,7 +113,7 @@ def test_an_added_policy_of_numbers_that_are_none_is_refused(models, monkeypatch
 @pytest.mark.slow
 def test_golden_scores_that_are_none_are_refused(models, monkeypatch):
     """A golden conversation of NaN could never be repeated, or by anything."""
-    monkeypatch.setattr(GraphJudge, "__call__", lambda _self, asked: [verdict(p_safe=math.nan) for _ in asked])
+    monkeypatch.setattr(LocalGuard, "classify", lambda _self, asked: [verdict(p_safe=math.nan) for _ in asked])
     with pytest.raises(UnsupportedGuard, match="expected finite numbers from the golden conversations"):
         add_policies(models, 1, [msgspec.structs.replace(tiny_guard.POLICY, name="other")])
 
@@ -132,16 +135,16 @@ def test_a_guard_that_answers_no_verdict_is_refused(tmp_path):
 @pytest.mark.slow
 def test_one_verdict_among_the_probes_is_enough(models, monkeypatch):
     """The golden conversations are three; a guard may be at a loss for words at just those."""
-    judge, asked = GraphJudge.__call__, []
+    classify, asked = LocalGuard.classify, []
 
     def at_a_loss(self, conversations):
         lost = {messages[-1].content for messages in golden.CONVERSATIONS}
         asked.extend(one.messages[-1].content for one in conversations)
         return [
             msgspec.structs.replace(found, off_grammar=0.9) if one.messages[-1].content in lost else found
-            for one, found in zip(conversations, judge(self, conversations), strict=True)
+            for one, found in zip(conversations, classify(self, conversations), strict=True)
         ]
 
-    monkeypatch.setattr(GraphJudge, "__call__", at_a_loss)
+    monkeypatch.setattr(LocalGuard, "classify", at_a_loss)
     added = add_policies(models, 1, [msgspec.structs.replace(tiny_guard.POLICY, name="other")])
     assert added.number == 2 and "What is the capital of France?" in asked

@@ -26,12 +26,13 @@ from transformers import (
 from verdictree import families
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration
-from verdictree.family import Question
+from verdictree.families.guard_family import Question
 from verdictree.policy import Category, Policy
-from verdictree_export import checkpoint, prompt
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
-from verdictree_serving.offline import OfflineGuard
+from verdictree_export.prompts import checkpoint
+from verdictree_export.prompts import split as prompt
 
 pytestmark = pytest.mark.slow
 
@@ -189,7 +190,7 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
         max_off_grammar=1.0,
     )
     assert release.parity.max_abs_log_prob_difference < 1e-3
-    offline, guard = OfflineGuard(tmp_path / "models", 1, threads=1), checkpoint.load(str(folder))
+    offline, guard = LocalGuard.load(tmp_path / "models", 1, threads=1), checkpoint.load(str(folder))
     family, tree = families.family(case.family), release.tree
     asked = [(p, TURNS[: 1 + (role == "assistant")]) for p in case.policies for role in p.roles]
     verdicts = offline.classify([Conversation(turns, policy=policy.name) for policy, turns in asked])

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from verdictree_export.branches import Level, branch
+from verdictree_export.onnx_file.branches import Level, branch
 
 FLOATS = (TensorProto.FLOAT, None)
 

@@ -12,7 +12,8 @@ import torch
 
 from verdictree import families
 from verdictree.errors import UnsupportedGuard
-from verdictree_export import checkpoint, prompt
+from verdictree_export.prompts import checkpoint
+from verdictree_export.prompts import split as prompt
 
 pytestmark = pytest.mark.slow
 

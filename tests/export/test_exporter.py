@@ -14,18 +14,22 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from verdictree import families, release, repository, tree
+from verdictree import families
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidPolicy, InvalidRelease, UnsupportedGuard
-from verdictree.exploration import Exploration, unpack
-from verdictree.family import Question
-from verdictree.graph_io import feeds
+from verdictree.families.guard_family import Question
 from verdictree.policy import Category
-from verdictree_export import checkpoint, compilation, parity, prompt
+from verdictree.releases import release, repository
+from verdictree.runtime.graph_io import feeds
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.verdict_tree import tree
+from verdictree.verdict_tree.exploration import Exploration, unpack
+from verdictree_export import parity
 from verdictree_export.exporter import export_release
-from verdictree_export.graph_index import GraphIndex, layer_name
-from verdictree_export.graph_session import GraphSession
-from verdictree_serving.offline import OfflineGuard
+from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
+from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.prompts import checkpoint, compilation
+from verdictree_export.prompts import split as prompt
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +70,7 @@ def models(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def offline(models):
-    return OfflineGuard(models, 1, threads=1)
+    return LocalGuard.load(models, 1, threads=1)
 
 
 def ask(text, **options):
@@ -145,7 +149,7 @@ def test_batch_equals_single(offline):
 
 def test_pruned_release_bounds_the_whole_one(models, offline):
     """With no path live the graph runs on zero tokens; what it left out must be in `unexplored`."""
-    pruned = OfflineGuard(models, 2, threads=1).classify([ask("hello"), ask("and now?")])
+    pruned = LocalGuard.load(models, 2, threads=1).classify([ask("hello"), ask("and now?")])
     whole = offline.classify([ask("hello"), ask("and now?")])
     for low, high in zip(pruned, whole, strict=True):
         assert low.p_unsafe == pytest.approx(high.p_unsafe, abs=1e-5)
@@ -163,7 +167,7 @@ def test_a_list_that_is_not_opened_is_unexplored(folder, offline, tmp_path, monk
         number = export_release(
             str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path, exploration=limits, max_off_grammar=1.0
         ).number
-        pruned = OfflineGuard(tmp_path, number, threads=1)
+        pruned = LocalGuard.load(tmp_path, number, threads=1)
         (explored,) = unpack(pruned.release.tree, limits, *pruned.infer([pruned.tokenize(ask("hello"))]))
         assert ((0,) in explored.blocks) is (epsilon < whole.p_unsafe)
         (verdict,) = pruned.classify([ask("hello")])

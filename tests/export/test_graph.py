@@ -10,13 +10,13 @@ import torch
 from core.fake_lm import path_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from verdictree.exploration import Exploration, unpack
-from verdictree.grammar import label_list
-from verdictree.release import Prompt
-from verdictree.tree import compile_tree
-from verdictree_export.compiled_policies import CompiledPolicies
-from verdictree_export.graph import GuardGraph
-from verdictree_export.prompt_bank import prefill
+from verdictree.families.grammar import label_list
+from verdictree.releases.release import Prompt
+from verdictree.verdict_tree.exploration import Exploration, unpack
+from verdictree.verdict_tree.tree import compile_tree
+from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.guard_graph import GuardGraph
+from verdictree_export.graph.prompt_bank import prefill
 
 GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
 WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0,", "0", ",", "T"]

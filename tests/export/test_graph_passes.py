@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from verdictree_export.graph_passes import (
+from verdictree_export.onnx_file.passes import (
     drop_unused,
     keep_zero_sizes,
     make_projection_shapes_constant,

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 import tiny_guard
 
-from verdictree.calibration import Calibrator, Outcome
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import AmbiguousGrammar, InvalidConversation, InvalidPolicy
-from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
+from verdictree.releases.calibration import Calibrator, Outcome
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
-from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def models(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def offline(models):
-    return OfflineGuard(models, 1, threads=1)
+    return LocalGuard.load(models, 1, threads=1)
 
 
 def ask(text, policy=None):
@@ -93,7 +93,7 @@ def test_thresholds_and_calibration_are_each_policys_own(models, offline):
     outcomes = [Outcome(code, Calibrator("platt", intercept=1.0), 0.0, "r", 1, 1) for code in ("unsafe", "S1", "S10")]
     path = tiny_guard.calibrate(models, "tenant-1", outcomes)
     try:
-        tenant, default = OfflineGuard(models, 1, threads=1).classify([ask("hello", "tenant-1"), ask("hello")])
+        tenant, default = LocalGuard.load(models, 1, threads=1).classify([ask("hello", "tenant-1"), ask("hello")])
     finally:
         path.unlink()
     assert (tenant.calibration, tenant["S1"].calibrated, tenant["S1"].flagged) == ("1.1", None, True)

@@ -6,20 +6,21 @@ import pytest
 import tiny_guard
 from test_policies import ask
 
-from verdictree import release as releases
-from verdictree import repository, tree
-from verdictree.calibration import Calibrator, Outcome
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
-from verdictree.exploration import Exploration
 from verdictree.policy import Category, Policy
+from verdictree.releases import release as releases
+from verdictree.releases import repository
+from verdictree.releases.calibration import Calibrator, Outcome
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.verdict_tree import tree
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_client.rollout import releases as release_files
 from verdictree_export import policy_addition
-from verdictree_export.attention import KeyValues
 from verdictree_export.exporter import export_release
-from verdictree_export.graph_prefill import Prefill
+from verdictree_export.graph.attention import KeyValues
+from verdictree_export.onnx_file.graph_prefill import Prefill
 from verdictree_export.policy_addition import add_policies
-from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def numbers(verdict):
 
 def test_added_policies_answer_as_exported_ones(models):
     """A prefix that the graph computed itself, or a size that tracing had fixed, would change some score."""
-    added, exported = (OfflineGuard(models, number, threads=1) for number in (2, 3))
+    added, exported = (LocalGuard.load(models, number, threads=1) for number in (2, 3))
     requests = [ask(text, name) for text in ("hello", "Check the messages") for name in ("tiny", "wider", "answers")]
     pairs = list(zip(added.classify(requests), exported.classify(requests), strict=True))
     for one, other in pairs:
@@ -69,7 +70,7 @@ def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
     )
     monkeypatch.undo()
     add_policies(tmp_path / "m", 1, ADDED)
-    apart, grafted = OfflineGuard(tmp_path / "m", 2, threads=1), OfflineGuard(models, 3, threads=1)
+    apart, grafted = LocalGuard.load(tmp_path / "m", 2, threads=1), LocalGuard.load(models, 3, threads=1)
     assert apart.release.tree.opens_apart and not grafted.release.tree.opens_apart
     requests = [ask("hello", "tiny"), ask("hello", "wider"), ask("hello", "answers")]
     for one, other in zip(apart.classify(requests), grafted.classify(requests), strict=True):
@@ -90,7 +91,7 @@ def test_a_derived_release_can_be_added_to(models):
     derived = release_files.derive(models, 1, None, {None: 0.3}).number
     added = add_policies(models, derived, ADDED).number
     try:
-        guards = [OfflineGuard(models, number, threads=1) for number in (2, added)]
+        guards = [LocalGuard.load(models, number, threads=1) for number in (2, added)]
         one, other = (guard.classify([ask("hello", "wider")])[0] for guard in guards)
         assert numbers(one) == numbers(other)
     finally:
@@ -109,7 +110,7 @@ def test_the_source_is_not_touched(models):
 
 def test_calibrations_stay(models):
     """A policy that was calibrated before must not lose its thresholds, nor lend them to the new ones."""
-    tiny, wider = OfflineGuard(models, 2, threads=1).classify([ask("hello"), ask("hello", "wider")])
+    tiny, wider = LocalGuard.load(models, 2, threads=1).classify([ask("hello"), ask("hello", "wider")])
     assert tiny.calibration == "1.1" and tiny.flagged is not None
     assert wider.calibration is None
 
@@ -122,7 +123,7 @@ def test_a_family_of_questions(tmp_path):
     add_policies(tmp_path / "models", 1, [three])
     export_release(checkpoint, "granite-guardian", [two, three], tmp_path / "models", max_off_grammar=1.0)
     added, exported = (
-        OfflineGuard(tmp_path / "models", n, threads=1).classify([ask("hello", "p3"), ask("hello", "p2")])
+        LocalGuard.load(tmp_path / "models", n, threads=1).classify([ask("hello", "p3"), ask("hello", "p2")])
         for n in (2, 3)
     )
     for one, other in zip(added, exported, strict=True):
@@ -141,7 +142,7 @@ def test_a_name_that_ends_otherwise(tmp_path):
         checkpoint, "nemotron", [alike, other], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0
     )
     assert exported.tree == added.tree
-    guards = [OfflineGuard(tmp_path / "models", number, threads=1) for number in (2, 3)]
+    guards = [LocalGuard.load(tmp_path / "models", number, threads=1) for number in (2, 3)]
     requests = [Conversation((Message("user", "hello"),), policy=one.name) for one in (alike, other)]
     for one, same in zip(*(guard.classify(requests) for guard in guards), strict=True):
         assert numbers(one) == pytest.approx(numbers(same), rel=1e-3)

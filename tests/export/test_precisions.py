@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tiny_guard
 
-from verdictree import repository
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration
+from verdictree.releases import repository
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
-from verdictree_export.int8 import Example
-from verdictree_serving.offline import OfflineGuard
+from verdictree_export.int8.conversion import Example
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ EXAMPLES = [Example(one, ("S1",) if i % 3 else ()) for i, one in enumerate(conve
 def clear_cases(path):
     """Examples whose labels the guard of release 1 knows: the AUC of random ones is chance, which any digit moves."""
     asked = conversations(300)
-    scores = [verdict["S1"].marginal for verdict in OfflineGuard(path, 1, threads=2).classify(asked)]
+    scores = [verdict["S1"].marginal for verdict in LocalGuard.load(path, 1, threads=2).classify(asked)]
     order = np.argsort(scores)
     pairs = zip(order[:70], order[-70:], strict=True)
     return [one for low, high in pairs for one in (Example(asked[low], ()), Example(asked[high], ("S1",)))]
@@ -64,7 +64,7 @@ def models(checkpoint, tmp_path_factory):
 
 def test_a_release_says_how_far_it_is_from_fp32(models):
     """An analyst must be able to read what 8 bits cost before thresholds are set by the scores."""
-    fp32, int8 = (OfflineGuard(models, number, threads=1) for number in (1, 2))
+    fp32, int8 = (LocalGuard.load(models, number, threads=1) for number in (1, 2))
     assert fp32.release.fidelity is None
     found = int8.release.fidelity
     assert found is not None and found.num_conversations >= 70 and found.p99_p_unsafe_difference <= 0.02
@@ -77,7 +77,7 @@ def test_a_release_says_how_far_it_is_from_fp32(models):
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["fp32", "int8", "fp16"])
 def test_a_batch_changes_not_a_bit(models, number):
     """Sums in another order would show in the last digits, and in int8 before them."""
-    guard, rng = OfflineGuard(models, number, threads=2), np.random.default_rng(2)
+    guard, rng = LocalGuard.load(models, number, threads=2), np.random.default_rng(2)
     asked = conversations(10, seed=3)
     alone = [guard.classify([one])[0] for one in asked]
     for _ in range(12):

@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 from test_architectures import CASES
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.exploration import Exploration
-from verdictree.graph_io import OUTPUTS, feeds
-from verdictree.release import Fidelity
-from verdictree.session import open_session
+from verdictree.releases.release import Fidelity
+from verdictree.runtime.graph_io import OUTPUTS, feeds
+from verdictree.runtime.session import open_session
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
-from verdictree_export import fidelity, onnx_model
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
-from verdictree_export.graph_index import GraphIndex
-from verdictree_export.late_scales import scale_late
-from verdictree_export.quantize import prepare, quantize
-from verdictree_export.rotation import rotate
-from verdictree_export.rounding import channel_scales, round_to_nearest, round_with_compensation
+from verdictree_export.int8 import fidelity
+from verdictree_export.int8.late_scales import scale_late
+from verdictree_export.int8.quantize import prepare, quantize
+from verdictree_export.int8.rotation import rotate
+from verdictree_export.int8.rounding import channel_scales, round_to_nearest, round_with_compensation
+from verdictree_export.onnx_file import onnx_model
+from verdictree_export.onnx_file.graph_index import GraphIndex
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +136,7 @@ def test_scaling_late_keeps_the_function(prepared, monkeypatch):
     """A scale that is left out, or comes twice, gives another token's magnitude to the down projection."""
     late, early = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
     quantize(late, prepared[1], two_terms=lambda _: False)
-    monkeypatch.setattr("verdictree_export.quantize.scale_late", lambda model: None)
+    monkeypatch.setattr("verdictree_export.int8.quantize.scale_late", lambda model: None)
     quantize(early, prepared[1], two_terms=lambda _: False)
     passes = len(operators(late, "MatMulIntegerToFloat")) // len(quantized_weights(late))
     assert scale_late(copy.deepcopy(early)) == passes * tiny_guard.SIZES["num_hidden_layers"]

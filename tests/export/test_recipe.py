@@ -26,7 +26,7 @@ from splits import HELD_OUT_SOURCES, Splits, split_rows
 from training import BASE_NAME, LoraTraining, Settings
 
 from verdictree.conversation import Message
-from verdictree_evaluation.formats import LabelKind, Row
+from verdictree_evaluation.data.formats import LabelKind, Row
 
 CODES = ("S1", "S2", "S3")
 PREFIX = (5, 9, 11, 3)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from verdictree_export.graph_passes import drop_unused
-from verdictree_export.rotary import fuse_rotary
+from verdictree_export.onnx_file.passes import drop_unused
+from verdictree_export.onnx_file.rotary import fuse_rotary
 
 HEADS, SIZE = 3, 8
 

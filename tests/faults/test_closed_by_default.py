@@ -19,7 +19,7 @@ from supervised import TEXTS, VERDICTREE
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from verdictree.admin_key import key_file, read_admin_key
+from verdictree.releases.admin_key import key_file, read_admin_key
 from verdictree_client.rollout import NotPermitted, Rollout
 
 pytestmark = pytest.mark.server

@@ -79,7 +79,7 @@ def test_a_whole_release_passes_its_checks(serve, repository):
 def _with_other_golden(text: str) -> str:
     import msgspec
 
-    from verdictree.release import Release
+    from verdictree.releases.release import Release
 
     release = msgspec.json.decode(text.encode(), type=Release)
     golden = tuple(msgspec.structs.replace(one, p_unsafe=1 - one.p_unsafe) for one in release.golden)

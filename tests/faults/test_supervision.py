@@ -11,7 +11,7 @@ import time
 import pytest
 from supervised import wait_until
 
-from verdictree.admin_key import key_file, read_admin_key
+from verdictree.releases.admin_key import key_file, read_admin_key
 from verdictree_client.rollout.server import Server
 
 pytestmark = pytest.mark.server

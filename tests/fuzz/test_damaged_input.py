@@ -13,14 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verdictree import calibration, conversation_file, pair, policy, release, yaml_lines
-from verdictree.calibration import Calibration, Calibrator, Outcome
+from verdictree import pair, policy
 from verdictree.conversation import Conversation, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy, InvalidRelease, NoVerdict, VerdictreeError
-from verdictree.visible import is_visible
+from verdictree.releases import calibration, release
+from verdictree.releases.calibration import Calibration, Calibrator, Outcome
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree.text import conversation_file, yaml_lines
+from verdictree.text.visible import is_visible
 from verdictree_comparison import InvalidGates
 from verdictree_comparison import gates as gate_files
-from verdictree_serving.offline import OfflineGuard
 
 OLD = Path("tests/old_releases/format_1")
 REQUEST = {
@@ -106,8 +108,8 @@ def check_said(error: Exception) -> None:
 
 
 @pytest.fixture(scope="module")
-def guard() -> OfflineGuard:
-    return OfflineGuard(OLD, 1, threads=1)
+def guard() -> LocalGuard:
+    return LocalGuard.load(OLD, 1, threads=1)
 
 
 @settings(max_examples=300)

@@ -24,8 +24,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation, NoVerdict
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_serving import TritonServer
-from verdictree_serving.offline import OfflineGuard
 
 pytestmark = pytest.mark.server
 
@@ -52,7 +52,7 @@ class Guard:
 
     def __init__(self, server: TritonServer, repository: Path) -> None:
         self.server = server
-        self.offline = OfflineGuard(repository, 1, threads=1)
+        self.offline = LocalGuard.load(repository, 1, threads=1)
         self.channel = grpc.insecure_channel(server.grpc_address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self.canary = self.ask(CANARY)

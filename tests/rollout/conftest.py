@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import tiny_guard
 
-from verdictree import startup
 from verdictree.conversation import Conversation, Message
+from verdictree.releases import startup
+from verdictree.runtime.local_guard import LocalGuard
 from verdictree_client.rollout import Rollout
 from verdictree_serving import TritonServer
-from verdictree_serving.offline import OfflineGuard
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def p_unsafe(two_releases) -> dict[int, list[float]]:
     """What each release, whole, says of the load's texts: a mixture of two would say something else."""
     return {
         number: [
-            OfflineGuard(two_releases, number).classify([Conversation((Message("user", text),))])[0].p_unsafe
+            LocalGuard.load(two_releases, number).classify([Conversation((Message("user", text),))])[0].p_unsafe
             for text in load.TEXTS
         ]
         for number in (1, 2)

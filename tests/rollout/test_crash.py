@@ -13,10 +13,10 @@ import load
 import pytest
 import tritonclient.grpc as triton
 
-from verdictree import journal as journals
-from verdictree import repository as repositories
-from verdictree import startup
-from verdictree.journal import Journal
+from verdictree.releases import journal as journals
+from verdictree.releases import repository as repositories
+from verdictree.releases import startup
+from verdictree.releases.journal import Journal
 from verdictree_client.rollout import Rollout, RolloutError
 from verdictree_client.rollout.server import Server
 from verdictree_serving import TritonServer

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from verdictree import release as releases
-from verdictree import repository as repositories
 from verdictree.errors import InvalidRelease
-from verdictree.release import COMPOSING_MODELS, MANIFEST, sha256
+from verdictree.releases import release as releases
+from verdictree.releases import repository as repositories
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, sha256
 from verdictree_client.rollout import Refused, StageFailed
 
 pytestmark = pytest.mark.server

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from verdictree import repository as repositories
-from verdictree import startup
 from verdictree.errors import NotWritable
-from verdictree.journal import Journal
-from verdictree.repository import CONFIG, ENSEMBLE, ROUTER
+from verdictree.releases import repository as repositories
+from verdictree.releases import startup
+from verdictree.releases.journal import Journal
+from verdictree.releases.repository import CONFIG, ENSEMBLE, ROUTER
 from verdictree_client import GuardClient
 from verdictree_client.rollout import ControlFailed, Refused, Rollout, configs
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from verdictree import calibration as calibrations
-from verdictree import release as releases
-from verdictree import repository as repositories
-from verdictree import startup
 from verdictree.errors import InvalidRelease
-from verdictree.journal import Journal
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases import repository as repositories
+from verdictree.releases import startup
+from verdictree.releases.journal import Journal
 from verdictree_client.rollout import Refused, Rollout
 from verdictree_client.rollout import releases as release_files
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from verdictree.repository import ENSEMBLE
+from verdictree.releases.repository import ENSEMBLE
 from verdictree_client.rollout.server import Server
 
 pytestmark = pytest.mark.server

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from verdictree import calibration as calibrations
-from verdictree import release as releases
 from verdictree.conversation import Conversation, Message
-from verdictree.release import COMPOSING_MODELS, MANIFEST, sha256
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, sha256
 from verdictree_client.rollout import GatesFailed
 from verdictree_comparison import Gates
 

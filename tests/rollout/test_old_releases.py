@@ -12,13 +12,13 @@ import pytest
 import tiny_guard
 from test_emergency import OLD, releases_that_answer
 
-from verdictree import adapters, startup
-from verdictree import release as releases
-from verdictree import repository as repositories
 from verdictree.errors import InvalidRelease
-from verdictree.release import COMPOSING_MODELS, FORMAT, MANIFEST
-from verdictree.repository import ADAPTER
-from verdictree.software import VERSION
+from verdictree.releases import adapters, startup
+from verdictree.releases import release as releases
+from verdictree.releases import repository as repositories
+from verdictree.releases.release import COMPOSING_MODELS, FORMAT, MANIFEST
+from verdictree.releases.repository import ADAPTER
+from verdictree.releases.software import VERSION
 from verdictree_client import GuardClient
 from verdictree_client.rollout import Rollout
 from verdictree_serving import TritonServer

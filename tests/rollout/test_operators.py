@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from verdictree.errors import InvalidAdminKey, RepositoryBusy
-from verdictree.journal import Journal
+from verdictree.releases.journal import Journal
 from verdictree_client import GuardClient
 from verdictree_client.rollout import NotPermitted, Refused, Rollout, ServerAway, stage
 
@@ -94,7 +94,7 @@ def test_force_needs_a_reason(repository):
 @pytest.mark.parametrize("content", ["", "short", "k" * 32 + "=", "k" * 16 + " " + "k" * 16])
 def test_admin_key_that_is_none(tmp_path, content):
     """Guards against a server that is locked with a key that Triton cannot read, or anyone can guess."""
-    from verdictree.admin_key import read_admin_key
+    from verdictree.releases.admin_key import read_admin_key
 
     (tmp_path / "key").write_text(content)
     with pytest.raises(InvalidAdminKey, match="openssl rand"):

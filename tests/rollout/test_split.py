@@ -11,11 +11,11 @@ import tritonclient.grpc as triton
 
 from verdictree import pair as pairs
 from verdictree import routing
-from verdictree.admin_key import ADMIN_KEY_NAME
 from verdictree.conversation import Conversation, Message
+from verdictree.releases.admin_key import ADMIN_KEY_NAME
 from verdictree_client import GuardClient, InvalidRequest
 from verdictree_client.rollout import Refused, Rollout
-from verdictree_serving.bls_errors import code_of
+from verdictree_serving.triton_steps.bls_errors import code_of
 
 pytestmark = pytest.mark.server
 KEYS = [f"user-{i}" for i in range(120)]
@@ -26,7 +26,7 @@ def split_server(two_releases, tmp_path_factory):
     """One server for the tests of this file, each of which stages release 2 and retires it."""
     import shutil
 
-    from verdictree import startup
+    from verdictree.releases import startup
     from verdictree_serving import TritonServer
 
     repository = shutil.copytree(two_releases, tmp_path_factory.mktemp("split") / "models")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import verdictree_serving
-from verdictree_serving.locate import find_installation
+from verdictree_serving.server.locate import find_installation
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 DOOR = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from verdictree_serving import TritonNotFound, locate
+from verdictree_serving import TritonNotFound
+from verdictree_serving.server import locate
 
 
 def fake_system_triton(home: Path) -> Path:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verdictree_serving.errors import InferenceFailed, InvalidModelConfig
-from verdictree_serving.onnxruntime_backend import OnnxModel, pack, unpack
-from verdictree_serving.onnxruntime_config import BatchInput, OnnxModelConfig, TensorConfig
-from verdictree_serving.onnxruntime_options import concurrent_runs, session_options
+from verdictree_serving.onnxruntime_backend.backend import OnnxModel, pack, unpack
+from verdictree_serving.onnxruntime_backend.config import BatchInput, OnnxModelConfig, TensorConfig
+from verdictree_serving.onnxruntime_backend.options import concurrent_runs, session_options
 
 RAGGED_SUM: dict[str, Any] = {
     "max_batch_size": 8,

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from verdictree_serving.errors import MachineUnfit
-from verdictree_serving.preflight import check_machine
+from verdictree_serving.server.preflight import check_machine
 
 
 def free(monkeypatch: pytest.MonkeyPatch, folder: str, megabytes: int) -> None:

@@ -6,8 +6,8 @@ import threading
 import time
 from pathlib import Path
 
-from verdictree_serving.gate import GATE_VARIABLE, Gate
-from verdictree_serving.refusals import Refusals
+from verdictree_serving.triton_steps.gate import GATE_VARIABLE, Gate
+from verdictree_serving.triton_steps.refusals import Refusals
 
 
 def test_who_is_refused_again_and_again_waits_longer() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from verdictree_serving.triton_log import first_error
+from verdictree_serving.server.triton_log import first_error
 
 CUDA = 'E1123 22:33:54.956036 3456 server.cc:241] "CudaDriverHelper has not been initialized."\n'
 

@@ -6,13 +6,13 @@ import importlib
 import pkgutil
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.family import GuardFamily
+from verdictree.families.guard_family import GuardFamily
 
 
 def all_families() -> tuple[GuardFamily, ...]:
     """Every family, in the order of the modules' names."""
     modules = (importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__))
-    return tuple(family for module in modules for family in module.FAMILIES)
+    return tuple(family for module in modules for family in getattr(module, "FAMILIES", ()))
 
 
 def family(name: str) -> GuardFamily:

@@ -6,8 +6,8 @@ reads as several.
 
 from __future__ import annotations
 
-from verdictree.family import ChatPrompt, ConversationFormat, GuardFamily, Question, category_lines
-from verdictree.grammar import label_list
+from verdictree.families.grammar import label_list
+from verdictree.families.guard_family import ChatPrompt, ConversationFormat, GuardFamily, Question, category_lines
 
 _TASK = (
     "You are a content moderator. You read a conversation between a User and an Agent and judge only its last message. "

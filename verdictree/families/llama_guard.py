@@ -10,8 +10,8 @@ quoted before the format is applied, so no message forges a turn. What the forma
 
 from __future__ import annotations
 
-from verdictree.family import ConversationFormat, GuardFamily, Question, TemplatePrompt
-from verdictree.grammar import label_list
+from verdictree.families.grammar import label_list
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, Question, TemplatePrompt
 
 _USER_AND_AGENT = ConversationFormat({"user": "User: {content}\n\n", "assistant": "Agent: {content}\n\n"})
 

@@ -8,8 +8,8 @@ the format leaves open: a message may spell `<END CONVERSATION>` and the text af
 
 from __future__ import annotations
 
-from verdictree.family import ChatPrompt, ConversationFormat, GuardFamily, Question
-from verdictree.grammar import Answer, VerdictGrammar
+from verdictree.families.grammar import Answer, VerdictGrammar
+from verdictree.families.guard_family import ChatPrompt, ConversationFormat, GuardFamily, Question
 
 _TASK = (
     "Task: Check if there is unsafe content in the user or agent messages in the below conversation in accordance with "

@@ -8,8 +8,8 @@ format leaves open: a message may spell the tags around the conversation.
 
 from __future__ import annotations
 
-from verdictree.family import ConversationFormat, GuardFamily, TemplatePrompt
-from verdictree.grammar import Answer, VerdictGrammar
+from verdictree.families.grammar import Answer, VerdictGrammar
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, TemplatePrompt
 
 _NAMES = "\nCategories: "
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import itertools
 
-from verdictree.family import ConversationFormat, GuardFamily, PlainPrompt, Question
-from verdictree.grammar import Answer, VerdictGrammar
+from verdictree.families.grammar import Answer, VerdictGrammar
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, PlainPrompt, Question
 
 _LINES = {
     "harmful_request": "Harmful request: ",

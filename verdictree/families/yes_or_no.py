@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.family import ConversationFormat, GuardFamily, Question, TemplatePrompt
-from verdictree.grammar import Answer, VerdictGrammar
+from verdictree.families.grammar import Answer, VerdictGrammar
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, Question, TemplatePrompt
 from verdictree.policy import Category
 
 _GRAMMAR = VerdictGrammar((Answer("No", "safe"), Answer("Yes", "unsafe")), per_category=True)

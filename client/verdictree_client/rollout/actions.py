@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from verdictree import repository as repositories
-from verdictree import spare_files
 from verdictree.errors import NotWritable
-from verdictree.journal import Event, Journal
+from verdictree.releases import repository as repositories
+from verdictree.releases import spare_files
+from verdictree.releases.journal import Event, Journal
 from verdictree_client.rollout import stage, traffic
 from verdictree_client.rollout.errors import ControlFailed
 from verdictree_client.rollout.server import Server

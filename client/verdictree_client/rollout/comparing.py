@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verdictree import pair as pairs
-from verdictree import repository as repositories
 from verdictree.conversation import Conversation
-from verdictree.journal import Journal
 from verdictree.pair import Pair
-from verdictree.repository import CANDIDATE, ENSEMBLE, LIVE
+from verdictree.releases import repository as repositories
+from verdictree.releases.journal import Journal
+from verdictree.releases.repository import CANDIDATE, ENSEMBLE, LIVE
 from verdictree.verdict import Verdict
 from verdictree_client.errors import GuardError, InvalidRequest
 from verdictree_client.rollout import traffic

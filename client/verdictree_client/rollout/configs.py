@@ -17,7 +17,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from verdictree.errors import InvalidRelease
-from verdictree.repository import CONFIG, ENSEMBLE, ROUTER, config_with_versions
+from verdictree.releases.repository import CONFIG, ENSEMBLE, ROUTER, config_with_versions
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from verdictree import calibration as calibrations
-from verdictree import release as releases
-from verdictree import release_writer
-from verdictree import repository as repositories
-from verdictree.calibration import CALIBRATION, Calibration, Calibrator, Outcome
-from verdictree.journal import Journal
 from verdictree.policy import UNSAFE
-from verdictree.release import GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, Release, sha256
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases import repository as repositories
+from verdictree.releases import writer as release_writer
+from verdictree.releases.calibration import CALIBRATION, Calibration, Calibrator, Outcome
+from verdictree.releases.journal import Journal
+from verdictree.releases.release import GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, Release, sha256
 from verdictree_client.rollout.errors import Refused
 
 _BY_HAND = "set by hand"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from verdictree import repository as repositories
-from verdictree import spare_files
-from verdictree.admin_key import published
 from verdictree.conversation import Conversation
-from verdictree.journal import Journal
-from verdictree.release import Release
+from verdictree.releases import repository as repositories
+from verdictree.releases import spare_files
+from verdictree.releases.admin_key import published
+from verdictree.releases.journal import Journal
+from verdictree.releases.release import Release
 from verdictree_client.connection import TLS
 from verdictree_client.rollout import comparing, stage, traffic
 from verdictree_client.rollout import releases as release_files

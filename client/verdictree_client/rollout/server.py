@@ -11,9 +11,9 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from verdictree.admin_key import ADMIN_KEY_NAME
 from verdictree.conversation import Conversation
-from verdictree.release import GRAPH_MODEL
+from verdictree.releases.admin_key import ADMIN_KEY_NAME
+from verdictree.releases.release import GRAPH_MODEL
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.errors import from_triton as guard_error

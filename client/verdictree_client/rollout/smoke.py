@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from verdictree import calibration as calibrations
-from verdictree import golden_check
-from verdictree import release as releases
 from verdictree.conversation import Conversation
-from verdictree.release import MARGINALS_MODEL, Release
+from verdictree.releases import calibration as calibrations
+from verdictree.releases import release as releases
+from verdictree.releases.release import MARGINALS_MODEL, Release
+from verdictree.runtime import golden_check
 from verdictree_client.errors import GuardError
 from verdictree_client.rollout.errors import Refused, StageFailed
 from verdictree_client.rollout.server import Server

@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from verdictree import adapters, spare_files
-from verdictree import repository as repositories
 from verdictree.errors import VerdictreeError
-from verdictree.release import COMPOSING_MODELS, GRAPH_MODEL, MARGINALS_MODEL
-from verdictree.repository import CANDIDATE, ENSEMBLE
+from verdictree.releases import adapters, spare_files
+from verdictree.releases import repository as repositories
+from verdictree.releases.release import COMPOSING_MODELS, GRAPH_MODEL, MARGINALS_MODEL
+from verdictree.releases.repository import CANDIDATE, ENSEMBLE
 from verdictree_client.rollout import configs, smoke
 from verdictree_client.rollout.errors import ControlFailed, ServerAway, StageFailed
 from verdictree_client.rollout.server import Server

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from verdictree import repository as repositories
-from verdictree.journal import Entry, Journal
+from verdictree.releases import repository as repositories
+from verdictree.releases.journal import Entry, Journal
 from verdictree_client.rollout import stage, traffic
 from verdictree_client.rollout.configs import Split
 from verdictree_client.rollout.errors import ServerAway

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from verdictree import adapters, spare_files
-from verdictree import repository as repositories
 from verdictree.errors import VerdictreeError
-from verdictree.journal import FOLDER
-from verdictree.repository import CANDIDATE, ENSEMBLE, LIVE, ROUTER
+from verdictree.releases import adapters, spare_files
+from verdictree.releases import repository as repositories
+from verdictree.releases.journal import FOLDER
+from verdictree.releases.repository import CANDIDATE, ENSEMBLE, LIVE, ROUTER
 from verdictree_client.rollout import configs, stage
 from verdictree_client.rollout.configs import Served, Split
 from verdictree_client.rollout.errors import ControlFailed, ServerAway

@@ -20,8 +20,8 @@ from training import LoraTraining, Settings
 from verdictree import families
 from verdictree import policy as policies
 from verdictree.errors import InvalidPolicy
-from verdictree_evaluation.formats import Row
-from verdictree_export import checkpoint
+from verdictree_evaluation.data.formats import Row
+from verdictree_export.prompts import checkpoint
 
 _ADAPTER = Path(__file__).with_name("adapter")
 _WARM_UP, _COOL_DOWN = 5, 10  # steps

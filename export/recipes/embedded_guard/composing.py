@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from verdictree.conversation import ROLES, Message
-from verdictree_evaluation.formats import LabelKind, Row
+from verdictree_evaluation.data.formats import LabelKind, Row
 
 Joint = tuple[str, str]
 """How a part is marked, and what stands between two parts."""

@@ -15,7 +15,7 @@ from rows import read_rows, write_rows
 from splits import HELD_OUT_SOURCES, Splits, split_rows
 
 from verdictree import policy as policies
-from verdictree_evaluation.formats import Row
+from verdictree_evaluation.data.formats import Row
 
 POLICY = Path(__file__).parents[3] / "policies" / "embedded.yaml"
 MAX_CHARACTERS = 450

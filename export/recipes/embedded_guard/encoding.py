@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from packing import EncodedRow
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.family import GuardFamily
+from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy
-from verdictree.tree import VerdictTree, compile_tree
-from verdictree_evaluation.formats import Row
-from verdictree_export import prompt
-from verdictree_export.checkpoint import Checkpoint
+from verdictree.verdict_tree.tree import VerdictTree, compile_tree
+from verdictree_evaluation.data.formats import Row
+from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.checkpoint import Checkpoint
 
 
 class GuardEncoder:

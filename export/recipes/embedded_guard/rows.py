@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from verdictree_evaluation.datasets import load
+from verdictree_evaluation.data.datasets import load
+from verdictree_evaluation.data.formats import Row
 from verdictree_evaluation.errors import BadData
-from verdictree_evaluation.formats import Row
 
 
 def read_rows(paths: Iterable[Path], codes: Sequence[str]) -> list[Row]:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verdictree_evaluation.formats import Row
+from verdictree_evaluation.data.formats import Row
 
 # Short questions on both sides, from other writers than the training rows: length and source are no cue.
 HELD_OUT_SOURCES = frozenset({"simplesafetytests", "coconot"})

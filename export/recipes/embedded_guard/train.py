@@ -23,7 +23,7 @@ from training import LoraTraining, Settings
 
 from verdictree import families
 from verdictree import policy as policies
-from verdictree_export import checkpoint
+from verdictree_export.prompts import checkpoint
 
 _STEPS_PER_STATE = 10
 _STEPS_PER_VALIDATION = 50

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from verdictree import calibration, release
 from verdictree.errors import NoVerdict
-from verdictree.scorer import Scorer
+from verdictree.releases import calibration, release
+from verdictree.runtime.scorer import Scorer
 from verdictree_serving.triton_steps.responses import error
 
 _OUTPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions")

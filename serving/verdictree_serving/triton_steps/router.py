@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from verdictree.journal import FOLDER
-from verdictree_serving.bls_errors import code_of
-from verdictree_serving.router import Answer, Router, Settings
-from verdictree_serving.shadow_log import ShadowLog
+from verdictree.releases.journal import FOLDER
+from verdictree_serving.triton_steps.bls_errors import code_of
 from verdictree_serving.triton_steps.responses import error, send
+from verdictree_serving.triton_steps.shadow_log import ShadowLog
+from verdictree_serving.triton_steps.split import Answer, Router, Settings
 
 _MAX_IN_FLIGHT = 256  # threads; the releases' own queues are shorter
 

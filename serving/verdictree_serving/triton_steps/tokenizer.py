@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from verdictree import release
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
-from verdictree.tokenization import ConversationTokenizer
-from verdictree_serving.gate import NOT_TAKING, Gate
-from verdictree_serving.refusals import Refusals
+from verdictree.releases import release
+from verdictree.runtime.tokenization import ConversationTokenizer
+from verdictree_serving.triton_steps.gate import NOT_TAKING, Gate
+from verdictree_serving.triton_steps.refusals import Refusals
 from verdictree_serving.triton_steps.responses import error, send
 
 _LONG_BYTES = 16 << 10

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils  # provided by Triton's model pro
 from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidInput
-from verdictree_serving.onnxruntime_backend import OnnxModel
+from verdictree_serving.onnxruntime_backend.backend import OnnxModel
 from verdictree_serving.triton_steps.responses import error, send
 
 

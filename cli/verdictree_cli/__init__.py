@@ -1,0 +1,43 @@
+"""The command line. A command imports the room that it belongs to when it is called, so `--help` needs none."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from verdictree.errors import VerdictreeError
+from verdictree.text.visible import visible
+from verdictree_cli.classify import classify
+from verdictree_cli.evaluate import calibrate, evaluate
+from verdictree_cli.export import export
+from verdictree_cli.inspect import inspect
+from verdictree_cli.policy import policy
+from verdictree_cli.rollout import rollout
+from verdictree_cli.serve import serve
+
+
+class _Commands(click.Group):
+    """Says every error that Verdictree raises on purpose, and the system's own, in one line, with exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VerdictreeError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has enough; click ends quietly
+                raise
+            raise click.ClickException(visible(" ".join(str(error).split()))) from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"this command needs the package {error.name!r}; "
+                "install verdictree[client,export,serve,evaluate,rollout]"
+            ) from error
+
+
+@click.group(cls=_Commands, commands=[inspect, export, policy, serve, classify, evaluate, calibrate, rollout])
+@click.version_option(package_name="verdictree")
+def main() -> None:
+    """Turn a guard LLM into a calibrated multi-label classifier and serve it."""

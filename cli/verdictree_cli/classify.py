@@ -1,0 +1,52 @@
+"""`verdictree classify`: one conversation, by a running server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from verdictree_cli.connection_options import tls, tls_options, url_option
+
+_FILE = click.Path(allow_dash=True, path_type=Path)
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--conversation", type=_FILE, help='A JSON file with "messages", or - for standard input.')
+@click.option("--policy", help="The policy's name; default: the release's first.")
+@url_option
+@tls_options
+@click.option(
+    "--deadline", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole verdict as JSON.")
+def classify(
+    text: str | None,
+    conversation: Path | None,
+    policy: str | None,
+    url: str,
+    deadline: float,
+    as_json: bool,
+    **connection: Any,
+) -> None:
+    """Classify TEXT (one user message) or a conversation, by a running server."""
+    from verdictree.conversation import Conversation, Message
+    from verdictree.text.conversation_file import read_one
+    from verdictree_cli.display import table
+    from verdictree_cli.terminal import Terminal, say_json
+    from verdictree_client import GuardClient
+
+    if (text is None) == (conversation is None):
+        raise click.UsageError("give either TEXT or --conversation FILE")
+    request = Conversation((Message("user", text or ""),)) if conversation is None else read_one(conversation)
+    with GuardClient(url, deadline=deadline, tls=tls(connection)) as client:
+        start = time.perf_counter()
+        verdict = client.classify(request, policy=policy)
+        milliseconds = 1000 * (time.perf_counter() - start)
+    if as_json:
+        say_json(verdict.to_json())
+    else:
+        Terminal().print(table([(request.messages[-1].content, verdict, milliseconds)]))

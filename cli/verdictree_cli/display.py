@@ -1,0 +1,44 @@
+"""Verdicts as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from verdictree.text.visible import shown
+from verdictree.verdict import Verdict
+
+_SHOWN_CATEGORIES = 3
+_SHOWN_CHARACTERS = 64
+_FLAG = "⚑ "
+_UNDECIDED = "\nundecided"
+
+
+def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
+    """A table of (text, verdict, milliseconds): the most probable categories with their three estimates.
+
+    What a release flags has a flag before it; where the guard gave no verdict, that is said below P(unsafe).
+    """
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
+    result.add_column("conversation", min_width=12, ratio=1)
+    result.add_column("P(unsafe)", justify="right", no_wrap=True, min_width=9)
+    result.add_column("category", width=18, no_wrap=True)
+    for figure in ("marginal", "joint", "cond.", "unexplored", "ms"):
+        result.add_column(figure, justify="right", no_wrap=True, min_width=len(figure))
+    for text, verdict, milliseconds in rows:
+        top = verdict.ranked[:_SHOWN_CATEGORIES]
+        result.add_row(
+            Text(shown(text, _SHOWN_CHARACTERS)),  # not markup: the text is a stranger's
+            f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}{_UNDECIDED if verdict.undecided else ''}",
+            Text("\n".join(f"{_FLAG if score.flagged else ''}{shown(f'{score.code} {score.name}')}" for score in top)),
+            "\n".join(f"{score.marginal:.3f}" for score in top),
+            "\n".join(f"{score.joint:.3f}" for score in top),
+            "\n".join(f"{score.conditional:.3f}" for score in top),
+            f"{verdict.unexplored:.4f}",
+            f"{milliseconds:.0f}",
+            end_section=True,
+        )
+    return result

@@ -1,0 +1,130 @@
+"""`verdictree export`: a checkpoint becomes a release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from verdictree_cli.repository_option import repository_option
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option(
+    "--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by the template."
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="A policy YAML; repeatable, the first is the default.",
+)
+@repository_option
+@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A calibration.json that was fitted on another export of this very guard.",
+)
+@click.option("--precision", default="fp32", show_default=True, help="The graph's precision: fp32, fp16 or int8.")
+@click.option(
+    "--evaluation",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Conversations, labelled or not (JSON lines), that int8 is fitted to and judged by; repeatable.",
+)
+@click.option(
+    "--max-change",
+    type=click.FloatRange(0, 1),
+    help="Most that int8 may change P(unsafe), at the 99th percentile.  [default: 0.02]",
+)
+@click.option(
+    "--max-off-grammar",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="An answer with more probability off the grammar is undecided; 1 exports a guard that never gives a verdict.",
+)
+@click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
+@click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
+@click.option(
+    "--epsilon", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Least path probability followed."
+)
+@click.option(
+    "--width", type=click.IntRange(1, 256), default=8, show_default=True, help="Most paths followed a length."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest conversation.")
+def export(
+    checkpoint: str,
+    family_name: str,
+    policies: tuple[Path, ...],
+    repository: Path,
+    adapter: Path | None,
+    calibration: Path | None,
+    precision: str,
+    evaluation: tuple[Path, ...],
+    max_change: float | None,
+    max_off_grammar: float,
+    number: int | None,
+    max_labels: int,
+    epsilon: float,
+    width: int,
+    max_tokens: int,
+) -> None:
+    """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
+    from verdictree import families, policy
+    from verdictree.verdict_tree.exploration import Exploration
+
+    taxonomies = [policy.load(path) for path in policies]
+    policy.check_distinct(tuple(taxonomies))
+    if family_name != "auto":
+        families.family(family_name)  # a wrong name is told before anything large is imported
+    from verdictree.releases.repository import pinned
+    from verdictree.text.conversation_file import read_labelled
+    from verdictree_cli.terminal import say
+    from verdictree_export.exporter import export_release
+    from verdictree_export.int8.conversion import Example
+
+    with _progress_bars() as progress:
+        release = export_release(
+            checkpoint,
+            family_name,
+            taxonomies,
+            repository,
+            number=number,
+            adapter=adapter,
+            calibration=calibration,
+            precision=precision,
+            exploration=Exploration(max_labels, epsilon, width),
+            max_tokens=max_tokens,
+            evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
+            max_change=max_change,
+            max_off_grammar=max_off_grammar,
+            progress=progress,
+        )
+    parity = release.parity
+    say(
+        f"release {release.number}: {release.checkpoint}, "
+        f"{', '.join(f'policy {one.name} ({len(one.categories)} categories)' for one in release.policies)}, "
+        f"{release.precision}; largest |Δ log p| to the checkpoint {parity.max_abs_log_prob_difference:.1e} "
+        f"over {parity.num_nodes} nodes; the ensemble serves release {pinned(repository)}"
+    )
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+
+        def begin(step: str, parts: int) -> Callable[[int], None]:
+            task = bars.add_task(step, total=parts)
+            return lambda done: bars.advance(task, done)
+
+        yield begin

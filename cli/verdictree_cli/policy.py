@@ -1,0 +1,88 @@
+"""`verdictree policy`: add policies to a release, and check whether the guard knows a policy's categories."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from verdictree_cli.repository_option import repository_option
+
+_BATCH = 4
+
+
+@click.group()
+def policy() -> None:
+    """Look after a release's policies."""
+
+
+@policy.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@repository_option
+@click.option("--release", "source", type=click.IntRange(min=1), help="The release to add to; default: the pinned.")
+def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
+    """Write a new release: the policies of another one, then those of the YAML FILES.
+
+    The weights' file is shared and nothing is exported again. The server goes on with the release that it serves:
+    `verdictree rollout stage` and `promote` bring the new one into service.
+    """
+    from verdictree.policy import load
+    from verdictree.releases.repository import pinned
+
+    policies = [load(path) for path in files]
+    number = source or pinned(repository)
+    from verdictree_cli.terminal import say
+    from verdictree_export.policy_addition import add_policies
+
+    release = add_policies(repository, number, policies)
+    names = ", ".join(one.name for one in release.policies)
+    say(f"release {release.number}: the guard of release {number}, asked by the policies {names}")
+
+
+@policy.command()
+@click.argument("name", required=False)
+@repository_option
+@click.option("--release", "number", type=click.IntRange(min=1), help="The release; default: the pinned.")
+@click.option("--probes", "path", type=click.Path(path_type=Path), help="Conversations to ask too: JSON lines.")
+def check(name: str | None, repository: Path, number: int | None, path: Path | None) -> None:
+    """Ask the guard about probe conversations by policy NAME (default: the release's first).
+
+    Warns of each category whose probability never moves, with exit status 1: the guard does not seem to know it.
+    """
+    import msgspec
+    from rich.table import Table
+
+    from verdictree import probes
+    from verdictree.releases.repository import pinned
+    from verdictree.runtime.local_guard import LocalGuard
+    from verdictree.text.conversation_file import read
+    from verdictree.text.visible import visible
+    from verdictree_cli.terminal import Terminal, say
+
+    given = list(read(path)) if path else []
+    guard = LocalGuard.load(repository, number or pinned(repository))
+    taxonomy = guard.release.policy_named(name)
+    own = [msgspec.structs.replace(one, policy=taxonomy.name) for one in given]
+    conversations = iter([*probes.probes(taxonomy), *own])
+    verdicts = []
+    while batch := list(islice(conversations, _BATCH)):
+        verdicts.extend(guard.classify(batch))
+    table = Table("category", "lowest", "highest", "")
+    reaches = probes.reaches(taxonomy, verdicts)
+    for one in reaches:
+        row = (
+            visible(f"{one.code} {one.name}"),
+            f"{one.lowest:.3f}",
+            f"{one.highest:.3f}",
+            "never moves" if one.still else "",
+        )
+        table.add_row(*row)
+    Terminal().print(table)
+    still = [one.code for one in reaches if one.still]
+    if still:
+        raise click.ClickException(
+            f"{', '.join(still)} never moved by {probes.STILL} on {len(verdicts)} probes: the guard does not seem to "
+            "know what this is; describe it otherwise, or give --probes that should raise it"
+        )
+    say(f"every category of policy {taxonomy.name} moves")

@@ -1,0 +1,48 @@
+"""What a request to the graph may ask: nothing that the release's own tokenizer would not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verdictree.releases import release as releases
+from verdictree.releases.release import MANIFEST
+
+
+@dataclass(frozen=True)
+class GraphLimits:
+    """The shapes and ranges of a release's requests.
+
+    num_questions  how often a request holds its conversation, once for each prompt that asks about it
+    num_prompts    how many prompts there are to choose from
+    max_tokens     of the conversation
+    """
+
+    num_questions: int
+    num_prompts: int
+    max_tokens: int
+
+    @classmethod
+    def load(cls, version_directory: Path) -> Self | None:
+        """Return the limits of the release in a model's directory, None for a model that is no release's."""
+        if not (version_directory / MANIFEST).is_file():
+            return None
+        release = releases.load(version_directory)
+        return cls(release.num_questions, len(release.prompts), release.max_tokens)
+
+    def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:
+        """Return what is wrong with a request, expected and got; None where nothing is."""
+        ids, prefix_id = tensors["input_ids"], tensors["prefix_id"]
+        # A warm-up asks one question; the guard's tokenizer asks all of them.
+        if prefix_id.ndim != 2 or len(prefix_id) != 1 or not 1 <= prefix_id.size <= self.num_questions:
+            return f"expected prefix_id of shape [1, 1 to {self.num_questions}], got {list(prefix_id.shape)}"
+        if not ((prefix_id >= 0) & (prefix_id < self.num_prompts)).all():
+            return f"expected prefix_id from 0 to {self.num_prompts - 1}, got another"
+        asked = prefix_id.size
+        if ids.ndim != 2 or len(ids) != 1 or not asked <= ids.size <= self.max_tokens * asked or ids.size % asked:
+            return f"expected input_ids of shape [1, 1 to {self.max_tokens}], {asked} times over, got {list(ids.shape)}"
+        # The largest is the graph's to check: a token that it does not know fails the run of this request alone.
+        return None if np.min(ids) >= 0 else "expected input_ids from 0 on, got a negative one"

@@ -1,0 +1,186 @@
+"""From the graph's outputs to verdicts: the last step of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from verdictree.conversation import Role
+from verdictree.decision import Decision
+from verdictree.errors import NoVerdict
+from verdictree.policy import Policy
+from verdictree.releases.calibration import Calibration
+from verdictree.releases.release import Release
+from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
+from verdictree.verdict_tree.exploration import Explored, Floats, unpack
+from verdictree.verdict_tree.marginals import Estimates, Marginalizer, one_by_one
+
+if TYPE_CHECKING:  # its module needs the tokenizers library
+    from verdictree.runtime.tokenization import TokenizedConversation
+
+
+class Scorer:
+    """Turns what the graph computed for a batch into one verdict a request, calibrated where its policy is calibrated.
+
+    `calibrations` maps policies' names to their calibration.
+    """
+
+    def __init__(self, release: Release, calibrations: Mapping[str, Calibration] | None = None) -> None:
+        self._release = release
+        fitted = calibrations or {}
+        self._decisions = {policy.name: Decision(policy, fitted.get(policy.name)) for policy in release.policies}
+        self._marginalize = Marginalizer(release.tree)
+        tree, label = release.tree, release.tree.grammar.label
+        one_by_one = tree.grammar.per_category
+        self._columns = {
+            policy.name: [i if one_by_one else tree.labels.index(label(c)) for i, c in enumerate(policy.categories)]
+            for policy in release.policies
+        }
+
+    def __call__(
+        self,
+        label_logits: Floats,
+        log_normalizer: Floats,
+        top_logit: Floats,
+        expansions: npt.NDArray[np.int32],
+        *,
+        prefix_ids: Sequence[Sequence[int]],
+        token_counts: Sequence[tuple[int, int]],
+    ) -> list[Verdict]:
+        """Verdicts of a batch; the first four as `exploration.unpack` takes them, the questions of a request in a row.
+
+        prefix_ids    (batch, questions) the prompts of each request
+        token_counts  (batch, 2) its conversation tokens that were judged, and those that were cut off before
+
+        Raises NoVerdict where a number that a verdict rests on is not finite: it would be compared with thresholds,
+        and reach none. How much of the answer is no verdict at all is not judged here, but by `outcomes`.
+        """
+        release, asked = self._release, self._release.num_questions
+
+        def by_question(part: Any) -> Any:
+            return part.reshape(part.shape[0] * asked, part.shape[1] // asked, *part.shape[2:])
+
+        outputs = map(by_question, (label_logits, log_normalizer, top_logit, expansions))
+        explored = unpack(release.tree, release.exploration, *outputs)
+        requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
+        return [
+            self._verdict(one, int(prefixes[0]), int(kept), int(cut))
+            for one, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
+        ]
+
+    def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
+        """Verdicts of a batch from what the graph computed for it; NoVerdict as above."""
+        label_logits, log_normalizer, top_logit, expansions = outputs
+        return self(
+            label_logits,
+            log_normalizer,
+            top_logit,
+            expansions,
+            prefix_ids=[one.prefix_ids for one in batch],
+            token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
+        )
+
+    def outcomes(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict | NoVerdict]:
+        """What is served of a batch: each request's verdict, or why it has none."""
+        rows = [[output[i : i + 1] for output in outputs] for i in range(len(batch))]
+        return [
+            self.outcome(row, one.prefix_ids, (one.num_tokens, one.num_truncated))
+            for row, one in zip(rows, batch, strict=True)
+        ]
+
+    def outcome(
+        self, outputs: Sequence[Any], prefix_ids: Sequence[int], token_counts: tuple[int, int]
+    ) -> Verdict | NoVerdict:
+        """What is served of one request: its verdict, or why it has none. `outputs` as above, of a batch of one.
+
+        A guard whose answer is something else with more probability than the release's `max_off_grammar` says nothing
+        of the conversation: P(unsafe) is small because P(safe) is, too. Such a verdict is `undecided`, and `flagged`.
+        """
+        try:
+            (verdict,) = self(*outputs, prefix_ids=[prefix_ids], token_counts=[token_counts])
+        except NoVerdict as exc:
+            return exc
+        if verdict.off_grammar > self._release.max_off_grammar:
+            return msgspec.structs.replace(verdict, undecided=True, flagged=True)
+        return verdict
+
+    def fault(self, tensors: Mapping[str, npt.NDArray[Any]]) -> str | None:
+        """What is wrong with the inputs of `outcome`, by name, as a stranger may send them; None where nothing is."""
+        release, asked, tree = self._release, self._release.num_questions, self._release.tree
+        prefix_id, expansions = tensors["prefix_id"], tensors["expansions"]
+        nodes = (len(tree.head) + int(np.dot(release.exploration.sizes(tree), release.exploration.slots(tree)))) * asked
+        shapes = {
+            "prefix_id": (1, asked),
+            "token_counts": (1, 2),
+            "label_logits": (1, nodes, len(tree.vocabulary)),
+            "log_normalizer": (1, nodes),
+            "top_logit": (1, nodes),
+        }
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
+                return f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}"
+        if not ((prefix_id >= 0) & (prefix_id < len(release.prompts))).all():
+            return f"expected prefix_id from 0 to {len(release.prompts) - 1}, got another"
+        if len(expansions) != 1 or not ((expansions >= 0) & (expansions <= tree.unused)).all():
+            return f"expected expansions from 0 to {tree.unused} of one request, got others"
+        return None
+
+    def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
+        release, prompt = self._release, self._release.prompts[prefix_id]
+        policy = release.policy_named(prompt.policy)
+        estimates = self._estimates(policy, explored, prompt.role)
+        verdict = Verdict(
+            release=release.number,
+            policy=policy.name,
+            role=prompt.role,
+            p_unsafe=estimates.p_unsafe,
+            p_safe=estimates.p_safe,
+            categories=self._categories(policy, estimates),
+            unexplored=estimates.unexplored,
+            off_grammar=estimates.off_grammar,
+            greedy=self._greedy(policy, estimates),
+            num_tokens=num_tokens,
+            num_truncated_tokens=num_truncated,
+            p_controversial=estimates.rulings.get("controversial"),
+        )
+        return self._decisions[policy.name].applied(verdict)
+
+    def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
+        _check_finite(explored)
+        if not self._release.tree.grammar.per_category:
+            return self._marginalize(explored[0], role)
+        return one_by_one([self._marginalize(one, role) for one in explored[: len(policy.categories)]])
+
+    def _greedy(self, policy: Policy, estimates: Estimates) -> GreedyVerdict:
+        tree, greedy = self._release.tree, estimates.greedy
+        written = policy.codes if tree.grammar.per_category else tree.labels
+        codes = {tree.grammar.label(category): category.code for category in policy.categories}
+        labels = [written[step.label] for step in greedy.steps]
+        return GreedyVerdict(greedy.text(tree), tuple(codes.get(label, label) for label in labels), greedy.complete)
+
+    def _categories(self, policy: Policy, estimates: Estimates) -> tuple[CategoryScore, ...]:
+        columns = self._columns[policy.name]
+        return tuple(
+            CategoryScore(
+                category.code,
+                category.name,
+                float(estimates.marginal[column]),
+                float(estimates.joint[column]),
+                float(estimates.conditional[column]),
+            )
+            for category, column in zip(policy.categories, columns, strict=True)
+        )
+
+
+def _check_finite(explored: Sequence[Explored]) -> None:
+    for one in explored:
+        for nodes in (one.head, *one.blocks.values()):
+            if not all(np.isfinite(part).all() for part in (nodes.label_logits, nodes.log_normalizer, nodes.top_logit)):
+                raise NoVerdict(
+                    "no verdict: expected finite numbers from the graph, got infinity or NaN; "
+                    "the release is damaged, or its precision is too low for this guard"
+                )

@@ -1,0 +1,153 @@
+"""From a request's JSON to the token ids that the graph takes: the first step of a request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from verdictree.conversation import Conversation
+from verdictree.errors import InvalidConversation
+from verdictree.releases.release import TOKENIZER_FILE, Prompt, Release
+from verdictree.runtime.graph_io import feeds
+from verdictree.runtime.plain_text import plain_text
+
+# Tokenizers split words at a space between two letters, whatever comes before or after.
+_WORD_BORDER = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+_MIN_CHARACTERS_A_TOKEN = 4  # of a piece, times the tokens allowed: pieces small beside what may be encoded anyway
+_UNSAFE_CUT_TOKENS = 32  # more than a cut through a word can add to the number of its tokens
+_COUNTED_PIECES = 16
+
+
+@dataclass(frozen=True)
+class TokenizedConversation:
+    """A request as the graph takes it.
+
+    prefix_ids     (questions,) the prefix-bank entries that ask about the conversation, mostly one
+    input_ids      (questions * tokens,) the conversation's ids, once for each question
+    num_tokens     ids that are judged: the conversation's, with the prompt's words that are encoded with it
+    num_truncated  the conversation's ids that were cut off before; estimated by its characters where it is many times
+                   longer than what is judged
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    prefix_ids: tuple[int, ...]
+    num_tokens: int
+    num_truncated: int
+
+
+def batch_feeds(batch: Sequence[TokenizedConversation]) -> dict[str, npt.NDArray[Any]]:
+    """The graph's inputs for a batch."""
+    return feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch])
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer in a release's directory of `guard_tokenizer`, to which control tokens are plain text."""
+    return plain_text(Tokenizer.from_file(str(directory / TOKENIZER_FILE)))
+
+
+class ConversationTokenizer:
+    """Renders and encodes conversations for one release.
+
+    Text that spells a control token is encoded as plain text, so no message can close its turn. What a text of any
+    length costs is bounded by what a text of the longest allowed length costs, a few times over.
+    """
+
+    def __init__(self, release: Release, tokenizer: Tokenizer) -> None:
+        """`tokenizer` must encode control tokens as plain text, as `load_tokenizer` makes it."""
+        self._release = release
+        self._tokenizer = tokenizer
+        self._piece = _MIN_CHARACTERS_A_TOKEN * release.max_tokens
+
+    @classmethod
+    def load(cls, release: Release, directory: Path) -> Self:
+        """The tokenizer in a release's directory of `guard_tokenizer`."""
+        return cls(release, load_tokenizer(directory))
+
+    def __call__(self, conversation: Conversation) -> TokenizedConversation:
+        """Encode a validated conversation.
+
+        Raises InvalidConversation for a policy that the release lacks, for a role that the policy does not judge, and
+        for more than the release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones.
+        """
+        release = self._release
+        policy = release.policy_named(conversation.policy)
+        prefix_ids = release.prefix_ids(policy, conversation.judged_role)
+        prompt = release.prompts[prefix_ids[0]]
+        rendered, before = release.conversation.render(conversation.messages), 0
+        if conversation.truncate is None:
+            self._refuse_too_long(prompt.text(rendered))
+        else:
+            rendered, before = self._end_of(rendered)
+        ids, own = self._encode(prompt, rendered)
+        excess = max(0, len(ids) - release.max_tokens)
+        if excess and conversation.truncate is None:
+            raise self._too_long(str(len(ids)))
+        if excess > own.stop - own.start:
+            raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {len(ids)}")
+        kept = np.concatenate([ids[: own.start], ids[own.start + excess :]])
+        return TokenizedConversation(np.tile(kept, len(prefix_ids)), prefix_ids, len(kept), before + excess)
+
+    def _encode(self, prompt: Prompt, rendered: str) -> tuple[npt.NDArray[np.int64], range]:
+        """The ids between prefix and suffix, and which of them are the conversation's own, not the prompt's."""
+        encoding = self._tokenizer.encode(prompt.text(rendered), add_special_tokens=False)
+        ids, first, last = np.array(encoding.ids, dtype=np.int64), 0, len(encoding.ids)
+        if prompt.lead or prompt.tail:
+            begin, end = len(prompt.lead), len(prompt.lead) + len(rendered)
+            own = [i for i, (start, stop) in enumerate(encoding.offsets) if stop > begin and start < end]
+            first, last = (own[0], own[-1] + 1) if own else (0, 0)
+        return ids, range(first, last)
+
+    def _refuse_too_long(self, text: str) -> None:
+        """Refuse a text that has more tokens than are allowed, having encoded little more than are allowed."""
+        if len(text) <= self._piece:
+            return
+        limit, counted, slack = self._release.max_tokens, 0, 0
+        for piece, is_whole in _pieces(text, self._piece):
+            counted += self._count(piece)
+            slack += 0 if is_whole else _UNSAFE_CUT_TOKENS
+            if counted - slack > limit:
+                raise self._too_long(f"{limit + 1} or more")
+
+    def _end_of(self, text: str) -> tuple[str, int]:
+        """The end of a text in which more tokens lie than are allowed, and how many lie before it."""
+        kept = self._piece
+        while kept < len(text):
+            border = _WORD_BORDER.search(text, len(text) - kept, min(len(text), len(text) - kept // 2))
+            start = border.start() if border else len(text) - kept
+            # Some more than are kept: a cut within a word changes the tokens close to it.
+            if self._count(text[start:]) > self._release.max_tokens + _UNSAFE_CUT_TOKENS:
+                return text[start:], self._estimated_count(text[:start])
+            kept *= 2
+        return text, 0
+
+    def _estimated_count(self, text: str) -> int:
+        """The number of tokens, of a very long text by its last part's."""
+        counted = text[-_COUNTED_PIECES * self._piece :]
+        found = sum(self._count(piece) for piece, _ in _pieces(counted, self._piece))
+        return round(found * len(text) / len(counted)) if counted else 0
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _too_long(self, found: str) -> InvalidConversation:
+        return InvalidConversation(
+            f"expected at most {self._release.max_tokens} tokens, got {found}; "
+            'shorten the conversation, or send "truncate": "head" to judge its last tokens only'
+        )
+
+
+def _pieces(text: str, size: int) -> Iterator[tuple[str, bool]]:
+    """A text in pieces of `size` to 2 · `size` characters, each with whether it ends where tokens end too."""
+    start = 0
+    while start < len(text):
+        border = _WORD_BORDER.search(text, start + size, start + 2 * size)
+        end = border.start() if border else start + 2 * size
+        yield text[start:end], border is not None or end >= len(text)
+        start = end
