@@ -34,7 +34,7 @@ def classify(
 ) -> None:
     """Classify TEXT (one user message) or a conversation, by a running server."""
     from verdictree.conversation import Conversation, Message
-    from verdictree.text.conversation_file import read_one
+    from verdictree.conversation_file import read_one
     from verdictree_cli.display import table
     from verdictree_cli.terminal import Terminal, say_json
     from verdictree_client import GuardClient

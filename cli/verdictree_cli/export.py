@@ -84,8 +84,8 @@ def export(
     policy.check_distinct(tuple(taxonomies))
     if family_name != "auto":
         families.family(family_name)  # a wrong name is told before anything large is imported
+    from verdictree.conversation_file import read_labelled
     from verdictree.releases.repository import pinned
-    from verdictree.text.conversation_file import read_labelled
     from verdictree_cli.terminal import say
     from verdictree_export.exporter import export_release
     from verdictree_export.int8.conversion import Example

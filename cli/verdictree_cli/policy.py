@@ -54,9 +54,9 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     from rich.table import Table
 
     from verdictree import probes
+    from verdictree.conversation_file import read
     from verdictree.releases.repository import pinned
     from verdictree.runtime.local_guard import LocalGuard
-    from verdictree.text.conversation_file import read
     from verdictree.text.visible import visible
     from verdictree_cli.terminal import Terminal, say
 

@@ -88,7 +88,7 @@ def compare(conversations: tuple[Path, ...], gates: Path | None, out: Path | Non
 
     Exit status 2 where a gate fails.
     """
-    from verdictree.text.conversation_file import read
+    from verdictree.conversation_file import read
     from verdictree_comparison import gates as gate_files
     from verdictree_comparison import report
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.decision import is_anything_flagged, is_flagged, is_unsafe_flagged
 from verdictree.pair import Pair
 from verdictree.policy import UNSAFE
+from verdictree.releases.decision import is_anything_flagged, is_flagged, is_unsafe_flagged
 from verdictree.verdict import Verdict
 from verdictree_comparison.errors import BadPairs
 

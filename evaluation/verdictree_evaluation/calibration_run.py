@@ -15,9 +15,9 @@ from verdictree.releases import calibration as calibrations
 from verdictree.releases.calibration import Calibration
 from verdictree.releases.release import MANIFEST, sha256
 from verdictree.text.visible import visible
-from verdictree_evaluation import calibrate
 from verdictree_evaluation.data.datasets import Problem
 from verdictree_evaluation.errors import EvaluationError
+from verdictree_evaluation.metrics import calibrate
 from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, parse_rule
 from verdictree_evaluation.reports import outputs
 from verdictree_evaluation.scoring import InProcess

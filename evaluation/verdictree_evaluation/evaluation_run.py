@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verdictree.releases.calibration import Calibration
-from verdictree_evaluation import evaluate
-from verdictree_evaluation.arrays import Scored
+from verdictree_evaluation.data.arrays import Scored
 from verdictree_evaluation.data.datasets import Dataset
 from verdictree_evaluation.errors import BadData
+from verdictree_evaluation.metrics import evaluate
 from verdictree_evaluation.reports import outputs
 from verdictree_evaluation.scoring import InProcess, Served
 from verdictree_evaluation.session import Session

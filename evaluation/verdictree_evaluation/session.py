@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from verdictree.errors import VerdictreeError
-from verdictree_evaluation.arrays import Scored, gather
 from verdictree_evaluation.data import datasets
+from verdictree_evaluation.data.arrays import Scored, gather
 from verdictree_evaluation.data.csv_rows import Columns
 from verdictree_evaluation.data.datasets import Dataset, Problem
 from verdictree_evaluation.data.predictions import PredictionStore

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree import decision as decisions
-from verdictree.decision import DEFAULT_THRESHOLD, Decision
 from verdictree.errors import InvalidPolicy
 from verdictree.pair import Pair
 from verdictree.policy import Category, Policy, load
+from verdictree.releases import decision as decisions
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
+from verdictree.releases.decision import DEFAULT_THRESHOLD, Decision
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict, parse
 from verdictree_comparison.arrays import gather
 

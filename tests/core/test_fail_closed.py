@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from verdictree.conversation import Conversation, Message
-from verdictree.decision import Decision
 from verdictree.errors import NoVerdict
+from verdictree.releases.decision import Decision
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.scorer import Scorer
 from verdictree.verdict import Verdict

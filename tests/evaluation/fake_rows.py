@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from verdictree import CategoryScore, GreedyVerdict, Message, Verdict
-from verdictree_evaluation.arrays import Scored, gather
+from verdictree_evaluation.data.arrays import Scored, gather
 from verdictree_evaluation.data.formats import LabelKind, Row
 from verdictree_evaluation.data.predictions import Prediction
 

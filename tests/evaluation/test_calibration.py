@@ -11,13 +11,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss, precision_score, recall_score
 
 from verdictree import Category, Policy
-from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
 from verdictree.releases import calibration as calibrations
 from verdictree.releases.calibration import RANKING_SHARE, Calibrator
-from verdictree_evaluation import calibrate
+from verdictree.releases.decision import Decision
 from verdictree_evaluation.errors import EvaluationError
-from verdictree_evaluation.metrics import calibrators
+from verdictree_evaluation.metrics import calibrate, calibrators
 from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, choose, parse_rule
 
 FITTERS = (calibrators.temperature, calibrators.platt, calibrators.isotonic)

@@ -11,8 +11,8 @@ import tiny_guard
 from click.testing import CliRunner
 
 from verdictree import Conversation, Message
-from verdictree.decision import Decision
 from verdictree.errors import InvalidRelease
+from verdictree.releases.decision import Decision
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree_cli import main
 from verdictree_cli.evaluate import calibrate, evaluate

@@ -8,8 +8,7 @@ import pytest
 from fake_rows import CODES, row, scored, skilled
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from verdictree_evaluation import evaluate
-from verdictree_evaluation.metrics import breakdowns, metrics, resampling
+from verdictree_evaluation.metrics import breakdowns, evaluate, metrics, resampling
 from verdictree_evaluation.metrics.decisions import Method, methods
 from verdictree_evaluation.metrics.thresholds import PAPER_THRESHOLD
 from verdictree_evaluation.reports import report

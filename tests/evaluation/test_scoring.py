@@ -8,7 +8,7 @@ from fake_rows import CODES, CountingGuard, row, verdict
 
 import verdictree_client
 from verdictree_client import InvalidRequest, ServerUnavailable
-from verdictree_evaluation.arrays import gather
+from verdictree_evaluation.data.arrays import gather
 from verdictree_evaluation.data.predictions import PredictionStore
 from verdictree_evaluation.errors import BadPredictions
 from verdictree_evaluation.scoring import Served, score_all

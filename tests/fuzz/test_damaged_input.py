@@ -13,13 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verdictree import pair, policy
+from verdictree import conversation_file, pair, policy
 from verdictree.conversation import Conversation, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy, InvalidRelease, NoVerdict, VerdictreeError
 from verdictree.releases import calibration, release
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
 from verdictree.runtime.local_guard import LocalGuard
-from verdictree.text import conversation_file, yaml_lines
+from verdictree.text import yaml_lines
 from verdictree.text.visible import is_visible
 from verdictree_comparison import InvalidGates
 from verdictree_comparison import gates as gate_files

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from verdictree_serving.triton_steps.gate import GATE_VARIABLE, Gate
+from verdictree_serving.gate import GATE_VARIABLE, Gate
 from verdictree_serving.triton_steps.refusals import Refusals
 
 

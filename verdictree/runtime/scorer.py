@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verdictree.conversation import Role
-from verdictree.decision import Decision
 from verdictree.errors import NoVerdict
 from verdictree.policy import Policy
 from verdictree.releases.calibration import Calibration
+from verdictree.releases.decision import Decision
 from verdictree.releases.release import Release
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 from verdictree.verdict_tree.exploration import Explored, Floats, unpack

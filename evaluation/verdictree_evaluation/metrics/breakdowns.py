@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from verdictree_evaluation.arrays import Bools, Scored
-from verdictree_evaluation.evaluate import REFERENCE, with_intervals
+from verdictree_evaluation.data.arrays import Bools, Scored
 from verdictree_evaluation.metrics import metrics, resampling
 from verdictree_evaluation.metrics.decisions import PER_CATEGORY, Method
+from verdictree_evaluation.metrics.evaluate import REFERENCE, with_intervals
 
 
 def measure_unsafe(scored: Scored, num_resamples: int, seed: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
 from verdictree.releases.calibration import Calibrator, Method, log_odds
-from verdictree_evaluation.arrays import Array, Bools
+from verdictree_evaluation.data.arrays import Array, Bools
 
 MIN_POSITIVES = 20
 FOLDS = 5

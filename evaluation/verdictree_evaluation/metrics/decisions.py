@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.metrics.baselines import BASELINES
 from verdictree_evaluation.metrics.thresholds import MAX_F1, PAPER_THRESHOLD, choose
 

@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.metrics.decisions import RULES, Method
 
 RECALL = 0.9

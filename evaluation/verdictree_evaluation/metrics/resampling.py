@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.metrics.decisions import RULES, Method
 from verdictree_evaluation.metrics.metrics import NUM_BINS, RECALL, bin_of, judged_categories
 

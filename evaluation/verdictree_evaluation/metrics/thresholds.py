@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from verdictree.decision import DEFAULT_THRESHOLD
-from verdictree_evaluation.arrays import Array, Bools
+from verdictree.releases.decision import DEFAULT_THRESHOLD
+from verdictree_evaluation.data.arrays import Array, Bools
 from verdictree_evaluation.errors import EvaluationError
 
 PAPER_THRESHOLD = DEFAULT_THRESHOLD

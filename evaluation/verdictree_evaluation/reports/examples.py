@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verdictree.text.visible import shown
-from verdictree_evaluation.arrays import Array, Bools, Ints, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Ints, Scored
 
 MAX_EXAMPLES = 5
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from verdictree.releases.calibration import Calibration
-from verdictree_evaluation import evaluate
-from verdictree_evaluation.arrays import Bools, Scored
+from verdictree_evaluation.data.arrays import Bools, Scored
 from verdictree_evaluation.data.datasets import Problem
-from verdictree_evaluation.metrics import breakdowns
+from verdictree_evaluation.metrics import breakdowns, evaluate
 from verdictree_evaluation.metrics.decisions import PER_CATEGORY, Method, methods, unsafe_flags
 from verdictree_evaluation.reports import examples, plots, report
 

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from verdictree_evaluation.arrays import Scored
+from verdictree_evaluation.data.arrays import Scored
 
 BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9781e", "#3d8f5f", "#9aa3ad"
 STYLE: dict[str, Any] = {

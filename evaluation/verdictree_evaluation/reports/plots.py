@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from sklearn.metrics import precision_recall_curve
 
-from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.metrics.metrics import NUM_BINS, bin_of
 from verdictree_evaluation.reports.plot_style import BLUE, GREEN, GREY, ORANGE, STYLE, plain, small_multiples, to_svg
 

@@ -5,8 +5,8 @@ import json
 import time
 from collections.abc import Callable
 
+from verdictree_serving.gate import Gate
 from verdictree_serving.server.private_http import PrivateHttp
-from verdictree_serving.triton_steps.gate import Gate
 
 REASON = "the server is draining; try another one, or again"
 _POLL_SECONDS = 0.05

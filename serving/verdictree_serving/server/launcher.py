@@ -9,6 +9,7 @@ from typing import Self
 
 from verdictree.releases import admin_key as admin_keys
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError, Stopped
+from verdictree_serving.gate import Gate
 from verdictree_serving.server.control_lock import locked
 from verdictree_serving.server.drain import drain
 from verdictree_serving.server.ports import Ports
@@ -18,7 +19,6 @@ from verdictree_serving.server.process import TritonProcess
 from verdictree_serving.server.tls import GrpcTls
 from verdictree_serving.server.triton_log import first_error
 from verdictree_serving.server.vital_signs import VitalSigns
-from verdictree_serving.triton_steps.gate import Gate
 
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS = 2.0

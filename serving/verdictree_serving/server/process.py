@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from verdictree_serving.errors import ServingError
+from verdictree_serving.gate import GATE_VARIABLE
 from verdictree_serving.server import exec_with_parent
 from verdictree_serving.server.locate import find_installation
-from verdictree_serving.triton_steps.gate import GATE_VARIABLE
 
 _SHARED_MEMORY = Path("/dev/shm")
 _KILL_SECONDS = 2.0

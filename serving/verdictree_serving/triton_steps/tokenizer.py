@@ -16,7 +16,7 @@ from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
 from verdictree.releases import release
 from verdictree.runtime.tokenization import ConversationTokenizer
-from verdictree_serving.triton_steps.gate import NOT_TAKING, Gate
+from verdictree_serving.gate import NOT_TAKING, Gate
 from verdictree_serving.triton_steps.refusals import Refusals
 from verdictree_serving.triton_steps.responses import error, send
 

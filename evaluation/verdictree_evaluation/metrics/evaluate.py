@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from verdictree.decision import Decision
 from verdictree.policy import Policy
 from verdictree.releases.calibration import Calibration
-from verdictree_evaluation import calibrate
-from verdictree_evaluation.arrays import Array, Scored
-from verdictree_evaluation.metrics import metrics, resampling
+from verdictree.releases.decision import Decision
+from verdictree_evaluation.data.arrays import Array, Scored
+from verdictree_evaluation.metrics import calibrate, metrics, resampling
 from verdictree_evaluation.metrics.decisions import NUM_FOLDS, methods
 
 REFERENCE = "marginal"

@@ -12,7 +12,7 @@ import numpy as np
 from verdictree.policy import UNSAFE, Policy
 from verdictree.releases.calibration import Calibration, Calibrator, Method, Outcome
 from verdictree.releases.release import Release
-from verdictree_evaluation.arrays import Array, Bools, Scored
+from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.errors import EvaluationError
 from verdictree_evaluation.metrics import calibrators
 from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, choose
