@@ -1,4 +1,20 @@
-"""Verdictree turns a guard LLM into a calibrated multi-label classifier and serves it."""
+"""Verdictree turns a guard LLM into a calibrated multi-label classifier and serves it.
+
+This package is the core: what a verdict is, and how likely. The modules at its root are the words that everybody uses
+(conversation, policy, verdict, errors, and what two of them make: pairs, probes, shares of a canary). Its rooms, each of
+which uses those above it:
+
+    text           strangers' text, shown and read
+    families       how each kind of guard is asked, and what it may answer
+    verdict_tree   those answers as tokens, and their probabilities         numpy alone
+    releases       what is on disk, who writes it, what is flagged
+    runtime        tokenizer, graph and marginals at work                   ONNX Runtime
+
+and the packages that use the core, whose rooms stand in their own `__init__`:
+
+    verdictree_export ──────► a release ──► verdictree_serving ◄── verdictree_client ◄── verdictree_cli
+    verdictree_evaluation, verdictree_comparison: what its verdicts are worth
+"""
 
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import VerdictreeError

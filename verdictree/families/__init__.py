@@ -1,4 +1,13 @@
-"""The guard families, one module each: what a module here lists in FAMILIES can be exported."""
+"""The guard families: how each kind of guard is asked, and what it may answer.
+
+    guard_family.py   what a family is              llama_guard.py  qwen3guard.py  wildguard.py
+    grammar.py        which strings it may answer   nemotron.py     yes_or_no.py   instruct.py
+    turn_marks.py     marks of its format in a      one declaration each: what it lists in FAMILIES
+                      stranger's text, quoted       can be exported
+
+A family knows strings only: how a tokenizer spells them is `verdict_tree`'s, where a checkpoint's template says them the
+export's `prompts`.
+"""
 
 from __future__ import annotations
 
