@@ -1,8 +1,8 @@
 """Verdictree turns a guard LLM into a calibrated multi-label classifier and serves it.
 
 This package is the core: what a verdict is, and how likely. The modules at its root are the words that everybody uses
-(conversation, policy, verdict, errors, and what two of them make: pairs, probes, shares of a canary). Its rooms, each of
-which uses those above it:
+(conversation, policy, verdict, errors, and what they make: pairs, probes, a canary's share). Its rooms, each of which
+uses those above it:
 
     text           strangers' text, shown and read
     families       how each kind of guard is asked, and what it may answer

@@ -1,7 +1,7 @@
 """Compares two releases by what they say of the same conversations: figures with intervals, gates, a report.
 
-    pairs of verdicts ─► arrays.py ─► figures.py ─► comparison.py ─► gates.py: may it be promoted?
-                                          flips.py ──────┘    └────► report.py
+pairs of verdicts ─► arrays.py ─► figures.py ─► comparison.py ─► gates.py: may it be promoted?
+                                      flips.py ──────┘    └────► report.py
 """
 
 from verdictree_comparison.comparison import Compared, compare_pairs

@@ -5,8 +5,8 @@
     turn_marks.py     marks of its format in a      one declaration each: what it lists in FAMILIES
                       stranger's text, quoted       can be exported
 
-A family knows strings only: how a tokenizer spells them is `verdict_tree`'s, where a checkpoint's template says them the
-export's `prompts`.
+A family knows strings only: how a tokenizer spells them is `verdict_tree`'s, where a checkpoint's template says them
+the export's `prompts`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,6 @@
     marginals.py     log-probabilities at the trie's nodes → probability of each category (arXiv 2511.22312)
     greedy.py        the same numbers → what greedy decoding would have written
 
-The export compiles a tree and lays its nodes out as the graph's tokens. The runtime unpacks the graph's outputs and asks
-`Marginalizer`. Neither is imported here: this room uses `verdictree.families` and the words of `verdictree` alone.
+The export compiles a tree and lays its nodes out as the graph's tokens. The runtime unpacks the graph's outputs and
+asks `Marginalizer`. Neither is imported here: this room uses `verdictree.families` and the words of `verdictree` alone.
 """

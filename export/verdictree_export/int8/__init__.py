@@ -1,11 +1,11 @@
 """An fp32 graph ─► an int8 one, if that judges as the fp32 one does.
 
-    conversion.py    fit on some conversations, judge on others, fall back layer by layer, or refuse
-        │
-        ├─ activations.py   what flows into each linear layer
-        ├─ rotation.py      a basis without outlier channels       ┐
-        ├─ smoothing.py     outliers from activations to weights   │ the graph computes the same function
-        ├─ late_scales.py   per-token scales after the product     ┘
-        ├─ quantize.py      weights per channel, activations per token; rounding.py: to the layer's output
-        └─ fidelity.py      the gate: |ΔP(unsafe)|, AUC
+conversion.py    fit on some conversations, judge on others, fall back layer by layer, or refuse
+    │
+    ├─ activations.py   what flows into each linear layer
+    ├─ rotation.py      a basis without outlier channels       ┐
+    ├─ smoothing.py     outliers from activations to weights   │ the graph computes the same function
+    ├─ late_scales.py   per-token scales after the product     ┘
+    ├─ quantize.py      weights per channel, activations per token; rounding.py: to the layer's output
+    └─ fidelity.py      the gate: |ΔP(unsafe)|, AUC
 """
