@@ -30,6 +30,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks import machine
 from benchmarks.counters import answered
+from verdictree import wire
 from verdictree_serving import TritonServer
 
 _IN_FLIGHT = 8
@@ -104,8 +105,8 @@ class Callers:
 
 def _request(text: str, deadline: float) -> pb.ModelInferRequest:
     body = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
-    request = pb.ModelInferRequest(model_name="guard")
-    tensor = request.inputs.add(name="request", datatype="BYTES")
+    request = pb.ModelInferRequest(model_name=wire.MODEL)
+    tensor = request.inputs.add(name=wire.REQUEST, datatype="BYTES")
     tensor.shape.extend([1, 1])
     request.raw_input_contents.append(struct.pack("<I", len(body)) + body)
     request.parameters["timeout"].int64_param = int(_QUEUED_SHARE * deadline * 1e6)

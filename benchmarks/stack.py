@@ -18,6 +18,7 @@ from benchmarks import machine
 from benchmarks.counters import answered
 from benchmarks.run import Run
 from benchmarks.workload import Workload
+from verdictree import wire
 from verdictree.conversation import parse
 from verdictree_client import GuardClient
 from verdictree_serving import TritonServer
@@ -79,7 +80,7 @@ class Stack:
         """Load the server for about so many seconds."""
         inputs = self._scratch / f"{workload.mix}.json"
         if not inputs.exists():
-            inputs.write_text(json.dumps({"data": [{"request": [body]} for body in workload.bodies]}))
+            inputs.write_text(json.dumps({"data": [{wire.REQUEST: [body]} for body in workload.bodies]}))
         report = self._scratch / "report.csv"
         report.unlink(missing_ok=True)
         before = answered(self._server)
@@ -100,7 +101,7 @@ class Stack:
     def _analyze(self, inputs: Path, load: Load, seconds: float, report: Path) -> None:
         window = max(seconds / _WINDOWS, self._least_window_s)
         command = [
-            *(str(self._perf_analyzer), "-m", "guard", "-i", "grpc", "-u", self._server.grpc_address),
+            *(str(self._perf_analyzer), "-m", wire.MODEL, "-i", "grpc", "-u", self._server.grpc_address),
             *("--input-data", str(inputs), "-f", str(report), *load.arguments()),
             *("--measurement-interval", str(int(1000 * window)), "--max-trials", str(_WINDOWS)),
             # The machine decides how noisy it is; an unstable run is reported, not repeated without end.

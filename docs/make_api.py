@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from verdictree import wire
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = Path(__file__).with_name("api.md")
@@ -66,7 +69,8 @@ def _class(node: ast.ClassDef) -> Iterator[str]:
 
 
 def _code(node: ast.AST) -> str:
-    return ast.unparse(node).replace("'", '"')
+    code = ast.unparse(node).replace("'", '"')
+    return re.sub(r"\bwire\.([A-Z]\w*)", lambda match: f'"{getattr(wire, match[1])}"', code)  # a reader wants the value
 
 
 def _is_public(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

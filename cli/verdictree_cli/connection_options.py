@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verdictree.wire import URL
+
 if TYPE_CHECKING:
     from verdictree_client import TLS
 
 _FILE = click.Path(path_type=Path)
-url_option = click.option("--url", default="127.0.0.1:8001", show_default=True, help="The server's gRPC address.")
+url_option = click.option("--url", default=URL, show_default=True, help="The server's gRPC address.")
 _TLS = (
     click.option("--tls-root", type=_FILE, help="Connect with TLS, trusting this root certificate (PEM)."),
     click.option("--tls-key", type=_FILE, help="Your private key (PEM), for a server that asks for certificates."),

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import click
 
+from verdictree.releases.release import MAX_OFF_GRAMMAR
+from verdictree.verdict_tree.exploration import Exploration
 from verdictree_cli.repository_option import repository_option
+from verdictree_export.settings import DEFAULT_PRECISION, MAX_CHANGE, MAX_TOKENS, PRECISIONS
+
+_EXPLORATION = Exploration()
 
 
 @click.command()
@@ -31,7 +36,13 @@ from verdictree_cli.repository_option import repository_option
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A calibration.json that was fitted on another export of this very guard.",
 )
-@click.option("--precision", default="fp32", show_default=True, help="The graph's precision: fp32, fp16 or int8.")
+@click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default=DEFAULT_PRECISION,
+    show_default=True,
+    help="Of the graph.",
+)
 @click.option(
     "--evaluation",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -41,24 +52,40 @@ from verdictree_cli.repository_option import repository_option
 @click.option(
     "--max-change",
     type=click.FloatRange(0, 1),
-    help="Most that int8 may change P(unsafe), at the 99th percentile.  [default: 0.02]",
+    help=f"Most that int8 may change P(unsafe), at the 99th percentile.  [default: {MAX_CHANGE}]",
 )
 @click.option(
     "--max-off-grammar",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=MAX_OFF_GRAMMAR,
     show_default=True,
     help="An answer with more probability off the grammar is undecided; 1 exports a guard that never gives a verdict.",
 )
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
-@click.option("--max-labels", type=click.IntRange(1, 8), default=3, show_default=True, help="Labels followed.")
 @click.option(
-    "--epsilon", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Least path probability followed."
+    "--max-labels",
+    type=click.IntRange(1, 8),
+    default=_EXPLORATION.max_labels,
+    show_default=True,
+    help="Labels followed.",
 )
 @click.option(
-    "--width", type=click.IntRange(1, 256), default=8, show_default=True, help="Most paths followed a length."
+    "--epsilon",
+    type=click.FloatRange(0, 1),
+    default=_EXPLORATION.epsilon,
+    show_default=True,
+    help="Least path probability followed.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest conversation.")
+@click.option(
+    "--width",
+    type=click.IntRange(1, 256),
+    default=_EXPLORATION.width,
+    show_default=True,
+    help="Most paths followed a length.",
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=MAX_TOKENS, show_default=True, help="Longest conversation."
+)
 def export(
     checkpoint: str,
     family_name: str,
@@ -78,7 +105,6 @@ def export(
 ) -> None:
     """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
     from verdictree import families, policy
-    from verdictree.verdict_tree.exploration import Exploration
 
     taxonomies = [policy.load(path) for path in policies]
     policy.check_distinct(tuple(taxonomies))

@@ -10,25 +10,29 @@ from typing import Any
 
 import click
 
+from verdictree import wire
 from verdictree_cli.repository_option import repository_option
+from verdictree_serving import settings
 
 _PORT = click.IntRange(0, 65535)
 _FILE = click.Path(path_type=Path)
-_HEALTH_PORT = 8003
 
 
 @click.command()
 @repository_option
 @click.option("--release", "number", type=click.IntRange(min=1), help="Pin this release first; default: the pinned.")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where the endpoints listen.")
+@click.option("--address", default=wire.HOST, show_default=True, help="Where the endpoints listen.")
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without encryption.")
-@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help="0: any free port.")
+@click.option("--grpc-port", type=_PORT, default=wire.GRPC_PORT, show_default=True, help="0: any free port.")
 @click.option("--http-port", type=_PORT, help="Open Triton's own HTTP endpoint too; 0: on any free port.")
-@click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help="Triton's; 0: any free port.")
+@click.option(
+    "--metrics-port", type=_PORT, default=wire.METRICS_PORT, show_default=True, help="Triton's; 0: any free port."
+)
 @click.option(
     "--health-port",
     type=_PORT,
-    help="/ready, /live and the supervisor's /metrics; 0: any free port; default: 8003, or a free one if it is taken.",
+    help="/ready, /live and the supervisor's /metrics; 0: any free port; "
+    f"default: {wire.HEALTH_PORT}, or a free one if it is taken.",
 )
 @click.option("--tls-certificate", type=_FILE, help="The gRPC endpoint's certificate (PEM).")
 @click.option("--tls-key", type=_FILE, help="The certificate's key (PEM).")
@@ -52,14 +56,14 @@ _HEALTH_PORT = 8003
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
-    default=30.0,
+    default=settings.DRAIN_SECONDS,
     show_default=True,
     help="How long a stop waits for the requests in flight.",
 )
 @click.option(
     "--self-check-seconds",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=settings.SELF_CHECK_SECONDS,
     show_default=True,
     help="How often a golden conversation is asked; 0: never.",
 )
@@ -92,7 +96,7 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
     certificate, key = options["tls_certificate"], options["tls_key"]
     key_file, health, address = options["admin_key_file"], Health(), options["address"]
     Ports(options["http_port"], options["grpc_port"], options["metrics_port"]).resolve(address)  # or say which is taken
-    with only_server(repository), listening(address, options["health_port"], _HEALTH_PORT) as listener:
+    with only_server(repository), listening(address, options["health_port"], wire.HEALTH_PORT) as listener:
         server = TritonServer(
             repository,
             http_port=options["http_port"],

@@ -11,11 +11,11 @@ from typing import Literal, Self, Unpack, overload
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from verdictree import wire
 from verdictree.verdict import Verdict
 from verdictree_client.deadline import Countdown, seconds
 from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
-    MODEL,
     POLL_INTERVAL,
     Caller,
     CallOptions,
@@ -134,7 +134,7 @@ class AsyncGuardClient(Caller):
         live = False
         try:
             live = await self._triton.is_server_live(client_timeout=countdown.remaining)
-            ready = live and await self._triton.is_model_ready(MODEL, client_timeout=countdown.remaining)
+            ready = live and await self._triton.is_model_ready(wire.MODEL, client_timeout=countdown.remaining)
             return Health(live, ready)
         except InferenceServerException as exc:
             return Health(live, False, str(exc))

@@ -11,13 +11,13 @@ from typing import Literal, Self, Unpack, overload
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from verdictree import wire
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS
 from verdictree_client.deadline import Countdown, Retries, seconds
 from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
     DEFAULT_RETRIES,
-    MODEL,
     POLL_INTERVAL,
     Caller,
     CallOptions,
@@ -36,7 +36,7 @@ class GuardClient(Caller):
 
     def __init__(
         self,
-        url: str = "127.0.0.1:8001",
+        url: str = wire.URL,
         *,
         deadline: float = 10.0,
         tls: TLS | None = None,
@@ -148,7 +148,7 @@ class GuardClient(Caller):
         live = False
         try:
             live = self._triton.is_server_live(client_timeout=countdown.remaining)
-            return Health(live, live and self._triton.is_model_ready(MODEL, client_timeout=countdown.remaining))
+            return Health(live, live and self._triton.is_model_ready(wire.MODEL, client_timeout=countdown.remaining))
         except InferenceServerException as exc:
             return Health(live, False, str(exc))
 

@@ -13,7 +13,7 @@ import numpy as np
 from tritonclient.grpc import InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
-from verdictree import verdict
+from verdictree import verdict, wire
 from verdictree.conversation import MAX_MESSAGES, Conversation, Message, parse, validated
 from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded, quoted
@@ -22,7 +22,6 @@ from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.deadline import Countdown, Retries, seconds
 from verdictree_client.errors import InvalidRequest, InvalidSettings, ServerFailure, ServerUnavailable, from_triton
 
-MODEL = "guard"
 POLL_INTERVAL = 0.1
 DEFAULT_RETRIES = Retries()
 _QUEUE_SHARE = 0.75  # the rest is for computing, and for the way back
@@ -54,7 +53,7 @@ class Call:
     """One classification: what to send, how long it may take, what an answer or a failure means."""
 
     def __init__(self, body: bytes, countdown: Countdown, retries: Retries, url: str = "") -> None:
-        self._tensor = InferInput("request", [1, 1], "BYTES")
+        self._tensor = InferInput(wire.REQUEST, [1, 1], "BYTES")
         self._tensor.set_data_from_numpy(np.array([[body]], dtype=np.object_))
         self._countdown = countdown
         self._retries = retries
@@ -69,7 +68,7 @@ class Call:
         """
         remaining = self._countdown.remaining
         queued = max(1, int(1e6 * _QUEUE_SHARE * remaining))  # 0 would be no limit
-        return {"model_name": MODEL, "inputs": [self._tensor], "client_timeout": remaining, "timeout": queued}
+        return {"model_name": wire.MODEL, "inputs": [self._tensor], "client_timeout": remaining, "timeout": queued}
 
     def pause(self, exc: InferenceServerException) -> float:
         """Seconds to wait before the next attempt; raises the GuardError that `exc` means where there is none."""
@@ -86,7 +85,7 @@ class Caller:
 
     def __init__(
         self,
-        url: str = "127.0.0.1:8001",
+        url: str = wire.URL,
         *,
         deadline: float = 10.0,
         tls: TLS | None = None,
@@ -114,7 +113,8 @@ class Caller:
     def _poll_pause(self, health: Health, countdown: Countdown) -> float:
         if not countdown.remaining:
             raise ServerUnavailable(
-                f"expected model {MODEL!r} ready at {self._url} in time, got {health}; check that the server runs there"
+                f"expected model {wire.MODEL!r} ready at {self._url} in time, got {health}; "
+                "check that the server runs there"
             )
         return min(POLL_INTERVAL, countdown.remaining)
 
@@ -149,14 +149,14 @@ def request_body(
 def read_verdict(result: InferResult) -> Verdict:
     """The verdict in the server's answer; ServerFailure where it holds none, or numbers that are no probabilities."""
     try:
-        found = verdict.parse(result.as_numpy("verdict").item())
+        found = verdict.parse(result.as_numpy(wire.VERDICT).item())
         if fault := found.fault():
             raise ValueError(fault)
         return found
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError, struct.error) as exc:
         raise ServerFailure(
-            f"expected a verdict's JSON in tensor 'verdict', got something else ({exc}); "
-            f"check that {MODEL!r} is a Verdictree guard of this client's version"
+            f"expected a verdict's JSON in tensor {wire.VERDICT!r}, got something else ({exc}); "
+            f"check that {wire.MODEL!r} is a Verdictree guard of this client's version"
         ) from exc
 
 

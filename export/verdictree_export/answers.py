@@ -17,7 +17,6 @@ from verdictree.runtime.local_guard import LocalGuard
 from verdictree_export.finite import require_finite
 from verdictree_export.prompts.checkpoint import Checkpoint
 
-MAX_OFF_GRAMMAR = 0.5
 _NEVER = 0.999
 _BATCH = 4
 _SHOWN_TOKENS = 12

@@ -16,25 +16,30 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
-from verdictree.releases.release import GRAPH_MODEL, OUTLINE_FOLDER, TOKENIZER_FILE, TOKENIZER_MODEL, Parity, Release
+from verdictree.releases.release import (
+    GRAPH_MODEL,
+    MAX_OFF_GRAMMAR,
+    OUTLINE_FOLDER,
+    TOKENIZER_FILE,
+    TOKENIZER_MODEL,
+    Parity,
+    Release,
+)
 from verdictree.releases.writer import Draft
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
-from verdictree_export.answers import MAX_OFF_GRAMMAR
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prompt_bank import prefill
 from verdictree_export.int8 import conversion as int8
 from verdictree_export.int8.conversion import Example
-from verdictree_export.int8.fidelity import MAX_P99
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts import split as prompt
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.settings import DEFAULT_PRECISION, MAX_CHANGE, MAX_TOKENS, PRECISIONS
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # what the checkpoint is read as
-DEFAULT_MAX_TOKENS = 1024
 _TEMPLATE = Path(__file__).parent / "model_repository"
 _NOT_MEASURED = Parity(0.0, 0.0, 0, 0)
 
@@ -55,9 +60,9 @@ def export_release(
     number: int | None = None,
     adapter: Path | None = None,
     calibration: Path | None = None,
-    precision: str = "fp32",
+    precision: str = DEFAULT_PRECISION,
     exploration: Exploration | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
+    max_tokens: int = MAX_TOKENS,
     evaluation: Sequence[Example] = (),
     max_change: float | None = None,
     max_off_grammar: float = MAX_OFF_GRAMMAR,
@@ -67,9 +72,9 @@ def export_release(
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
-    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: 0.02); `calibration` is a file that was
-    fitted on another export of this very guard. An answer with more than `max_off_grammar` off the grammar is
-    undecided; a guard that never answers a verdict is refused, unless it is 1.
+    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: `settings.MAX_CHANGE`); `calibration` is
+    a file that was fitted on another export of this very guard. An answer with more than `max_off_grammar` off the
+    grammar is undecided; a guard that never answers a verdict is refused, unless it is 1.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
@@ -77,7 +82,7 @@ def export_release(
     """
     if precision not in PRECISIONS:
         raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "int8":
+    if PRECISIONS[precision].is_quantized:
         int8.check(evaluation)
     elif evaluation or max_change is not None:
         raise UnsupportedGuard(
@@ -90,7 +95,7 @@ def export_release(
     if family_name != inspection.AUTO:
         families.family(family_name)  # a wrong name is told before the checkpoint is loaded
     load_done = progress("load the checkpoint", 1)
-    guard = checkpoints.load(source, adapter, PRECISIONS[precision])
+    guard = checkpoints.load(source, adapter, getattr(torch, PRECISIONS[precision].checkpoint))
     load_done(1)
     family = inspection.resolve(guard, family_name)
     prompts, tree = compilation.compile_prompts(guard, family, policies)
@@ -136,10 +141,10 @@ def _write(
     graph = onnx_model.write(GuardGraph(guard.model, compiled), draft.folder(GRAPH_MODEL))
     graph_done(1)
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
-    if release.precision == "int8":
+    if PRECISIONS[release.precision].is_quantized:
         quantized = progress("quantize, and compare with fp32", 1)
         fidelity = int8.convert(
-            graph, release, tokenizer, compiled, evaluation, MAX_P99 if max_change is None else max_change
+            graph, release, tokenizer, compiled, evaluation, MAX_CHANGE if max_change is None else max_change
         )
         release = msgspec.structs.replace(release, fidelity=fidelity)
         quantized(1)
@@ -160,5 +165,5 @@ def _parity(guard: Checkpoint, release: Release, graph: Path, tokenizer: Tokeniz
         (i, parity.example(one, release.conversation, tokenizer, release.max_tokens)) for i, one in enumerate(prompts)
     ]
     done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, prompts, asked))
-    tolerance = parity.TOLERANCES[release.precision]
+    tolerance = PRECISIONS[release.precision].parity
     return parity.measure(graph, guard.model, prompts, tree, exploration, asked, tolerance, done)

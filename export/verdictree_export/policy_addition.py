@@ -42,10 +42,7 @@ from verdictree_export.onnx_file.graph_prefill import Prefill, prefill, stored
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
-
-# Of a probability at the head of the verdict tree. Sums in another order differ in the last digits, which rounding to 8
-# bits, or in half precision, amplifies.
-_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+from verdictree_export.settings import PRECISIONS
 
 
 def add_policies(models: Path, source: int, policies: Sequence[Policy], number: int | None = None) -> Release:
@@ -116,7 +113,7 @@ def _prove(graph: Path, release: Release, added: Sequence[tuple[int, Tokens, Pre
         require_finite(explored.head.log_probs, "the graph with the added policies")
         require_finite(whole.log_probs, "the graph's own prefill")
         worst = float(np.abs(np.exp(explored.head.log_probs) - np.exp(whole.log_probs)).max())
-        tolerance, name = _TOLERANCES[release.precision], release.prompts[prefix_id].policy
+        tolerance, name = PRECISIONS[release.precision].addition, release.prompts[prefix_id].policy
         if not worst <= tolerance:
             raise UnsupportedGuard(
                 f"expected the prompt of policy {name!r} within {tolerance} of its whole text's probabilities, got "

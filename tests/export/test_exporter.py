@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -24,12 +25,12 @@ from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict_tree import tree
 from verdictree.verdict_tree.exploration import Exploration, unpack
-from verdictree_export import parity
 from verdictree_export.exporter import export_release
 from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint, compilation
 from verdictree_export.prompts import split as prompt
+from verdictree_export.settings import PRECISIONS
 
 pytestmark = pytest.mark.slow
 
@@ -280,7 +281,7 @@ def test_mixed_release_is_named(models, tmp_path):
 
 def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
     """An architecture that exports to something else must not become a release."""
-    monkeypatch.setitem(parity.TOLERANCES, "fp32", 1e-12)
+    monkeypatch.setitem(PRECISIONS, "fp32", dataclasses.replace(PRECISIONS["fp32"], parity=1e-12))
     with pytest.raises(UnsupportedGuard, match="not exported faithfully"):
         export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path)
     assert not list(tmp_path.glob("*/1/release.json")) and not list(tmp_path.glob(".release*"))

@@ -17,6 +17,7 @@ from verdictree.text.visible import quoted
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import Tokens, VerdictTree
 
+MAX_OFF_GRAMMAR = 0.5  # where nobody says otherwise, and in manifests from before they said it
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
 OUTLINE_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
@@ -115,7 +116,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
     fidelity: Fidelity | None = None
-    max_off_grammar: float = 0.5
+    max_off_grammar: float = MAX_OFF_GRAMMAR
     shares: int | None = None
     format: int = 1
     software: str = ""

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import msgspec
 
+from verdictree import wire
 from verdictree.errors import InvalidRelease, NotWritable
 from verdictree.releases import spare_files
 from verdictree.releases.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, TOKENIZER_MODEL
 
-ENSEMBLE, CANDIDATE, LIVE, ROUTER = "guard", "guard_candidate", "guard_live", "guard_router"
+ENSEMBLE = wire.MODEL  # answers by the pinned release, or by the router while there are two
+CANDIDATE, LIVE, ROUTER = "guard_candidate", "guard_live", "guard_router"
 CONFIG, ADAPTER = "config.pbtxt", "model.py"
 _TEMPLATE_CODE = (ADAPTER, ".gitkeep")  # what folder 1 of a checkout holds without a release
 _STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')

@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from verdictree import wire
 from verdictree.errors import InvalidRelease
 from verdictree.releases.repository import CONFIG, ENSEMBLE, ROUTER, config_with_versions
 
@@ -50,11 +51,11 @@ def routed(repository: Path, batch_size: int) -> str:
     """`guard` with the router in place of its steps."""
     config = _read(repository, ENSEMBLE, batch_size)
     steps = config.ensemble_scheduling.step
-    last = steps[-1].output_map["verdict"]
+    last = steps[-1].output_map[wire.VERDICT]
     del steps[1:]
     steps[0].model_name, steps[0].model_version = ROUTER, 1
     steps[0].output_map.clear()
-    steps[0].output_map["verdict"] = last
+    steps[0].output_map[wire.VERDICT] = last
     config.response_cache.enable = False  # the key would not tell which of the two releases answered
     return _json(config)
 

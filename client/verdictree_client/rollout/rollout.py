@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from verdictree import wire
 from verdictree.conversation import Conversation
 from verdictree.releases import repository as repositories
 from verdictree.releases import spare_files
@@ -40,7 +41,7 @@ class Rollout:
     def __init__(
         self,
         repository: Path | str = "model_repository",
-        url: str = "127.0.0.1:8001",
+        url: str = wire.URL,
         *,
         admin_key: str | None = None,
         tls: TLS | None = None,

@@ -11,6 +11,7 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from verdictree import wire
 from verdictree.conversation import Conversation
 from verdictree.releases.admin_key import ADMIN_KEY_NAME
 from verdictree.releases.release import GRAPH_MODEL
@@ -77,7 +78,7 @@ class Server:
 
     def ask(self, ensemble: str, conversation: Conversation) -> Verdict:
         """What an ensemble says of a conversation; GuardError where it says nothing."""
-        tensor = InferInput("request", [1, 1], "BYTES")
+        tensor = InferInput(wire.REQUEST, [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[msgspec.json.encode(conversation)]], dtype=np.object_))
         try:
             return read_verdict(self._triton.infer(ensemble, [tensor], client_timeout=_ASK_SECONDS))

@@ -21,6 +21,7 @@ from verdictree_export.int8 import fidelity
 from verdictree_export.int8.quantize import most_sensitive, prepare, quantize, sensitive
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.settings import MAX_CHANGE
 
 NUM_CALIBRATION = 64
 _LEAST = 2 * NUM_CALIBRATION
@@ -52,7 +53,7 @@ def convert(
     tokenizer: Tokenizer,
     policies: CompiledPolicies,
     examples: Sequence[Example],
-    max_p99: float = fidelity.MAX_P99,
+    max_p99: float = MAX_CHANGE,
 ) -> Fidelity:
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 

@@ -11,8 +11,8 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.releases.release import Fidelity
 from verdictree.verdict import Verdict
 from verdictree_export.finite import require_finite_verdicts
+from verdictree_export.settings import MAX_CHANGE
 
-MAX_P99 = 0.02
 MAX_AUC_DROP = 0.003
 _NAMED = 3
 
@@ -40,13 +40,13 @@ def measure(
     )
 
 
-def is_faithful(fidelity: Fidelity, max_p99: float = MAX_P99) -> bool:
+def is_faithful(fidelity: Fidelity, max_p99: float = MAX_CHANGE) -> bool:
     """Whether P(unsafe) and the ranking of categories stay within the limits."""
     drop = (fidelity.reference_micro_auc or 0.0) - (fidelity.micro_auc or 0.0)
     return fidelity.p99_p_unsafe_difference <= max_p99 and drop <= MAX_AUC_DROP
 
 
-def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity], max_p99: float = MAX_P99) -> UnsupportedGuard:
+def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity], max_p99: float = MAX_CHANGE) -> UnsupportedGuard:
     """The error to raise for a quantized guard that is not faithful: `alone` has each layer group's own."""
     worst = sorted(alone, key=lambda name: -alone[name].p99_p_unsafe_difference)[:_NAMED]
     named = ", ".join(f"{name} ({alone[name].p99_p_unsafe_difference:.2g})" for name in worst)
@@ -61,7 +61,7 @@ def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity], max_p99: float = M
     )
 
 
-def check(fidelity: Fidelity, groups: Mapping[str, Callable[[], Fidelity]], max_p99: float = MAX_P99) -> None:
+def check(fidelity: Fidelity, groups: Mapping[str, Callable[[], Fidelity]], max_p99: float = MAX_CHANGE) -> None:
     """Raise UnsupportedGuard, naming the layers that hurt most, unless `fidelity` is within the limits.
 
     `groups` are called only then: each measures the guard with one group of layers quantized and the others not.

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from verdictree import wire
 from verdictree.releases import admin_key as admin_keys
+from verdictree_serving import settings
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError, Stopped
 from verdictree_serving.gate import Gate
 from verdictree_serving.server.control_lock import locked
@@ -47,7 +49,7 @@ class TritonServer:
         self,
         model_repository: Path | str,
         *,
-        models: Sequence[str] = ("guard",),
+        models: Sequence[str] = (wire.MODEL,),
         http_port: int | None = None,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -161,7 +163,7 @@ class TritonServer:
         self.stop(grace=0.0)
         return all_answered
 
-    def stop(self, grace: float = 30.0) -> None:
+    def stop(self, grace: float = settings.DRAIN_SECONDS) -> None:
         """End the server, killing after ``grace`` seconds what has not ended by itself; do nothing if not started."""
         process, self._process = self._process, None
         if process is not None:

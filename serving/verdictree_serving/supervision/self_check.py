@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from verdictree import verdict
+from verdictree import verdict, wire
 from verdictree.errors import VerdictreeError
 from verdictree.releases import release as releases
 from verdictree.releases import repository
@@ -92,7 +92,7 @@ class SelfCheck:
         golden = release.golden[turn % len(release.golden)]
         # The routing key makes the request another one to the response cache, which would answer it for ever.
         request = {"messages": msgspec.to_builtins(golden.messages), "routing_key": f"self-check {time.time_ns()}"}
-        tensor = {"name": "request", "shape": [1, 1], "datatype": "BYTES", "data": [json.dumps(request)]}
+        tensor = {"name": wire.REQUEST, "shape": [1, 1], "datatype": "BYTES", "data": [json.dumps(request)]}
         body = {"inputs": [tensor], "parameters": {"timeout": int(_ASK_SECONDS * _MICROSECONDS)}}
         try:
             answer = server.private_http.post("/v2/models/guard/infer", body, _ASK_SECONDS)

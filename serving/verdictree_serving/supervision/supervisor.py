@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Event
 
+from verdictree import wire
 from verdictree_serving.errors import ServerFailed, Stopped
 from verdictree_serving.server.launcher import TritonServer
 from verdictree_serving.supervision.health import Health
@@ -141,7 +142,7 @@ class _GuardProbe:
         """Return why the server must be started anew, or None."""
         now = time.monotonic()
         if now - self._asked >= _PROBE_EVERY_SECONDS:
-            answer = self._server.answers("guard")
+            answer = self._server.answers(wire.MODEL)
             self._asked = now = time.monotonic()
             self._answered = self._answered if answer is None else now
             self._loaded = self._loaded if answer is False else now  # silence says nothing of the guard

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from verdictree import wire
 from verdictree.errors import NoVerdict
 from verdictree.releases import calibration, release
 from verdictree.runtime.scorer import Scorer
@@ -45,5 +46,5 @@ class MarginalsStep:
         if isinstance(outcome, NoVerdict):
             return error(str(outcome))
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("verdict", np.array([[outcome.to_json()]], dtype=np.object_))]
+            [pb_utils.Tensor(wire.VERDICT, np.array([[outcome.to_json()]], dtype=np.object_))]
         )

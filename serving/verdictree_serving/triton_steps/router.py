@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from verdictree import wire
 from verdictree.releases.journal import FOLDER
 from verdictree_serving.triton_steps.bls_errors import code_of
 from verdictree_serving.triton_steps.responses import error, send
@@ -38,7 +39,7 @@ class RouterStep:
         for request in requests:
             sender = request.get_response_sender()
             if self._free.acquire(blocking=False):
-                body = pb_utils.get_input_tensor_by_name(request, "request").as_numpy()
+                body = pb_utils.get_input_tensor_by_name(request, wire.REQUEST).as_numpy()
                 self._threads.submit(self._answer, body, request.timeout(), sender)
             else:
                 message = f"Exceeds maximum queue size: {_MAX_IN_FLIGHT} requests are in flight"
@@ -62,7 +63,7 @@ class RouterStep:
 
 def _send(sender: Any, answer: Answer) -> None:
     if answer.error is None:
-        tensor = pb_utils.Tensor("verdict", np.array([[answer.verdict]], dtype=np.object_))
+        tensor = pb_utils.Tensor(wire.VERDICT, np.array([[answer.verdict]], dtype=np.object_))
         send(sender, pb_utils.InferenceResponse([tensor]))
     else:
         send(sender, pb_utils.InferenceResponse(error=answer.error))
@@ -71,11 +72,11 @@ def _send(sender: Any, answer: Answer) -> None:
 def _ask(ensemble: str, body: Any, timeout_us: int) -> Answer:
     response = pb_utils.InferenceRequest(
         model_name=ensemble,
-        requested_output_names=["verdict"],
-        inputs=[pb_utils.Tensor("request", body)],
+        requested_output_names=[wire.VERDICT],
+        inputs=[pb_utils.Tensor(wire.REQUEST, body)],
         timeout=timeout_us,
     ).exec()
     if response.has_error():
         message = response.error().message()
         return Answer(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code_of(message))))
-    return Answer(pb_utils.get_output_tensor_by_name(response, "verdict").as_numpy().item())
+    return Answer(pb_utils.get_output_tensor_by_name(response, wire.VERDICT).as_numpy().item())

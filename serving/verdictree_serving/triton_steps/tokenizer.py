@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from verdictree import wire
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
 from verdictree.releases import release
@@ -48,7 +49,7 @@ class TokenizerStep:
             if closed is not None:
                 send(sender, error(f"{NOT_TAKING}: {closed}", "UNAVAILABLE"))
             else:
-                self._take(sender, pb_utils.get_input_tensor_by_name(request, "request").as_numpy())
+                self._take(sender, pb_utils.get_input_tensor_by_name(request, wire.REQUEST).as_numpy())
 
     def finalize(self) -> None:
         """Answer what was taken."""

@@ -1,0 +1,37 @@
+"""What an export is told where nobody says otherwise, and what each precision means and must prove."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_TOKENS = 1024  # of a conversation
+MAX_CHANGE = 0.02  # of P(unsafe) by quantization, at the 99th percentile
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One precision of a graph, and how far a sound one may be from what it is compared with.
+
+    checkpoint    what the checkpoint is read as
+    is_quantized  whether that graph is then quantized to 8 bits, and judged by `int8.fidelity`
+    parity        |Δ log p| between the graph, before it is quantized, and the checkpoint
+    golden        |Δ log-odds| of a golden conversation between two machines. Rounding of the same fp32 graph gives
+                  about 1e-5, another graph far more; 8 bits and half precision amplify such differences
+    addition      |Δ p| at the root of the verdict tree between a graph and the same with one policy more: sums in
+                  another order differ in the last digits, which 8 bits and half precision amplify
+    """
+
+    checkpoint: Literal["float32", "float16"]
+    is_quantized: bool
+    parity: float
+    golden: float
+    addition: float
+
+
+PRECISIONS = {
+    "fp32": Precision("float32", is_quantized=False, parity=1e-3, golden=0.02, addition=1e-4),
+    "fp16": Precision("float16", is_quantized=False, parity=5e-2, golden=0.2, addition=1e-2),
+    "int8": Precision("float32", is_quantized=True, parity=1e-3, golden=1.0, addition=5e-2),
+}
+DEFAULT_PRECISION = "fp32"
