@@ -6,9 +6,9 @@ import pytest
 
 from verdictree.errors import InvalidRelease
 from verdictree.releases import calibration as calibrations
+from verdictree.releases import model_config, startup
 from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
-from verdictree.releases import startup
 from verdictree.releases.journal import Journal
 from verdictree_client.rollout import Refused, Rollout
 from verdictree_client.rollout import releases as release_files
@@ -110,8 +110,8 @@ def test_pin_is_whole_at_every_step(repository, monkeypatch):
     def check(path, text):
         original(path, text)
         for model in releases.COMPOSING_MODELS:
-            served = repositories._VERSIONS.search((repository / model / "config.pbtxt").read_text()).group(2)
-            assert str(repositories.pinned(repository)) in served.split(", ")
+            served = model_config.versions((repository / model / "config.pbtxt").read_text())
+            assert repositories.pinned(repository) in served
 
     monkeypatch.setattr(repositories, "replace", check)
     repositories.pin(repository, 2)

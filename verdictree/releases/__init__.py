@@ -2,6 +2,7 @@
 
     release.py       the manifest `release.json`, verified            calibration.py   what its scores mean
     repository.py    which releases there are, which one is pinned    decision.py      score → threshold → flag
+    model_config.py  the text of a `config.pbtxt`                     atomic_file.py   replaced in one step, or not
     writer.py        the one writer: lock, number, draft, commit      adapters.py      the `model.py` files
     startup.py       what must hold before a server starts            software.py      this software's version
     journal.py       who did what, appended                           state_folder.py  `.rollout/`: where state lies

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from verdictree.errors import NotWritable
-from verdictree.releases import repository as repositories
+from verdictree.releases import atomic_file
 from verdictree.releases.release import MARGINALS_MODEL, TOKENIZER_MODEL
 from verdictree.releases.repository import ADAPTER, ROUTER
 
@@ -61,7 +61,7 @@ def refresh(repository: Path, versions: Mapping[str, int]) -> None:
         if text is None or not path.parent.is_dir():
             continue
         with contextlib.suppress(NotWritable):
-            repositories.replace(path, text)
+            atomic_file.replace(path, text)
         _compile(path)
 
 

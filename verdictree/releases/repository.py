@@ -6,10 +6,6 @@ ensemble refers to a release that its steps do not load.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,27 +14,14 @@ import msgspec
 
 from verdictree import wire
 from verdictree.errors import InvalidRelease, NotWritable
-from verdictree.releases import spare_files
+from verdictree.releases import model_config
+from verdictree.releases.atomic_file import replace
 from verdictree.releases.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, TOKENIZER_MODEL
 
 ENSEMBLE = wire.MODEL  # answers by the pinned release, or by the router while there are two
 CANDIDATE, LIVE, ROUTER = "guard_candidate", "guard_live", "guard_router"
 CONFIG, ADAPTER = "config.pbtxt", "model.py"
 _TEMPLATE_CODE = (ADAPTER, ".gitkeep")  # what folder 1 of a checkout holds without a release
-_STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')
-_BATCH_SIZE = re.compile(r"^max_batch_size: *(\d+)", re.MULTILINE)
-_UNBOUNDED = "dynamic_batching { }"
-_BOUNDED = """dynamic_batching {
-  default_queue_policy {
-    timeout_action: REJECT
-    default_timeout_microseconds: 3750000
-    allow_timeout_override: true
-    max_queue_size: 64
-  }
-}"""
-_QUEUE_TIMEOUT = re.compile(r"(default_timeout_microseconds: )\d+")
-_QUEUED_SHARE = 0.75
-_VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
 
 
 def releases(repository: Path) -> tuple[int, ...]:
@@ -55,10 +38,10 @@ def next_number(repository: Path) -> int:
 def pinned(repository: Path, ensemble: str = ENSEMBLE) -> int:
     """The release that the ensemble is pinned to; InvalidRelease where the repository has no such ensemble."""
     path = repository / ensemble / CONFIG
-    match = _VERSIONS.search(path.read_text()) if path.is_file() else None
-    if match is None:
+    numbers = model_config.versions(path.read_text()) if path.is_file() else ()
+    if not numbers:
         raise InvalidRelease(f"expected a model repository at '{repository}', got none; run `verdictree export`")
-    return int(match.group(2))
+    return numbers[0]
 
 
 def candidate(repository: Path) -> int | None:
@@ -93,15 +76,14 @@ def needed_by(repository: Path, number: int) -> tuple[int, ...]:
 
 def versions(repository: Path) -> tuple[int, ...]:
     """The releases that a server loads when it starts."""
-    match = _VERSIONS.search((repository / MARGINALS_MODEL / CONFIG).read_text())
-    return tuple(sorted(map(int, match.group(2).split(",")))) if match else ()
+    return model_config.versions((repository / MARGINALS_MODEL / CONFIG).read_text())
 
 
 def set_versions(repository: Path, numbers: Iterable[int]) -> None:
     """Let the composing models load these releases, from the next load on."""
     for model, loaded in step_versions(repository, numbers).items():
         path = repository / model / CONFIG
-        replace(path, config_with_versions(path.read_text(), loaded))
+        replace(path, model_config.with_versions(path.read_text(), loaded))
 
 
 def step_versions(repository: Path, numbers: Iterable[int]) -> dict[str, set[int]]:
@@ -110,40 +92,20 @@ def step_versions(repository: Path, numbers: Iterable[int]) -> dict[str, set[int
     return {model: {one[model] for one in served} for model in COMPOSING_MODELS}
 
 
-def config_with_versions(config: str, numbers: Iterable[int]) -> str:
-    """A model's configuration that loads these versions."""
-    return _VERSIONS.sub(rf"\g<1>{', '.join(map(str, sorted(set(numbers))))}", config)
-
-
 def spread_batch_size(repository: Path) -> None:
     """Let all models take as many requests at once as `guard` does: a step that takes fewer would not load with it."""
-    size = batch_size((repository / ENSEMBLE / CONFIG).read_text())
+    size = model_config.batch_size((repository / ENSEMBLE / CONFIG).read_text())
     for model in (*COMPOSING_MODELS, ROUTER):
         path = repository / model / CONFIG
         if size is not None and path.is_file():
-            replace(path, config_with_batch_size(path.read_text(), size))
+            replace(path, model_config.with_batch_size(path.read_text(), size))
 
 
 def bound_queues(repository: Path, deadline: float | None = None) -> None:
-    """Let requests wait in queues of a bounded length only, which those of old repositories are not, and in each for
-    three quarters of `deadline` seconds at most, which leaves time to compute (None: as long as is configured)."""
+    """Bound the queues in which requests wait for a step, as `model_config.with_bounded_queue` says."""
     for model in (TOKENIZER_MODEL, GRAPH_MODEL):
         path = repository / model / CONFIG
-        config = path.read_text().replace(_UNBOUNDED, _BOUNDED)
-        if deadline is not None:
-            config = _QUEUE_TIMEOUT.sub(rf"\g<1>{round(_QUEUED_SHARE * deadline * 1e6)}", config)
-        replace(path, config)
-
-
-def batch_size(config: str) -> int | None:
-    """A configuration's `max_batch_size`; None where it has none."""
-    match = _BATCH_SIZE.search(config)
-    return int(match.group(1)) if match else None
-
-
-def config_with_batch_size(config: str, size: int) -> str:
-    """A configuration with this `max_batch_size`."""
-    return _BATCH_SIZE.sub(f"max_batch_size: {size}", config)
+        replace(path, model_config.with_bounded_queue(path.read_text(), deadline))
 
 
 def pin(repository: Path, number: int) -> None:
@@ -151,7 +113,7 @@ def pin(repository: Path, number: int) -> None:
     set_versions(repository, {*versions(repository), pinned(repository), number})
     path = repository / ENSEMBLE / CONFIG
     _make_folder(repository / ENSEMBLE / str(number))
-    replace(path, _pinned_to(path.read_text(), repository, number))
+    replace(path, model_config.pinned_to(path.read_text(), number, steps(repository, number)))
 
 
 def keep_only_pinned(repository: Path) -> None:
@@ -167,7 +129,7 @@ def keep_only_pinned(repository: Path) -> None:
 
 def write_ensemble(repository: Path, name: str, number: int) -> None:
     """A second ensemble like the first, of this name and pinned to release `number`."""
-    config = _pinned_to((repository / ENSEMBLE / CONFIG).read_text(), repository, number)
+    config = model_config.pinned_to((repository / ENSEMBLE / CONFIG).read_text(), number, steps(repository, number))
     _make_folder(repository / name / str(number))
     replace(repository / name / CONFIG, config.replace(f'name: "{ENSEMBLE}"\n', f'name: "{name}"\n', 1))
 
@@ -205,51 +167,8 @@ def copy_template(template: Path, repository: Path) -> list[Path]:
     return written
 
 
-def _pinned_to(config: str, repository: Path, number: int) -> str:
-    versions = steps(repository, number)
-    config = _STEP.sub(lambda match: f"{match[1]}{versions.get(match[2], number)}", config)
-    return _VERSIONS.sub(rf"\g<1>{number}", config)
-
-
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise NotWritable.of(folder, exc) from exc
-
-
-def replace(path: Path, text: str) -> None:
-    """Replace a file in one step that also outlives a power cut; one that is the same already stays as it is.
-
-    Raises NotWritable where the disk takes nothing; inside `spare_files.taken`, a full one takes what is kept for that.
-    """
-    if path.is_file() and path.read_text() == text:
-        return
-    try:
-        _write(path, text.encode())
-        _sync(path.parent)
-    except OSError as exc:
-        raise NotWritable.of(path, exc) from exc
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb", buffering=0) as file:
-            file.write(content)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not (is_full and spare_files.replace(path.parents[1], path, content)):
-            raise
-
-
-def _sync(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -18,7 +18,8 @@ from tritonclient.grpc import model_config_pb2
 
 from verdictree import wire
 from verdictree.errors import InvalidRelease
-from verdictree.releases.repository import CONFIG, ENSEMBLE, ROUTER, config_with_versions
+from verdictree.releases import model_config
+from verdictree.releases.repository import CONFIG, ENSEMBLE, ROUTER
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _read(repository: Path, model: str, batch_size: int, numbers: Iterable[int] 
     path = repository / model / CONFIG
     try:
         text = path.read_text()
-        text = config_with_versions(text, numbers) if numbers else text
+        text = model_config.with_versions(text, numbers) if numbers else text
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as exc:
         raise InvalidRelease(f"expected a Triton configuration at '{path}', got {exc}; export a release again") from exc

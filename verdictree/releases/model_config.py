@@ -1,0 +1,64 @@
+"""The text of a model's `config.pbtxt`: what releases change in it. All else, comments included, stays as it is.
+
+Edited as text, since a parsed and printed one would lose the comments, which say why each number is what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+_STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')
+_BATCH_SIZE = re.compile(r"^max_batch_size: *(\d+)", re.MULTILINE)
+_UNBOUNDED = "dynamic_batching { }"
+_BOUNDED = """dynamic_batching {
+  default_queue_policy {
+    timeout_action: REJECT
+    default_timeout_microseconds: 3750000
+    allow_timeout_override: true
+    max_queue_size: 64
+  }
+}"""
+_QUEUE_TIMEOUT = re.compile(r"(default_timeout_microseconds: )\d+")
+_QUEUED_SHARE = 0.75
+_VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
+
+
+def versions(config: str) -> tuple[int, ...]:
+    """The versions that the model loads, in order; none where it does not name them."""
+    match = _VERSIONS.search(config)
+    return tuple(sorted(map(int, match.group(2).split(",")))) if match else ()
+
+
+def with_versions(config: str, numbers: Iterable[int]) -> str:
+    """The configuration, loading these versions."""
+    return _VERSIONS.sub(rf"\g<1>{', '.join(map(str, sorted(set(numbers))))}", config)
+
+
+def pinned_to(ensemble: str, number: int, steps: Mapping[str, int]) -> str:
+    """An ensemble's configuration as release `number`, whose composing models have these versions."""
+    stepped = _STEP.sub(lambda match: f"{match[1]}{steps.get(match[2], number)}", ensemble)
+    return with_versions(stepped, [number])
+
+
+def batch_size(config: str) -> int | None:
+    """Its `max_batch_size`; None where it has none."""
+    match = _BATCH_SIZE.search(config)
+    return int(match.group(1)) if match else None
+
+
+def with_batch_size(config: str, size: int) -> str:
+    """The configuration with this `max_batch_size`."""
+    return _BATCH_SIZE.sub(f"max_batch_size: {size}", config)
+
+
+def with_bounded_queue(config: str, deadline: float | None = None) -> str:
+    """The configuration with a queue of a bounded length, which those of old repositories are not.
+
+    In it requests wait for three quarters of `deadline` seconds at most, which leaves time to compute (None: as long as
+    is configured).
+    """
+    bounded = config.replace(_UNBOUNDED, _BOUNDED)
+    if deadline is None:
+        return bounded
+    return _QUEUE_TIMEOUT.sub(rf"\g<1>{round(_QUEUED_SHARE * deadline * 1e6)}", bounded)
