@@ -93,8 +93,8 @@ class Callers:
         start = time.perf_counter()
         try:
             await stub.ModelInfer(self._requests[self._num_sent % len(TEXTS)], timeout=deadline)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name, time.perf_counter() - start
+        except grpc.aio.AioRpcError as exc:
+            return exc.code().name, time.perf_counter() - start
         return "OK", time.perf_counter() - start
 
     async def close(self) -> None:

@@ -24,17 +24,16 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except VerdictreeError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever read our output has enough; click ends quietly
+        except VerdictreeError as exc:
+            raise click.ClickException(" ".join(str(exc).split())) from exc
+        except OSError as exc:
+            if exc.errno == errno.EPIPE:  # whoever read our output has enough; click ends quietly
                 raise
-            raise click.ClickException(visible(" ".join(str(error).split()))) from error
-        except ModuleNotFoundError as error:
+            raise click.ClickException(visible(" ".join(str(exc).split()))) from exc
+        except ModuleNotFoundError as exc:
             raise click.ClickException(
-                f"this command needs the package {error.name!r}; "
-                "install verdictree[client,export,serve,evaluate,rollout]"
-            ) from error
+                f"this command needs the package {exc.name!r}; install verdictree[client,export,serve,evaluate,rollout]"
+            ) from exc
 
 
 @click.group(cls=_Commands, commands=[inspect, export, policy, serve, classify, evaluate, calibrate, rollout])

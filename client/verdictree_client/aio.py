@@ -107,9 +107,9 @@ class AsyncGuardClient(Caller):
         async def outcome(messages: Messages) -> Verdict | GuardError:
             try:
                 return await self.classify(messages, policy=policy, truncate=truncate, deadline=deadline)
-            except GuardError as error:
+            except GuardError as exc:
                 if return_errors:
-                    return error
+                    return exc
                 raise
 
         async def outcomes() -> AsyncIterator[Verdict | GuardError]:
@@ -140,7 +140,7 @@ class AsyncGuardClient(Caller):
             return Health(live, False, str(exc))
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
-        """Return once the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
+        """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
         countdown = Countdown(seconds(timeout, "timeout"))
         while not (health := await self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
             await asyncio.sleep(self._poll_pause(health, countdown))

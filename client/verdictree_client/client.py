@@ -122,9 +122,9 @@ class GuardClient(Caller):
         def outcome(messages: Messages) -> Verdict | GuardError:
             try:
                 return self.classify(messages, policy=policy, truncate=truncate, deadline=deadline)
-            except GuardError as error:
+            except GuardError as exc:
                 if return_errors:
-                    return error
+                    return exc
                 raise
 
         def outcomes() -> Iterator[Verdict | GuardError]:
@@ -153,7 +153,7 @@ class GuardClient(Caller):
             return Health(live, False, str(exc))
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
-        """Return once the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
+        """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
         countdown = Countdown(seconds(timeout, "timeout"))
         while not (health := self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
             time.sleep(self._poll_pause(health, countdown))

@@ -16,6 +16,7 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
+from verdictree.releases.draft import Draft
 from verdictree.releases.release import (
     GRAPH_MODEL,
     MAX_OFF_GRAMMAR,
@@ -25,7 +26,6 @@ from verdictree.releases.release import (
     Parity,
     Release,
 )
-from verdictree.releases.writer import Draft
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
 from verdictree_export.graph.compiled_policies import CompiledPolicies

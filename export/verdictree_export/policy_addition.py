@@ -20,6 +20,7 @@ from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import release as releases
 from verdictree.releases import writer as release_writer
+from verdictree.releases.draft import Draft
 from verdictree.releases.release import (
     GRAPH_FILE,
     GRAPH_MODEL,
@@ -29,7 +30,6 @@ from verdictree.releases.release import (
     TOKENIZER_MODEL,
     Release,
 )
-from verdictree.releases.writer import Draft
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.tokenization import load_tokenizer
 from verdictree.verdict_tree.exploration import unpack

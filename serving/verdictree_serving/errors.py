@@ -13,6 +13,8 @@ VerdictreeError
         └── InvalidInput     because of what it asks
 """
 
+from __future__ import annotations
+
 from verdictree.errors import VerdictreeError
 
 
@@ -45,7 +47,7 @@ class MachineUnfit(ServingError):
 
 
 class InvalidModelConfig(ServingError):
-    """A ``config.pbtxt`` that the onnxruntime stand-in cannot honour, or that its graph contradicts."""
+    """A `config.pbtxt` that the onnxruntime stand-in cannot honour, or that its graph contradicts."""
 
 
 class InferenceFailed(ServingError):

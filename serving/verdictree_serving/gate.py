@@ -4,6 +4,8 @@ Triton has no way to take no new requests and still answer those that it has: it
 ensemble in flight loses its later steps. So the first step refuses, and the others go on.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
@@ -15,17 +17,17 @@ class Gate:
     """The file, as the steps look at it and the supervisor makes it."""
 
     def __init__(self, path: Path | None) -> None:
-        """``path`` None is a gate that is always open: nobody supervises this server."""
+        """`path` None is a gate that is always open: nobody supervises this server."""
         self._path = None if path is None else str(path)
 
     @classmethod
-    def of_environment(cls) -> "Gate":
-        """Return the gate that this process was started with."""
+    def of_environment(cls) -> Gate:
+        """The gate that this process was started with."""
         path = os.environ.get(GATE_VARIABLE)
         return cls(Path(path) if path else None)
 
     def reason(self) -> str | None:
-        """Return why nobody is let in, or None: one look at the file system."""
+        """Why nobody is let in, or None: one look at the file system."""
         if self._path is None or not os.path.exists(self._path):
             return None
         try:

@@ -95,6 +95,6 @@ def _timed(server: Server, ensemble: str, conversation: Conversation) -> tuple[V
     start = time.perf_counter()
     try:
         answer: Verdict | GuardError = server.ask(ensemble, conversation)
-    except GuardError as error:
-        answer = error
+    except GuardError as exc:
+        answer = exc
     return answer, 1000 * (time.perf_counter() - start)

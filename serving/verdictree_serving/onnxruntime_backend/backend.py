@@ -4,6 +4,8 @@ A ragged input reaches the graph as one 1-D tensor, the requests' elements one a
 graph where each begins. Any other input is concatenated along the batch dimension, and outputs are split along it.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ _PATH = re.compile(r"(?<!\S)/\S+")  # of ONNX Runtime's sources, of this machine
 
 
 def pack(config: OnnxModelConfig, requests: Sequence[Tensors]) -> dict[str, NDArray[Any]]:
-    """Return the graph's inputs for ``requests``, each a mapping from input name to an array [rows, ...].
+    """The graph's inputs for `requests`, each a mapping from input name to an array [rows, ...].
 
     Raises ValueError if two requests cannot be concatenated.
     """
@@ -44,7 +46,7 @@ def pack(config: OnnxModelConfig, requests: Sequence[Tensors]) -> dict[str, NDAr
 
 
 def unpack(outputs: Tensors, rows: Sequence[int]) -> list[dict[str, NDArray[Any]]]:
-    """Return each request's share of ``outputs`` [sum of rows, ...]: ``rows[i]`` rows for request i.
+    """Each request's share of `outputs` [sum of rows, ...]: `rows[i]` rows for request i.
 
     Raises `InferenceFailed` if an output has another number of rows.
     """
@@ -59,8 +61,8 @@ def unpack(outputs: Tensors, rows: Sequence[int]) -> list[dict[str, NDArray[Any]
 class OnnxModel:
     """An ONNX model as its Triton configuration describes it.
 
-    ``config`` is the JSON form of ``config.pbtxt``, ``version_directory`` holds the model file and ``gpu`` is a device
-    id, or None for the CPU. ``concurrent_runs`` is how many requests to run at once, each alone; None to run a batch at
+    `config` is the JSON form of `config.pbtxt`, `version_directory` holds the model file and `gpu` is a device
+    id, or None for the CPU. `concurrent_runs` is how many requests to run at once, each alone; None to run a batch at
     a time. Raises `InvalidModelConfig` if configuration and graph do not fit, or are not supported.
     """
 
@@ -93,9 +95,9 @@ class OnnxModel:
     def _run_together(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
         try:
             return list(self._infer(requests))
-        except Exception as error:  # ONNX Runtime's errors have no common base
+        except Exception as exc:  # ONNX Runtime's errors have no common base
             if len(requests) == 1:
-                return [InferenceFailed(_one_line(error))]
+                return [InferenceFailed(_one_line(exc))]
         # One request's fault is not its neighbours': alone, each gets its own answer.
         return [result for request in requests for result in self._run_together([request])]
 
@@ -114,8 +116,8 @@ def _open_session(
         raise InvalidModelConfig(f"expected an ONNX model at {path}: no such file")
     try:
         session = open_session(path, options, providers)
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(error)}") from error
+    except Exception as exc:  # ONNX Runtime's errors have no common base
+        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(exc)}") from exc
     best = providers[0][0]
     if best not in session.get_providers():  # ONNX Runtime itself only warns and runs on the CPU
         raise InvalidModelConfig(f"{best} did not start for {path.name}; check the CUDA libraries or use KIND_CPU")

@@ -1,7 +1,9 @@
-"""What a ``config.pbtxt`` with ``backend: "onnxruntime"`` says about tensors, and whether the ONNX graph agrees.
+"""What a `config.pbtxt` with `backend: "onnxruntime"` says about tensors, and whether the ONNX graph agrees.
 
 Every field means what it means to NVIDIA's C++ onnxruntime backend, so that one file is served by either.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ _UNSUPPORTED = ("batch_output", "cc_model_filenames", "model_operations", "seque
 
 @dataclass(frozen=True)
 class TensorConfig:
-    """An input or output; ``dims`` has -1 for a variable dimension and leaves the batch dimension out."""
+    """An input or output; `dims` has -1 for a variable dimension and leaves the batch dimension out."""
 
     name: str
     data_type: str
@@ -54,14 +56,14 @@ class BatchInput:
     targets: tuple[str, ...]
 
     def values(self, element_counts: Sequence[int]) -> NDArray[Any]:
-        """Return the 1-D tensor for the ``targets``; ``element_counts`` are the source's elements in each request."""
+        """The 1-D tensor for the `targets`; `element_counts` are the source's elements in each request."""
         counts = np.asarray(element_counts, np.int64)
         return _BATCH_INPUT_KINDS[self.kind](counts).astype(_BATCH_INPUT_TYPES[self.data_type])
 
 
 @dataclass(frozen=True)
 class OnnxModelConfig:
-    """The part of a model configuration that concerns tensors and batching; 0 for ``max_batch_size`` is no batching."""
+    """The part of a model configuration that concerns tensors and batching; 0 for `max_batch_size` is no batching."""
 
     max_batch_size: int
     inputs: tuple[TensorConfig, ...]
@@ -69,8 +71,8 @@ class OnnxModelConfig:
     batch_inputs: tuple[BatchInput, ...] = ()
 
     @classmethod
-    def parse(cls, config: Mapping[str, Any]) -> "OnnxModelConfig":
-        """Read Triton's JSON form of ``config.pbtxt``; raise `InvalidModelConfig` for what is not supported."""
+    def parse(cls, config: Mapping[str, Any]) -> OnnxModelConfig:
+        """Read Triton's JSON form of `config.pbtxt`; raise `InvalidModelConfig` for what is not supported."""
         for field in _UNSUPPORTED:
             if config.get(field):
                 raise InvalidModelConfig(f"{field} is not supported by the Python onnxruntime backend; remove it")
@@ -83,7 +85,7 @@ class OnnxModelConfig:
         )
 
     def check(self, graph_inputs: Sequence[Any], graph_outputs: Sequence[Any]) -> None:
-        """Raise `InvalidModelConfig` unless names, types and shapes fit the graph's (ONNX Runtime ``NodeArg``)."""
+        """Raise `InvalidModelConfig` unless names, types and shapes fit the graph's (ONNX Runtime `NodeArg`)."""
         computed = [
             TensorConfig(target, batch_input.data_type, (-1,), ragged=True)
             for batch_input in self.batch_inputs

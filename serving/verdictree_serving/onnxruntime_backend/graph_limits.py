@@ -1,5 +1,7 @@
 """What a request to the graph may ask: nothing that the release's own tokenizer would not."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +29,14 @@ class GraphLimits:
 
     @classmethod
     def load(cls, version_directory: Path) -> Self | None:
-        """Return the limits of the release in a model's directory, None for a model that is no release's."""
+        """The limits of the release in a model's directory, None for a model that is no release's."""
         if not (version_directory / MANIFEST).is_file():
             return None
         release = releases.load(version_directory)
         return cls(release.num_questions, len(release.prompts), release.max_tokens)
 
     def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:
-        """Return what is wrong with a request, expected and got; None where nothing is."""
+        """What is wrong with a request, expected and got; None where nothing is."""
         ids, prefix_id = tensors["input_ids"], tensors["prefix_id"]
         # A warm-up asks one question; the guard's tokenizer asks all of them.
         if prefix_id.ndim != 2 or len(prefix_id) != 1 or not 1 <= prefix_id.size <= self.num_questions:

@@ -1,8 +1,10 @@
-"""From the ``parameters`` and ``optimization`` of a ``config.pbtxt`` to ONNX Runtime's options.
+"""From the `parameters` and `optimization` of a `config.pbtxt` to ONNX Runtime's options.
 
-The keys are those of NVIDIA's C++ onnxruntime backend, and ``concurrent_runs``. That backend ignores a key that it does
+The keys are those of NVIDIA's C++ onnxruntime backend, and `concurrent_runs`. That backend ignores a key that it does
 not know; here that is an error, so that a misspelt option does not pass unnoticed.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
@@ -63,7 +65,7 @@ _KNOWN = (*_SESSION_ATTRIBUTES, *_SESSION_ENTRIES, *_RUN_ENTRIES, _CONCURRENT_RU
 
 
 def read_parameters(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ``parameters`` of Triton's JSON configuration; raise `InvalidModelConfig` for an unknown key."""
+    """The `parameters` of Triton's JSON configuration; raise `InvalidModelConfig` for an unknown key."""
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     unknown = sorted(parameters.keys() - set(_KNOWN))
     if unknown:
@@ -72,7 +74,7 @@ def read_parameters(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
-    """Return the options of a session; raise `InvalidModelConfig` for a value that does not fit its key."""
+    """The options of a session; raise `InvalidModelConfig` for a value that does not fit its key."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = _graph_level(config.get("optimization", {}))
     parameters = read_parameters(config)
@@ -90,9 +92,9 @@ def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
 
 
 def concurrent_runs(config: Mapping[str, Any], gpu: int | None) -> int | None:
-    """Return how many requests to run at once, each alone on one thread; None where a batch is one run on all threads.
+    """How many requests to run at once, each alone on one thread; None where a batch is one run on all threads.
 
-    The parameter ``concurrent_runs`` says how many, 0 for one a core. A GPU wants whole batches: there it is ignored.
+    The parameter `concurrent_runs` says how many, 0 for one a core. A GPU wants whole batches: there it is ignored.
     Raises `InvalidModelConfig` for what is not a number.
     """
     value = read_parameters(config).get(_CONCURRENT_RUNS)
@@ -102,7 +104,7 @@ def concurrent_runs(config: Mapping[str, Any], gpu: int | None) -> int | None:
 
 
 def run_options(config: Mapping[str, Any]) -> onnxruntime.RunOptions:
-    """Return the options of every run."""
+    """The options of every run."""
     options = onnxruntime.RunOptions()
     for key, value in read_parameters(config).items():
         if key in _RUN_ENTRIES:
@@ -142,5 +144,5 @@ def _graph_level(optimization: Mapping[str, Any]) -> Any:
 def _parse(key: str, value: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(value)
-    except (KeyError, ValueError) as error:
-        raise InvalidModelConfig(f"parameter {key} has the value {value!r}, which is none of its values") from error
+    except (KeyError, ValueError) as exc:
+        raise InvalidModelConfig(f"parameter {key} has the value {value!r}, which is none of its values") from exc

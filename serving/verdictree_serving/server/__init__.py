@@ -4,7 +4,7 @@ preflight.py ─► locate.py ─► launcher.py ─► process.py ─► triton
 is the machine  which        addresses,     owns all that
 fit?            Triton?      key, TLS       must go with it
 
-ports.py tls.py control_lock.py exec_with_parent.py    what it is started with
+ports.py tls.py command_line.py exec_with_parent.py    what it is started with
 private_http.py vital_signs.py triton_log.py           how it is asked: by its own HTTP, of the kernel, in its log
 drain.py                                               its end, which loses nothing
 """

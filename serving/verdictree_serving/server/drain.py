@@ -1,5 +1,7 @@
 """The end of a server that loses nothing: refuse what is new, answer what is in flight."""
 
+from __future__ import annotations
+
 import base64
 import json
 import time
@@ -16,10 +18,10 @@ _CLOSED_VERSION = 2**31 - 1  # above every release: what a request gets that nam
 
 
 def drain(server: PrivateHttp, gate: Gate, model: str, is_whole: Callable[[], bool], seconds: float) -> bool:
-    """Close the gate, and return once what was let in is answered, after ``seconds`` at most; whether all was.
+    """Close the gate and wait until what was let in is answered, after `seconds` at most; whether all was.
 
     With the gate closed, the first step refuses every new request with status UNAVAILABLE. When nothing seems to be in
-    flight any more, ``model`` is loaded once more under another version, the same but behind the closed gate: Triton
+    flight any more, `model` is loaded once more under another version, the same but behind the closed gate: Triton
     lets go of the former version once its last request is answered, and new ones still find a model that refuses them.
     """
     deadline = time.monotonic() + seconds
@@ -39,7 +41,7 @@ def drain(server: PrivateHttp, gate: Gate, model: str, is_whole: Callable[[], bo
 
 
 def _wait_until_quiet(server: PrivateHttp, model: str, is_whole: Callable[[], bool], deadline: float) -> None:
-    """Return once no request was answered for a while: a queue would move."""
+    """Wait until no request was answered for a while: a queue would move."""
     answered, since = _num_answered(server, model), time.monotonic()
     while is_whole() and time.monotonic() < min(deadline, since + _QUIET_SECONDS):
         time.sleep(_POLL_SECONDS)

@@ -1,5 +1,7 @@
 """The launcher: a model repository in, a ready Triton server with its addresses out."""
 
+from __future__ import annotations
+
 import http.client
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from verdictree.releases import admin_key as admin_keys
 from verdictree_serving import settings
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError, Stopped
 from verdictree_serving.gate import Gate
-from verdictree_serving.server.control_lock import locked
+from verdictree_serving.server import command_line
 from verdictree_serving.server.drain import drain
 from verdictree_serving.server.ports import Ports
 from verdictree_serving.server.preflight import check_machine
@@ -89,10 +91,10 @@ class TritonServer:
         self._vital_signs = VitalSigns(self._process)
 
     def wait_ready(self, timeout: float = 120.0, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Return once the server and its models answer; ``timeout`` in seconds.
+        """Wait until the server and its models answer; `timeout` in seconds.
 
         Raises `ServerFailed` as soon as the server's process, or a model's, has ended, `NotReadyInTime` after
-        ``timeout``, and `Stopped` as soon as ``stopped`` says that nobody waits any more.
+        `timeout`, and `Stopped` as soon as `stopped` says that nobody waits any more.
         A port that was picked and then lost to another process is picked anew, which changes the addresses.
         """
         deadline = time.monotonic() + timeout
@@ -114,22 +116,22 @@ class TritonServer:
         self._wanted_ports = self._ports  # a server that is started again is found where it was
 
     def is_ready(self) -> bool:
-        """Return whether the server's processes live and each of its models takes requests, whatever else it loads."""
+        """Whether the server's processes live and each of its models takes requests, whatever else it loads."""
         return self.is_whole() and all(map(self.answers, self._models)) and self.is_whole()
 
     def is_whole(self) -> bool:
-        """Return whether the server's process and those of its models live and run."""
+        """Whether the server's process and those of its models live and run."""
         return self._started().exit_status() is None and self._vital_signs.are_good()
 
     def answers(self, model: str) -> bool | None:
-        """Return whether the server says that ``model`` takes requests; None where it says nothing in time."""
+        """Whether the server says that `model` takes requests; None where it says nothing in time."""
         try:
             return self.private_http.status(f"/v2/models/{model}/ready", _PROBE_SECONDS) == http.client.OK
         except OSError:
             return None
 
     def failure(self) -> str | None:
-        """Return why this server cannot go on and must be started anew, or None.
+        """Why this server cannot go on and must be started anew, or None.
 
         Its process has ended, a model's process has died, or one is stopped and does not go on. A server that is only
         too busy to answer has not failed.
@@ -152,7 +154,7 @@ class TritonServer:
         return Gate(self._started().gate_path)
 
     def drain(self, seconds: float) -> bool:
-        """Refuse new requests, answer those in flight for at most so many ``seconds``, and end; whether all were."""
+        """Refuse new requests, answer those in flight for at most so many `seconds`, and end; whether all were."""
         if self._process is None:
             return True
         deadline = time.monotonic() + seconds
@@ -164,19 +166,19 @@ class TritonServer:
         return all_answered
 
     def stop(self, grace: float = settings.DRAIN_SECONDS) -> None:
-        """End the server, killing after ``grace`` seconds what has not ended by itself; do nothing if not started."""
+        """End the server, killing after `grace` seconds what has not ended by itself; do nothing if not started."""
         process, self._process = self._process, None
         if process is not None:
             process.end(grace)
 
     @property
     def grpc_address(self) -> str:
-        """``host:port`` of the gRPC endpoint."""
+        """`host:port` of the gRPC endpoint."""
         return f"{self._address}:{self._ports.grpc}"
 
     @property
     def http_address(self) -> str | None:
-        """``host:port`` of Triton's HTTP endpoint; None where it is not open."""
+        """`host:port` of Triton's HTTP endpoint; None where it is not open."""
         return None if self._ports.http is None else f"{self._address}:{self._ports.http}"
 
     @property
@@ -186,7 +188,7 @@ class TritonServer:
 
     @property
     def metrics_address(self) -> str:
-        """``host:port`` of the Prometheus endpoint, whose path is ``/metrics``."""
+        """`host:port` of the Prometheus endpoint, whose path is `/metrics`."""
         return f"{self._address}:{self._ports.metrics}"
 
     @property
@@ -212,24 +214,16 @@ class TritonServer:
         self.stop()
 
     def _arguments(self) -> list[str]:
-        endpoints = [
-            option
-            for name, port in (("grpc", self._ports.grpc), ("metrics", self._ports.metrics))
-            for option in (f"--{name}-address={self._address}", f"--{name}-port={port}")
-        ]
-        return [
-            f"--model-repository={self._model_repository}",
-            "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in self._models),
-            "--exit-on-error=true",
-            "--strict-readiness=false",  # or the server calls itself not ready while a candidate loads
-            "--disable-auto-complete-config",  # the committed config.pbtxt is the whole truth
-            *endpoints,
-            *(self._tls.arguments() if self._tls else ()),
-            *locked(self._admin_key),
-            *([f"--cache-config=local,size={self._response_cache_mb << 20}"] if self._response_cache_mb else ()),
-            *self._extra_arguments,
-        ]
+        own = command_line.arguments(
+            self._model_repository,
+            self._models,
+            self._address,
+            self._ports,
+            self._tls,
+            self._admin_key,
+            self._response_cache_mb,
+        )
+        return [*own, *self._extra_arguments]
 
     def _is_complete(self) -> bool:
         """Whether the endpoint that Triton opens last, after its models are ready, is Triton's."""

@@ -1,5 +1,7 @@
 """Finds Triton: NVIDIA's own installation where it is complete, else the server inside the nvidia-pytriton wheel."""
 
+from __future__ import annotations
+
 import ctypes.util
 import importlib.util
 import os
@@ -22,8 +24,8 @@ _STAND_INS = Path(__file__).parents[1] / "backends"
 class TritonInstallation:
     """A tritonserver binary and what it needs around it.
 
-    ``python_backend`` lists the files of an incomplete installation's Python backend; it is empty where ``backends``
-    can be used as it is. ``libraries`` are folders for the dynamic linker.
+    `python_backend` lists the files of an incomplete installation's Python backend; it is empty where `backends`
+    can be used as it is. `libraries` are folders for the dynamic linker.
     """
 
     binary: Path
@@ -33,7 +35,7 @@ class TritonInstallation:
     libraries: tuple[Path, ...] = ()
 
     def backend_directory(self, scratch: Path) -> Path:
-        """Return a directory for ``--backend-directory``, assembled inside ``scratch`` if need be."""
+        """A directory for `--backend-directory`, assembled inside `scratch` if need be."""
         if not self.python_backend:
             return self.backends
         directory = scratch / "backends"
@@ -44,7 +46,7 @@ class TritonInstallation:
         return directory
 
     def environment(self) -> dict[str, str]:
-        """Return this process's environment, changed so that the server finds its libraries and this Python."""
+        """This process's environment, changed so that the server finds its libraries and this Python."""
         return {
             **os.environ,
             "LD_LIBRARY_PATH": _prepend(self.libraries, os.environ.get("LD_LIBRARY_PATH", "")),
@@ -58,7 +60,7 @@ def _prepend(folders: Sequence[Path], search_path: str) -> str:
 
 
 def find_installation() -> TritonInstallation:
-    """Return the best Triton installation of this machine; raise `TritonNotFound` with the fix if there is none."""
+    """The best Triton installation of this machine; raise `TritonNotFound` with the fix if there is none."""
     return _system_installation() or _embedded_installation()
 
 

@@ -1,5 +1,7 @@
 """Three TCP ports for one server: the ones that were asked for if they are free, any free ones otherwise."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import ipaddress
@@ -19,8 +21,8 @@ class Ports:
     grpc: int = 0
     metrics: int = 0
 
-    def resolve(self, address: str) -> "Ports":
-        """Return ports that are free on ``address`` now, all different; raise `PortInUse` for a taken one."""
+    def resolve(self, address: str) -> Ports:
+        """Ports that are free on `address` now, all different; raise `PortInUse` for a taken one."""
         with contextlib.ExitStack() as held:
             # Holding each socket until all are chosen keeps the three apart.
             http, grpc, metrics = (
@@ -35,27 +37,27 @@ def _bind(held: contextlib.ExitStack, address: str, name: str, port: int) -> soc
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not take a port
     try:
         listener.bind((address, port))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
             raise PortInUse(
                 f"{name} port {port} on {address} is in use: stop its owner, or pass 0 for any free port"
-            ) from error
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ServingError(f"cannot open {name} port {port} on {address}: {reason}") from error
+            ) from exc
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise ServingError(f"cannot open {name} port {port} on {address}: {reason}") from exc
     return listener
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches ``address``; ServingError for what is no IPv4 address and no host."""
+    """Whether only this machine reaches `address`; ServingError for what is no IPv4 address and no host."""
     try:
         return ipaddress.ip_address(socket.gethostbyname(address)).is_loopback
-    except OSError as error:
-        raise ServingError(f"expected an IPv4 address or a host's name, got {address!r}: {error}") from error
+    except OSError as exc:
+        raise ServingError(f"expected an IPv4 address or a host's name, got {address!r}: {exc}") from exc
 
 
 @contextlib.contextmanager
 def listening(address: str, port: int | None, preferred: int) -> Iterator[socket.socket]:
-    """A bound TCP socket: on ``port``, or, for None, on ``preferred`` if that is free and on any free one otherwise."""
+    """A bound TCP socket: on `port`, or, for None, on `preferred` if that is free and on any free one otherwise."""
     with contextlib.ExitStack() as held:
         yield _preferred(held, address, preferred) if port is None else _bind(held, address, "health", port)
 

@@ -1,5 +1,7 @@
 """Is this machine fit for a server? Asked before anything starts: Triton's own errors name consequences."""
 
+from __future__ import annotations
+
 import os
 import resource
 import shutil
@@ -40,11 +42,11 @@ def _check_scratch() -> None:
         folder = Path(tempfile.gettempdir())
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free >> 20
-    except OSError as error:
+    except OSError as exc:
         raise MachineUnfit(
-            f"expected a temporary folder to write to, got {error.strerror or error} "
+            f"expected a temporary folder to write to, got {exc.strerror or exc} "
             f"(TMPDIR is {os.environ.get('TMPDIR', 'not set')!r}); set TMPDIR to a folder with space"
-        ) from error
+        ) from exc
     if free < _MIN_SCRATCH_MB:
         raise MachineUnfit(
             f"expected at least {_MIN_SCRATCH_MB} MB free in the temporary folder {folder}, got {free}; make room, or "
@@ -55,10 +57,10 @@ def _check_scratch() -> None:
 def _check_shared_memory() -> None:
     try:
         free = shutil.disk_usage(_SHARED_MEMORY).free >> 20
-    except OSError as error:
+    except OSError as exc:
         raise MachineUnfit(
-            f"expected shared memory at {_SHARED_MEMORY}, which Triton and its models talk through, got {error}"
-        ) from error
+            f"expected shared memory at {_SHARED_MEMORY}, which Triton and its models talk through, got {exc}"
+        ) from exc
     if free < _MIN_SHARED_MB:
         raise MachineUnfit(
             f"expected at least {_MIN_SHARED_MB} MB free in {_SHARED_MEMORY}, where Triton and its models meet, "

@@ -1,5 +1,7 @@
 """Triton's HTTP endpoint, as its own launcher asks it: over a socket that nobody else can open, or over TCP."""
 
+from __future__ import annotations
+
 import contextlib
 import http.client
 import json
@@ -20,18 +22,18 @@ class PrivateHttp:
         self._headers = dict(headers)
 
     def status(self, path: str, timeout: float) -> int:
-        """Return the status code of a GET."""
+        """The status code of a GET."""
         return self._ask("GET", path, None, timeout)[0]
 
     def post(self, path: str, body: Any, timeout: float) -> Any:
-        """Return the JSON that answers ``body``; OSError for any status but 200, with what the server says."""
+        """The JSON that answers `body`; OSError for any status but 200, with what the server says."""
         status, content = self._ask("POST", path, json.dumps(body), timeout)
         if status != http.client.OK:
             raise OSError(f"{path}: {status} {content[:500].decode(errors='replace')}")
         return json.loads(content) if content else None
 
     def get(self, path: str, timeout: float) -> Any:
-        """Return the JSON that answers a GET; OSError for any status but 200."""
+        """The JSON that answers a GET; OSError for any status but 200."""
         status, content = self._ask("GET", path, None, timeout)
         if status != http.client.OK:
             raise OSError(f"{path}: {status} {content[:500].decode(errors='replace')}")
@@ -43,8 +45,8 @@ class PrivateHttp:
                 connection.request(method, path, body, self._headers)
                 answer = connection.getresponse()
                 return answer.status, answer.read()
-            except http.client.HTTPException as error:
-                raise OSError(f"{path}: {type(error).__name__} {error}") from error
+            except http.client.HTTPException as exc:
+                raise OSError(f"{path}: {type(exc).__name__} {exc}") from exc
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if isinstance(self._where, Path):

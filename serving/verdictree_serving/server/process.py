@@ -1,5 +1,7 @@
 """One tritonserver process with all that it owns: model processes, shared memory, temporary directory, gate."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
@@ -25,13 +27,13 @@ _LOOK_SECONDS = 1.0  # who the children are is asked of all processes of the mac
 
 
 class TritonProcess:
-    """Starts tritonserver with ``arguments`` in a session of its own; `end` leaves nothing of it behind.
+    """Starts tritonserver with `arguments` in a session of its own; `end` leaves nothing of it behind.
 
     Started from the main thread, it also ends when this process dies without calling `end`. (The kernel ties a death
     signal to the thread that asked for it, so another thread's end would stop a healthy server.)
 
-    ``log_path`` is appended to and outlives the process; None keeps the log with the temporary files, which do not.
-    ``http`` is the address and port of Triton's HTTP endpoint; None has it listen on a socket in a folder that only
+    `log_path` is appended to and outlives the process; None keeps the log with the temporary files, which do not.
+    `http` is the address and port of Triton's HTTP endpoint; None has it listen on a socket in a folder that only
     this user can enter.
     """
 
@@ -83,7 +85,7 @@ class TritonProcess:
         return status
 
     def dead_and_stopped(self) -> tuple[set[int], set[int]]:
-        """Return its model processes that nobody has waited for, and which of its processes a signal has stopped."""
+        """Its model processes that nobody has waited for, and which of its processes a signal has stopped."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked, self._children = now, _children(self.pid)
@@ -102,13 +104,13 @@ class TritonProcess:
                 region.chmod(0o600)
 
     def log(self) -> str:
-        """Return what this process has logged so far."""
+        """What this process has logged so far."""
         with self.log_path.open("rb") as file:
             file.seek(self._log_start)
             return file.read().decode("utf-8", errors="replace")
 
     def end(self, grace: float) -> None:
-        """Ask it to finish its requests; after ``grace`` seconds kill it, and in any case all its model processes."""
+        """Ask it to finish its requests; after `grace` seconds kill it, and in any case all its model processes."""
         try:
             if grace > 0:
                 self._process.terminate()
@@ -140,10 +142,10 @@ def _opened_log(path: Path) -> IO[bytes]:
         if path.is_file() and path.stat().st_size > _MAX_LOG_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
         return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
-    except OSError as error:
+    except OSError as exc:
         raise ServingError(
-            f"expected to write Triton's log to {path}, got {error.strerror or error}; give another --log-file"
-        ) from error
+            f"expected to write Triton's log to {path}, got {exc.strerror or exc}; give another --log-file"
+        ) from exc
 
 
 def _children(parent: int) -> list[int]:

@@ -1,5 +1,7 @@
 """Encryption of the gRPC endpoint."""
 
+from __future__ import annotations
+
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from verdictree_serving.errors import ServingError
 
 @dataclass(frozen=True)
 class GrpcTls:
-    """PEM files that encrypt gRPC; with ``client_root``, clients must present a certificate that it signed."""
+    """PEM files that encrypt gRPC; with `client_root`, clients must present a certificate that it signed."""
 
     certificate: Path
     key: Path
@@ -20,20 +22,20 @@ class GrpcTls:
         for path in filter(None, (self.certificate, self.key, self.client_root)):
             try:
                 path.read_bytes()
-            except OSError as error:
-                raise ServingError(f"expected a PEM file at {path}, got {error.strerror or error}") from error
+            except OSError as exc:
+                raise ServingError(f"expected a PEM file at {path}, got {exc.strerror or exc}") from exc
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (ssl.SSLError, ValueError, TypeError) as error:
+        except (ssl.SSLError, ValueError, TypeError) as exc:
             raise ServingError(
-                f"expected a certificate in {self.certificate} and its key, not encrypted, in {self.key}; got {error}"
-            ) from error
+                f"expected a certificate in {self.certificate} and its key, not encrypted, in {self.key}; got {exc}"
+            ) from exc
         if self.client_root is not None:
             try:
                 context.load_verify_locations(self.client_root)
-            except (ssl.SSLError, ValueError) as error:
-                raise ServingError(f"expected root certificates in {self.client_root}, got {error}") from error
+            except (ssl.SSLError, ValueError) as exc:
+                raise ServingError(f"expected root certificates in {self.client_root}, got {exc}") from exc
 
     def arguments(self) -> list[str]:
         """Return Triton's command-line options."""

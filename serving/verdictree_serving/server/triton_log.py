@@ -1,5 +1,7 @@
 """Finds, in Triton's log, the one line that says why the server ended."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 
@@ -12,7 +14,7 @@ _AROUND_PYTHON_ERROR = re.compile(r"^ERROR: Failed to create instance: |\\n.*$")
 
 
 def first_error(log: str) -> str:
-    """Return the first error in Triton's log, which is the cause; later ones are its consequences."""
+    """The first error in Triton's log, which is the cause; later ones are its consequences."""
     lines = log.splitlines()
     for pattern in (_ERROR_LINE, _SUMMARY_LINE):
         for message in _messages(pattern, lines):

@@ -1,5 +1,7 @@
 """Do a server's processes live? Asked of the kernel, so that no load on the server can change the answer."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable
 
@@ -20,12 +22,12 @@ class VitalSigns:
         self._stopped: dict[int, float] = {}
 
     def are_good(self) -> bool:
-        """Return whether no process is dead or stopped, as far as was seen for some tenths of a second."""
+        """Whether no process is dead or stopped, as far as was seen for some tenths of a second."""
         self._look()
         return not _for_longer((*self._dead.values(), *self._stopped.values()), _SEEN_SECONDS)
 
     def failure(self) -> str | None:
-        """Return why the server will not answer again by itself, or None.
+        """Why the server will not answer again by itself, or None.
 
         A model's process that died (was killed for want of memory, say) leaves a Triton that goes on with errors only.
         """

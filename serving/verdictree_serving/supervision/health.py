@@ -1,5 +1,7 @@
 """What a supervisor says of its server to balancers, orchestrators and Prometheus: `/ready`, `/live`, `/metrics`."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
 import threading

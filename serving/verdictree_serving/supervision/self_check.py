@@ -1,5 +1,7 @@
 """Is what a running server answers still what was exported? Asked again and again, of its files and of its guard."""
 
+from __future__ import annotations
+
 import json
 import threading
 import time
@@ -42,8 +44,8 @@ class SelfCheck:
         self._thread: threading.Thread | None = None
         self.fault = ""
 
-    def begin(self, server: "TritonServer", number: int) -> None:
-        """Check this server, which serves release ``number``, from now on."""
+    def begin(self, server: TritonServer, number: int) -> None:
+        """Check this server, which serves release `number`, from now on."""
         self._ended, self.fault = threading.Event(), ""
         self._health.damaged.set(0)
         self._thread = threading.Thread(
@@ -55,7 +57,7 @@ class SelfCheck:
         """Stop checking; a question that is asked just now is not waited for."""
         self._ended.set()
 
-    def _work(self, server: "TritonServer", number: int, ended: threading.Event) -> None:
+    def _work(self, server: TritonServer, number: int, ended: threading.Event) -> None:
         files = _Files(self._repository, number)
         asked, num_asked = time.monotonic(), 0
         while not ended.wait(_POLL_SECONDS):
@@ -77,14 +79,14 @@ class SelfCheck:
                 self._health.damaged.set(1)
                 server.gate.close(f"{self.fault}; roll back, or export it again and start the server anew")
 
-    def _ask_twice(self, server: "TritonServer", number: int, turn: int) -> str:
+    def _ask_twice(self, server: TritonServer, number: int, turn: int) -> str:
         """What is wrong with the answer to the golden conversation whose turn it is, if it is wrong twice."""
         fault = self._ask(server, number, turn)
         fault = fault and self._ask(server, number, turn)
         self._health.self_checks.labels("failed" if fault else "passed" if fault == "" else "unanswered").inc()
         return fault or ""
 
-    def _ask(self, server: "TritonServer", number: int, turn: int) -> str | None:
+    def _ask(self, server: TritonServer, number: int, turn: int) -> str | None:
         """What is wrong with the answer; empty where nothing is, None where there is none."""
         release = _manifest(self._repository, number)
         if release is None or not release.golden:
@@ -96,8 +98,8 @@ class SelfCheck:
         body = {"inputs": [tensor], "parameters": {"timeout": int(_ASK_SECONDS * _MICROSECONDS)}}
         try:
             answer = server.private_http.post("/v2/models/guard/infer", body, _ASK_SECONDS)
-        except OSError as error:
-            return str(error).partition(_INTERNAL)[2] or None
+        except OSError as exc:
+            return str(exc).partition(_INTERNAL)[2] or None
         said = verdict.parse(answer["outputs"][0]["data"][0])
         answering = release if said.release == number else _manifest(self._repository, said.release)
         if answering is None:

@@ -1,5 +1,7 @@
 """Keeps a server up: starts it, watches it, starts it anew with backoff where it fails, drains it at the end."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections import deque
@@ -25,8 +27,8 @@ _MAX_FAILURES, _WINDOW_SECONDS = 5, 300.0
 class Supervisor:
     """Runs a server until told to stop, or until it fails again and again.
 
-    ``prepare`` makes the repository ready for a start and returns the pinned release; ``tell`` is told, in a line,
-    what a person should know. ``stopped`` ends the whole at any moment.
+    `prepare` makes the repository ready for a start and returns the pinned release; `tell` is told, in a line,
+    what a person should know. `stopped` ends the whole at any moment.
     """
 
     def __init__(
@@ -47,9 +49,9 @@ class Supervisor:
         self._failures: deque[float] = deque()
 
     def run(self, started: Callable[[int], None], drain_seconds: float) -> None:
-        """Start, tell ``started`` the release, watch until stopped, drain.
+        """Start, tell `started` the release, watch until stopped, drain.
 
-        Raises `ServerFailed` where the first start fails, or a running server fails too often; whatever ``prepare`` and
+        Raises `ServerFailed` where the first start fails, or a running server fails too often; whatever `prepare` and
         `TritonServer` raise. A stop before the server is ready ends it at once.
         """
         try:
@@ -77,7 +79,7 @@ class Supervisor:
         return number
 
     def _watch(self) -> str | None:
-        """Return why the server must be started anew, once it must; None once told to stop."""
+        """Why the server must be started anew, once it must; None once told to stop."""
         guard = _GuardProbe(self._server)
         while not self._stopped.wait(_POLL_SECONDS):
             failure = self._server.failure() or guard.failure()
@@ -100,8 +102,8 @@ class Supervisor:
             try:
                 self._tell(f"release {self._start()} is ready again")
                 return
-            except ServerFailed as error:
-                failure = str(error)
+            except ServerFailed as exc:
+                failure = str(exc)
 
     def _pause_after(self, failure: str) -> float:
         now = time.monotonic()
@@ -130,7 +132,7 @@ class _GuardProbe:
         self._asked = self._answered = self._loaded = time.monotonic()
 
     def fault(self) -> str:
-        """Return why requests should go elsewhere, or an empty text."""
+        """Why requests should go elsewhere, or an empty text."""
         now = time.monotonic()
         if not self._server.is_whole():
             return "a process of the server is dead or stopped"
@@ -139,7 +141,7 @@ class _GuardProbe:
         return "the guard is not loaded" if now - self._loaded > _UNLOADED_SECONDS else ""
 
     def failure(self) -> str | None:
-        """Return why the server must be started anew, or None."""
+        """Why the server must be started anew, or None."""
         now = time.monotonic()
         if now - self._asked >= _PROBE_EVERY_SECONDS:
             answer = self._server.answers(wire.MODEL)

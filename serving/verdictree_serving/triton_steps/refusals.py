@@ -1,5 +1,7 @@
 """Refusals that cost the refused: whoever sends what cannot be answered waits, so that others need not."""
 
+from __future__ import annotations
+
 import heapq
 import threading
 import time
@@ -28,7 +30,7 @@ class Refusals:
         self._thread.start()
 
     def offer(self, send: Callable[[], None], seconds: float, num_bytes: int) -> None:
-        """Have ``send`` called once a request of ``num_bytes``, which took ``seconds``, has waited for what it cost."""
+        """Have `send` called once a request of `num_bytes`, which took `seconds`, has waited for what it cost."""
         now = time.monotonic()
         with self._changed:
             cost = seconds + num_bytes * _SECONDS_A_BYTE

@@ -43,10 +43,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         values = {key: value["string_value"] for key, value in parameters.items()}
         try:
             return msgspec.convert(values, cls, strict=False)
-        except msgspec.ValidationError as error:
+        except msgspec.ValidationError as exc:
             raise InvalidModelConfig(
-                f"the router's parameters do not describe a split ({error}); start one with `verdictree rollout`"
-            ) from error
+                f"the router's parameters do not describe a split ({exc}); start one with `verdictree rollout`"
+            ) from exc
 
 
 @dataclass(frozen=True)

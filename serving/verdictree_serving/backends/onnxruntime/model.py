@@ -1,4 +1,4 @@
-"""Triton's Python-based backend ``onnxruntime``: serves ONNX models where NVIDIA's C++ backend is absent."""
+"""Triton's Python-based backend `onnxruntime`: serves ONNX models where NVIDIA's C++ backend is absent."""
 
 import json
 import threading
