@@ -9,6 +9,8 @@ ADAPTER := export/recipes/embedded_guard/adapter
 EXPORT_CODE := $(wildcard export/verdictree_export/*.py export/verdictree_export/*/*.py \
 	verdictree/families/*.py verdictree/verdict_tree/*.py verdictree/releases/release.py verdictree/runtime/graph_io.py)
 
+TWO_WORKERS := -n 2 --dist loadgroup # one for the tests that start servers, one for all others; see tests/conftest.py
+
 BENCH := $(BIN)/python -m benchmarks.bench --perf-analyzer .perf/bin/perf_analyzer
 BENCH_PRECISIONS ?= int8 fp32
 BENCH_CHECKPOINT := .bench/checkpoint/config.json
@@ -23,10 +25,10 @@ demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: lint $(RELEASE) .perf/bin/perf_analyzer
-	$(BIN)/pytest
+	$(BIN)/pytest $(TWO_WORKERS)
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
-	$(BIN)/pytest -m "not server and not slow"
+	$(BIN)/pytest $(TWO_WORKERS) -m "not server and not slow"
 
 fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis --timeout 3600

@@ -1,9 +1,13 @@
-"""How generated tests draw: the same examples in every run, unless an open-ended search is asked for (`make fuzz`)."""
+"""How tests are drawn and dealt.
+
+Generated tests draw the same examples in every run, unless an open-ended search is asked for (`make fuzz`).
+"""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Another machine, or a busy one, must not find another failure: what is drawn is fixed, and no time limit.
@@ -16,3 +20,12 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("ci")  # --hypothesis-profile comes after
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, one starts all the servers, so that no two measure time against each other.
+
+    Of the others each takes whole files: the tests of a file share what they set up.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("servers" if item.get_closest_marker("server") else str(item.path)))
