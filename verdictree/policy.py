@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from verdictree import shipped_policies
 from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
 from verdictree.text.visible import bounded, quoted, visible
@@ -56,16 +57,19 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 def load(path: Path) -> Policy:
-    """Read a policy file.
+    """Read a policy file, or by its bare name one that ships, as `embedded`.
 
     Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
     missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated,
     reserved or contains white space or a comma.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = shipped_policies.locate(path).read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        raise InvalidPolicy(f"{path}: no such policy file; give the path of a policy YAML") from exc
+        raise InvalidPolicy(
+            f"{path}: no such policy file; give the path of a policy YAML, or the name of one that ships: "
+            f"{', '.join(shipped_policies.names())}"
+        ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
     try:

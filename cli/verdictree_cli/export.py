@@ -27,7 +27,7 @@ _EXPLORATION = Exploration()
     type=click.Path(path_type=Path),
     required=True,
     multiple=True,
-    help="A policy YAML; repeatable, the first is the default.",
+    help="A policy YAML, or the name of one that ships, as embedded; repeatable, the first is the default.",
 )
 @repository_option
 @click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")

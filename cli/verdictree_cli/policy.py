@@ -22,7 +22,7 @@ def policy() -> None:
 @repository_option
 @click.option("--release", "source", type=click.IntRange(min=1), help="The release to add to; default: the pinned.")
 def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
-    """Write a new release: the policies of another one, then those of the YAML FILES.
+    """Write a new release: the policies of another one, then those of the YAML FILES, or of names that ship.
 
     The weights' file is shared and nothing is exported again. The server goes on with the release that it serves:
     `verdictree rollout stage` and `promote` bring the new one into service.

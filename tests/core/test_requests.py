@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree import policy
+from verdictree import policy, shipped_policies
 from verdictree.conversation import MAX_BYTES, MAX_MESSAGES, Conversation, Message, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy
 
@@ -126,11 +126,20 @@ def test_aliases_stand_for_what_they_name(tmp_path):
 
 def test_missing_policy_is_named(tmp_path):
     """A wrong path should say so rather than show a traceback."""
-    with pytest.raises(InvalidPolicy, match="no such policy file"):
+    with pytest.raises(InvalidPolicy, match=r"no such policy file; .* one that ships: children, embedded, llama"):
         policy.load(tmp_path / "none.yaml")
 
 
-def test_shipped_policies_load():
-    """A policy in the repository that does not load would break the first command of the README."""
-    paths = sorted(Path("policies").glob("*.yaml"))
-    assert paths and all(policy.load(path).codes for path in paths)
+def test_shipped_policies_load_by_name(tmp_path, monkeypatch):
+    """Who installed the wheel has no folder `policies/`, and would write the categories of a known guard anew."""
+    paths = sorted(Path("policies").resolve().glob("*.yaml"))
+    monkeypatch.chdir(tmp_path)
+    assert [path.stem for path in paths] == list(shipped_policies.names())
+    assert all(policy.load(Path(path.stem)) == policy.load(path) for path in paths)
+
+
+def test_own_policy_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    """A file of one's own that happens to be called like a shipped policy must not be passed over."""
+    monkeypatch.chdir(tmp_path)
+    Path("embedded").write_text(f"{HEAD}- {{code: A, name: a}}")
+    assert policy.load(Path("embedded")).codes == ("A",)
