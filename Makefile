@@ -72,10 +72,7 @@ clean: ## removes what was built, releases included
 # An export writes over no release: the one that is out of date must go first.
 $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(EXPORT_CODE)
 	rm -f $(REPOSITORY)/guard_*/1/release.json $(REPOSITORY)/guard_marginals/1/calibration.json
-	$(BIN)/verdictree export embedded --family instruct --policy policies/embedded.yaml \
-		$(if $(wildcard $(ADAPTER)/adapter_config.json),--adapter $(ADAPTER)) \
-		$(if $(wildcard $(ADAPTER)/calibration.json),--calibration $(ADAPTER)/calibration.json) \
-		--repository $(REPOSITORY) --release 1
+	$(BIN)/verdictree export embedded --policy embedded --repository $(REPOSITORY) --release 1
 
 # An older tritonclient wheel carries the perf_analyzer binary; the libraries that it wants lie in Triton's own wheel,
 # under names of the wheel's making.

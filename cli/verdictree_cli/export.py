@@ -30,11 +30,16 @@ _EXPLORATION = Exploration()
     help="A policy YAML, or the name of one that ships, as embedded; repeatable, the first is the default.",
 )
 @repository_option
-@click.option("--adapter", type=click.Path(path_type=Path), help="A LoRA adapter's folder, merged before export.")
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    help='A LoRA adapter\'s folder, merged before export; default for "embedded": its own.',
+)
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A calibration.json that was fitted on another export of this very guard.",
+    help='A calibration.json that was fitted on another export of this very guard; default for "embedded" with its own '
+    "policy and settings: its own.",
 )
 @click.option(
     "--precision",
@@ -113,9 +118,16 @@ def export(
     from verdictree.conversation_file import read_labelled
     from verdictree.releases.repository import pinned
     from verdictree_cli.terminal import say
+    from verdictree_export import embedded_guard
+    from verdictree_export.prompts.checkpoint import EMBEDDED
     from verdictree_export.exporter import export_release
     from verdictree_export.int8.conversion import Example
 
+    exploration = Exploration(max_labels, epsilon, width)
+    if checkpoint == EMBEDDED and adapter is None:
+        adapter = embedded_guard.ADAPTER
+        if calibration is None and embedded_guard.is_calibrated(family_name, taxonomies, precision, exploration):
+            calibration = embedded_guard.CALIBRATION
     with _progress_bars() as progress:
         release = export_release(
             checkpoint,
@@ -126,7 +138,7 @@ def export(
             adapter=adapter,
             calibration=calibration,
             precision=precision,
-            exploration=Exploration(max_labels, epsilon, width),
+            exploration=exploration,
             max_tokens=max_tokens,
             evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
             max_change=max_change,
