@@ -23,16 +23,22 @@ PACKAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def build(folder: Path, *options: str) -> Path:
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder],
-        check=True,
-        capture_output=True,
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, *options], check=True, capture_output=True
     )
     (path,) = folder.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))  # by way of a source distribution, as it is published
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    archive = zipfile.ZipFile(path)
+    return {name: archive.read(name) for name in archive.namelist() if not name.endswith("RECORD")}
 
 
 def test_wheel_holds_exactly_our_packages(wheel):
@@ -40,6 +46,19 @@ def test_wheel_holds_exactly_our_packages(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
     assert {"verdictree_serving/backends/onnxruntime/model.py", "verdictree/py.typed"} <= set(names)
+
+
+def test_wheel_is_the_same_without_a_source_distribution(wheel, tmp_path):
+    """`pip install .` and what is published differ where one of the two follows links and the other does not."""
+    assert contents(build(tmp_path, "--wheel")) == contents(wheel)
+
+
+def test_wheel_holds_the_policies_and_the_embedded_guard(wheel):
+    """Outside a checkout there is no folder `policies/` and no recipe: what the README exports would not be there."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"verdictree/policies/{path.name}" for path in Path("policies").glob("*.yaml")} <= names
+    adapter = Path("export/recipes/embedded_guard/adapter")
+    assert {f"verdictree_export/embedded_guard/adapter/{path.name}" for path in adapter.iterdir()} <= names
 
 
 def test_wheel_holds_code_of_the_model_repository_only(wheel):
