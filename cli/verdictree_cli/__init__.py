@@ -9,6 +9,7 @@ import click
 
 from verdictree.errors import VerdictreeError
 from verdictree.text.visible import visible
+from verdictree_cli import extras
 from verdictree_cli.classify import classify
 from verdictree_cli.evaluate import calibrate, evaluate
 from verdictree_cli.export import export
@@ -22,6 +23,7 @@ class _Commands(click.Group):
     """Says every error that Verdictree raises on purpose, and the system's own, in one line, with exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        arguments = list(ctx.args)  # after the command's name; they are used up when it runs
         try:
             return super().invoke(ctx)
         except VerdictreeError as exc:
