@@ -1,6 +1,6 @@
 """fp16 releases under CUDA: requests/s, and the fraction of the card's measured matrix-product ceiling.
 
-Not run yet: no GPU was at hand when this was written. Needs a CUDA card, `pip install 'verdictree[export,gpu]'` and,
+Not run yet: no GPU was at hand when this was written. Needs a CUDA card, `pip install 'verdictree[gpu]'` and,
 for the largest shape, 100 GB of memory and 60 GB of disk.
 
     python -m benchmarks.gpu smollm2-135m llama-guard-3-1b llama-guard-3-8b
@@ -49,7 +49,10 @@ _RUNS = 20
 def main(names: tuple[str, ...]) -> None:
     """Measure fp16 releases of the named shapes on the first CUDA card."""
     if _CUDA not in onnxruntime.get_available_providers():
-        raise click.ClickException("expected ONNX Runtime with CUDA, got one without; install onnxruntime-gpu")
+        raise click.ClickException(
+            "expected ONNX Runtime with CUDA, got one without; fix: pip uninstall -y onnxruntime onnxruntime-gpu && "
+            "pip install 'verdictree[gpu]'"
+        )
     card = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "unknown card"
     runs = []
     for name in names:

@@ -78,6 +78,15 @@ def test_missing_wheel_is_one_line_with_the_fix(monkeypatch: pytest.MonkeyPatch)
         locate.find_installation()
 
 
+def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a model process reads arrays of numpy 2 as if they were numpy 1's, and crashes at the first request."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.4.6")
+    with pytest.raises(
+        TritonNotFound, match=r"needs numpy 1, this environment has 2\.4\.6; fix: .*verdictree\[serve\]"
+    ):
+        locate.find_installation()
+
+
 def test_missing_libpython_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Bug: a Python without a shared library ends in `error while loading shared libraries` of a model process."""
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))

@@ -123,7 +123,8 @@ def execution_providers(config: Mapping[str, Any], gpu: int | None) -> list[tupl
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise InvalidModelConfig(
             "the instance is KIND_GPU, but this ONNX Runtime has no CUDAExecutionProvider;"
-            " set instance_group { kind: KIND_CPU }, or install onnxruntime-gpu"
+            " set instance_group { kind: KIND_CPU }, or install the one for CUDA in its place:"
+            " pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'verdictree[serve-gpu]'"
         )
     parameters = read_parameters(config)
     cuda = {key: _parse(key, parameters[key], parse) for key, parse in _CUDA_OPTIONS.items() if key in parameters}

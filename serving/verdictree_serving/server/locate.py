@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,6 +19,9 @@ from verdictree_serving.errors import TritonNotFound
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LINKED_PYTHON = re.compile(rb"libpython(3\.\d+)\.so")
 _STAND_INS = Path(__file__).parents[1] / "backends"
+_FIX = "pip install 'verdictree[serve]'"
+if sys.version_info >= (3, 13):  # for which there are no wheels of numpy 1, which the wheel's Triton needs
+    _FIX = "use Python 3.11 or 3.12, and there " + _FIX
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ def _embedded_installation() -> TritonInstallation:
     if package is None or not package.submodule_search_locations:
         raise TritonNotFound(
             "no Triton server: neither NVIDIA's with its onnxruntime backend nor the nvidia-pytriton wheel is"
-            " installed; fix: pip install 'verdictree[serve]'"
+            f" installed; fix: {_FIX}"
         )
+    _check_numpy()
     wheel = Path(package.submodule_search_locations[0])
     triton = wheel / "tritonserver"
     python_backend = (
@@ -112,6 +117,15 @@ def _embedded_installation() -> TritonInstallation:
             )
     libraries = (wheel.parent / "nvidia_pytriton.libs", *_libpython_folders())
     return TritonInstallation(binary, triton / "backends", triton / "caches", python_backend, libraries)
+
+
+def _check_numpy() -> None:
+    """Raise `TritonNotFound` for numpy 2: its arrays crash the wheel's Python backend at the first request."""
+    version = importlib.metadata.version("numpy")
+    if not version.startswith("1."):
+        raise TritonNotFound(
+            f"the Triton in the nvidia-pytriton wheel needs numpy 1, this environment has {version}; fix: {_FIX}"
+        )
 
 
 def _libpython_folders() -> tuple[Path, ...]:
