@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -59,6 +60,38 @@ def test_wheel_holds_the_policies_and_the_embedded_guard(wheel):
     assert {f"verdictree/policies/{path.name}" for path in Path("policies").glob("*.yaml")} <= names
     adapter = Path("export/recipes/embedded_guard/adapter")
     assert {f"verdictree_export/embedded_guard/adapter/{path.name}" for path in adapter.iterdir()} <= names
+
+
+OUTSIDE = """
+import sys
+sys.modules |= dict.fromkeys({blocked}, None)
+from click.testing import CliRunner
+import verdictree, verdictree_client
+from verdictree import policy
+from verdictree.cli import main
+assert verdictree.__file__.startswith({place!r}), verdictree.__file__
+assert policy.load(__import__("pathlib").Path("embedded")).codes
+for arguments in (["--help"], *([name, "--help"] for name in main.commands)):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+done = CliRunner().invoke(main, ["classify", "Hi", "--url", "127.0.0.1:1"])
+assert done.exit_code == 1 and "start it with `verdictree serve`" in done.stderr, done.stderr
+"""
+
+
+def test_wheel_works_outside_the_checkout_with_the_client_alone(wheel, tmp_path):
+    """What lies in the checkout, or comes with another extra, is there in our environment and not in a user's."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    blocked = ["torch", "transformers", "onnx", "onnxruntime", "tokenizers", "scipy", "sklearn", "jinja2", "starlette"]
+    code = OUTSIDE.format(blocked=blocked, place=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "installed"), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_wheel_holds_code_of_the_model_repository_only(wheel):

@@ -25,7 +25,7 @@ def fix(words: Sequence[str], package: str) -> str:
     command = next(name for name in (" ".join(words[:2]), words[0]) if name in EXTRAS)
     extra = EXTRAS[command] + (_GPU if EXTRAS[command] in _WITH_RUNTIME and _has_gpu_runtime() else "")
     return (
-        f"`verdictree {command}` needs the package {package!r}, which is not installed; "
+        f"`verdictree {command}` needs the package {package.partition('.')[0]!r}, which is not installed; "
         f"fix: pip install 'verdictree[{extra}]'"
     )
 
