@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -152,3 +153,27 @@ def test_a_command_without_its_extra_ends_in_one_line(arguments, package, extra)
     command = " ".join(arguments[:2]) if arguments[0] == "policy" else arguments[0]
     assert done.stderr.startswith(f"Error: `verdictree {command}` needs the package {package!r}")
     assert done.stderr.endswith(f"pip install 'verdictree[{extra}]'\n") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("extra", [*ROOMS, "gpu"])
+def test_an_extra_resolves_by_itself(extra, python, tmp_path):
+    """Without our constraints a resolver finds old versions, sources to compile, or nothing at all."""
+    (tmp_path / "pyproject.toml").write_text(Path("pyproject.toml").read_text())
+    options = ["--python-version", python, "--only-binary", ":all:", "--no-header", "--no-annotate"]
+    indexes = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if "PIP_INDEX_URL" in os.environ else {}
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", extra, *options],
+        cwd=tmp_path,
+        env={**os.environ, **indexes, "UV_PYTHON_DOWNLOADS": "never"},
+        capture_output=True,
+        text=True,
+    )
+    if "Failed to fetch" in done.stderr or "error sending request" in done.stderr:
+        pytest.skip("no package registry can be reached")
+    assert done.returncode == 0, done.stderr
+    runtimes = {line.partition("==")[0] for line in done.stdout.splitlines()} & {"onnxruntime", "onnxruntime-gpu"}
+    assert len(runtimes) == (extra in (*TWINS, "gpu"))
+    triton = re.search(r"^nvidia-pytriton==(.*)$", done.stdout, re.MULTILINE)
+    assert bool(triton) == (extra in ("serve", "gpu") and python != "3.13")
