@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from verdictree.cli import extras, main
+from verdictree_cli import extras, main
 
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 DECLARED: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -147,7 +147,7 @@ def test_a_gpu_user_is_told_of_the_gpu_extra(monkeypatch):
 )
 def test_a_command_without_its_extra_ends_in_one_line(arguments, package, extra):
     """A missing package ended in a traceback, or in a list of all extras."""
-    code = f"import sys; sys.modules[{package!r}] = None; from verdictree.cli import main; main()"
+    code = f"import sys; sys.modules[{package!r}] = None; from verdictree_cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     command = " ".join(arguments[:2]) if arguments[0] == "policy" else arguments[0]

@@ -68,7 +68,7 @@ sys.modules |= dict.fromkeys({blocked}, None)
 from click.testing import CliRunner
 import verdictree, verdictree_client
 from verdictree import policy
-from verdictree.cli import main
+from verdictree_cli import main
 assert verdictree.__file__.startswith({place!r}), verdictree.__file__
 assert policy.load(__import__("pathlib").Path("embedded")).codes
 for arguments in (["--help"], *([name, "--help"] for name in main.commands)):

@@ -28,6 +28,7 @@ MAY_USE = {
     "verdictree_export.prompts": ALL_OF_THE_CORE,
     "verdictree_export.graph": CORE,
     "verdictree_export.onnx_file": (*ALL_OF_THE_CORE, "verdictree_export.graph"),
+    "verdictree_export.embedded_guard": CORE,
     "verdictree_export.int8": (*ALL_OF_THE_CORE, "verdictree_export.graph", "verdictree_export.onnx_file"),
     "verdictree_export": (
         *ALL_OF_THE_CORE,

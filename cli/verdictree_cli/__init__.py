@@ -34,7 +34,7 @@ class _Commands(click.Group):
             raise click.ClickException(visible(" ".join(str(exc).split()))) from exc
         except ModuleNotFoundError as exc:
             raise click.ClickException(
-                f"this command needs the package {exc.name!r}; install verdictree[client,export,serve,evaluate,rollout]"
+                extras.fix([ctx.invoked_subcommand or "", *arguments], exc.name or str(exc))
             ) from exc
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from verdictree import calibration
-from verdictree.cli import main
+from verdictree.releases import calibration
+from verdictree_cli import main
 from verdictree_export import embedded_guard, exporter
 
 OWN = (embedded_guard.ADAPTER, embedded_guard.CALIBRATION)

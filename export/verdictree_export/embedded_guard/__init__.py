@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verdictree import policy, shipped_policies
-from verdictree.exploration import Exploration
 from verdictree.policy import Policy
+from verdictree.verdict_tree.exploration import Exploration
 
 ADAPTER = Path(__file__).parent / "adapter"  # in a checkout a link to where its recipe puts it
 CALIBRATION = ADAPTER / "calibration.json"
