@@ -92,6 +92,7 @@ class Load:
 
     def __init__(self) -> None:
         self.results: list[tuple[float, float, str | None]] = []
+        self.stopped = float("inf")  # when the server was told to stop
         self.verdicts: dict[str, set[tuple[int, float]]] = {text: set() for text in TEXTS}
 
     @property
@@ -99,12 +100,17 @@ class Load:
         return Counter(error for *_, error in self.results if error)
 
     def figures(self) -> dict[str, int]:
-        """How many requests were answered, and lost; how many texts got different verdicts from one release."""
-        lost = self.failed.total()
+        """How many requests were answered, lost, or refused since they came after the server was told to stop.
+
+        Mixed is how many texts got different verdicts from one release.
+        """
+        refused = sum(bool(error) and begin >= self.stopped for begin, _, error in self.results)
+        failed = self.failed.total()
         releases = {text: [number for number, _ in answers] for text, answers in self.verdicts.items()}
         mixed = sum(len(numbers) != len(set(numbers)) for numbers in releases.values())
-        return {"answered": len(self.results) - lost, "lost": lost, "mixed": mixed}
+        answered = len(self.results) - failed
+        return {"answered": answered, "refused": refused, "lost": failed - refused, "mixed": mixed}
 
-    def in_flight(self, moment: float) -> list[str | None]:
-        """What became of the requests that were in flight at a moment."""
-        return [error for begin, end, error in self.results if begin < moment < end]
+    def in_flight(self) -> list[str | None]:
+        """What became of the requests that were in flight when the server was told to stop."""
+        return [error for begin, end, error in self.results if begin < self.stopped < end]

@@ -18,10 +18,10 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(serve, reposit
     """Bug: a graceful stop loses every request in flight, and tells new ones that there is no such model."""
     server = serve(repository)
     with load(server, clients=24, retries=0, long=True) as found:
-        moment = time.monotonic()
+        found.stopped = time.monotonic()
         status, _ = server.end(sent)
     assert status == 0
-    answers = found.in_flight(moment)
+    answers = found.in_flight()
     assert len(answers) >= 10 and not any(answers)
     refused = {error.partition(":")[0] for error in found.failed}
     assert refused == {"ServerUnavailable"}
@@ -32,6 +32,7 @@ def test_the_light_is_red_before_anything_is_refused(serve, repository, load):
     """Bug: a balancer learns of a stop by the errors of its users."""
     server = serve(repository)
     with load(server, clients=2, retries=0) as found:
+        found.stopped = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert wait_until(lambda: server.get("/ready") == (503, "draining\n"), 2.0)
         red = time.monotonic()
@@ -44,8 +45,9 @@ def test_the_light_is_red_before_anything_is_refused(serve, repository, load):
 def test_a_second_signal_ends_at_once(serve, repository, load):
     """Bug: an operator in a hurry has to find out which process to kill."""
     server = serve(repository)
-    with load(server, clients=24, retries=0, long=True):
+    with load(server, clients=24, retries=0, long=True) as found:
         triton = server.triton()
+        found.stopped = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.1)
         begin = time.monotonic()
@@ -68,7 +70,8 @@ def test_a_stop_ends_a_start(serve, repository):
 def test_a_bound_drain_ends(serve, repository, load):
     """Bug: one request that hangs keeps a server from ending."""
     server = serve(repository, "--drain-seconds", "1")
-    with load(server, clients=2, retries=0):
+    with load(server, clients=2, retries=0) as found:
+        found.stopped = time.monotonic()
         os.kill(server.model_process("guard_marginals"), signal.SIGSTOP)
         begin = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
