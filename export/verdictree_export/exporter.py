@@ -23,7 +23,7 @@ from verdictree_export import golden, inspection, parity
 from verdictree_export.answers import MAX_OFF_GRAMMAR
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.graph.prompt_bank import prefill
+from verdictree_export.graph.prefix_cache import prefill_prefixes
 from verdictree_export.int8 import conversion as int8
 from verdictree_export.int8.conversion import Example
 from verdictree_export.int8.fidelity import MAX_P99
@@ -131,7 +131,7 @@ def _write(
     checkpoints.save_outline(guard, draft.folder(GRAPH_MODEL) / OUTLINE_FOLDER)
     graph_done = progress("write the ONNX graph", 1)
     compiled = CompiledPolicies(
-        release.prompts, release.tree, release.exploration, prefill(guard.model, release.prompts)
+        release.prompts, release.tree, release.exploration, prefill_prefixes(guard.model, release.prompts)
     )
     graph = onnx_model.write(GuardGraph(guard.model, compiled), draft.folder(GRAPH_MODEL))
     graph_done(1)

@@ -98,12 +98,12 @@ def models(tmp_path_factory):
 @pytest.mark.slow
 def test_an_added_policy_of_numbers_that_are_none_is_refused(models, monkeypatch):
     """The proof of an added policy compares probabilities: NaN is near to none."""
-    prefill = policy_addition.prefill
+    prefill = policy_addition.prefill_by_graph
 
     def damaged(*arguments):
         return [Prefill(right.key_values, np.full_like(right.log_probs, np.nan)) for right in prefill(*arguments)]
 
-    monkeypatch.setattr(policy_addition, "prefill", damaged)
+    monkeypatch.setattr(policy_addition, "prefill_by_graph", damaged)
     other = msgspec.structs.replace(tiny_guard.POLICY, name="other")
     with pytest.raises(UnsupportedGuard, match="expected finite numbers from the graph's own prefill"):
         add_policies(models, 1, [other])

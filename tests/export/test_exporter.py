@@ -33,7 +33,7 @@ from verdictree_export.prompts import split as prompt
 
 pytestmark = pytest.mark.slow
 
-EVERYTHING = Exploration(max_labels=3, epsilon=0.0, width=64)
+EVERYTHING = Exploration(max_labels=3, pruning_threshold=0.0, beam_width=64)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_last_layer_is_computed_where_it_is_read(models):
     session = GraphSession(model.SerializeToString(), outputs=outputs)
     suffix = max(len(one.suffix_ids) for one in manifest.prompts)
     rows = [product.shape[1] for product in session.run(feeds([[5, 6, 7], [8]], [[0], [1]]))]
-    head = len(manifest.tree.head)
+    head = len(manifest.tree.root_trie)
     assert rows == [3 + 1 + 2 * (suffix + head - 1)] * (len(rows) - 1) + [2 * head]
 
 
@@ -126,11 +126,11 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
         return float(torch.log_softmax(logits, -1)[range(len(answer)), answer].sum().exp())
 
     assert verdict.p_unsafe == pytest.approx(probability(tree.unsafe), abs=1e-4)
-    terminators = tree.terminators(0)
+    terminators = tree.after_class(0).follow_set
     for index, code in enumerate(tree.labels):
         others = [i for i in range(len(tree.labels)) if i != index]
         paths = [(0, index)] + [(0, i, index) for i in others] + [(0, i, j, index) for i in others for j in others]
-        named = sum(probability([*tree.verdict_tokens(path), t]) for path in paths for t in terminators)
+        named = sum(probability([*tree.path_tokens(path), t]) for path in paths for t in terminators)
         assert verdict[code].marginal == pytest.approx(named, abs=1e-4)
 
 
@@ -329,10 +329,10 @@ def test_lead_that_the_template_writes_is_not_expected_again(retemplated):
     """A template that ends with the empty line leaves the guard to answer without it."""
     family = families.family("llama-guard-3")
     prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).lead == "\n\n"
+    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == "\n\n"
     retemplated.tokenizer.chat_template += "{{ '\\n\\n' }}"
     prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).lead == ""
+    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == ""
 
 
 def test_template_of_another_family_is_refused(retemplated):

@@ -15,7 +15,8 @@ from verdictree.policy import Policy
 from verdictree.releases.software import VERSION
 from verdictree.text.visible import quoted
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree.verdict_tree.tree import Tokens, VerdictTree
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens
 
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
@@ -26,11 +27,11 @@ COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 FORMAT = 2
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """One entry of the graph's prefix bank: how a policy, or one category of it, asks about messages of a role.
+class Prompt(msgspec.Struct, frozen=True, rename={"uncached_before": "lead", "uncached_after": "tail"}):
+    """One entry of the graph's prefix KV cache: how a policy, or one category of it, asks about messages of a role.
 
-    The whole prompt is `prefix + lead + conversation + tail + suffix`.
-    Prefix and suffix are compiled into the graph. Lead and tail are constant text too, mostly empty: the words that
+    The whole prompt is `prefix + uncached_before + conversation + uncached_after + suffix`.
+    Prefix and suffix are compiled into the graph. The uncached texts are constant too, mostly empty: the words that
     stand between the conversation and the nearest border at which the tokenizer never merges tokens. They are encoded
     with each conversation.
     """
@@ -38,16 +39,16 @@ class Prompt(msgspec.Struct, frozen=True):
     policy: str
     role: Role
     prefix: str
-    lead: str
-    tail: str
+    uncached_before: str
+    uncached_after: str
     suffix: str
     prefix_ids: Tokens
     suffix_ids: Tokens
     category: str | None = None
 
     def text(self, conversation: str) -> str:
-        """What is encoded of a request: its rendered conversation, between lead and tail."""
-        return self.lead + conversation + self.tail
+        """What is encoded of a request: its rendered conversation, between the uncached texts."""
+        return self.uncached_before + conversation + self.uncached_after
 
 
 class Parity(msgspec.Struct, frozen=True):
