@@ -16,7 +16,7 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
-from verdictree.releases.release import GRAPH_MODEL, OUTLINE_FOLDER, TOKENIZER_FILE, TOKENIZER_MODEL, Parity, Release
+from verdictree.releases.release import GRAPH_MODEL, TOKENIZER_FILE, TOKENIZER_MODEL, WEIGHTLESS_FOLDER, Parity, Release
 from verdictree.releases.writer import Draft
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
@@ -26,7 +26,7 @@ from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prefix_cache import prefill_prefixes
 from verdictree_export.int8 import conversion as int8
 from verdictree_export.int8.conversion import Example
-from verdictree_export.int8.fidelity import MAX_P99
+from verdictree_export.int8.quality_gate import MAX_P99
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
@@ -128,7 +128,7 @@ def _write(
     """Write the release's files; return it with what was measured of them."""
     tokenizer = prompt.plain_text_tokenizer(guard)
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
-    checkpoints.save_outline(guard, draft.folder(GRAPH_MODEL) / OUTLINE_FOLDER)
+    checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)
     compiled = CompiledPolicies(
         release.prompts, release.tree, release.exploration, prefill_prefixes(guard.model, release.prompts)
@@ -138,10 +138,10 @@ def _write(
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
     if release.precision == "int8":
         quantized = progress("quantize, and compare with fp32", 1)
-        fidelity = int8.convert(
+        quality = int8.convert(
             graph, release, tokenizer, compiled, evaluation, MAX_P99 if max_change is None else max_change
         )
-        release = msgspec.structs.replace(release, fidelity=fidelity)
+        release = msgspec.structs.replace(release, quantization_quality=quality)
         quantized(1)
     onnx_model.finish(graph)
     return golden.with_golden(release, graph, tokenizer, guard)

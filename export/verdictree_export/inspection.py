@@ -61,7 +61,7 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     Raises UnsupportedGuard or AmbiguousGrammar where it could not be exported as this family with these policies.
     """
     check_distinct(tuple(policies))
-    guard = checkpoints.load_outline(source)
+    guard = checkpoints.load_weightless(source)
     family = resolve(guard, family_name)
     prompts, tree = compilation.compile_prompts(guard, family, policies)
     pairs = zip(tree.verdict_tokens, tree.grammar.answers, strict=True)

@@ -25,7 +25,7 @@ from verdictree_export.finite import require_finite
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.onnx_file.onnx_model import LOG_PRUNING_THRESHOLD
 
-# Of the graph in the precision that the checkpoint is read in: int8 is made of an fp32 graph, and judged by `fidelity`.
+# Of the graph in the precision that the checkpoint is read in: int8 is made of an fp32 graph, and has its quality gate.
 TOLERANCES = {"fp32": 1e-3, "fp16": 5e-2, "int8": 1e-3}
 CONVERSATIONS: dict[Role, list[Message]] = {
     "user": [Message("user", "How do I boil an egg?")],

@@ -24,9 +24,9 @@ from verdictree.releases.release import (
     GRAPH_FILE,
     GRAPH_MODEL,
     MARGINALS_MODEL,
-    OUTLINE_FOLDER,
     POLICIES_FILE,
     TOKENIZER_MODEL,
+    WEIGHTLESS_FOLDER,
     Release,
 )
 from verdictree.releases.writer import Draft
@@ -84,7 +84,7 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
     """The new release as far as it can be told without its graph, and the tokenizer that it serves."""
     together = (*base.policies, *policies)
     check_distinct(together)
-    guard = checkpoints.load_outline(str(base.folder(models, GRAPH_MODEL) / OUTLINE_FOLDER))
+    guard = checkpoints.load_weightless(str(base.folder(models, GRAPH_MODEL) / WEIGHTLESS_FOLDER))
     # Whether first labels are evaluated apart is part of the graph: it is one depth of the search more.
     family, apart = families.family(base.family), base.tree.first_labels_apart
     prompts, tree = compilation.compile_prompts(guard, family, together, apart)

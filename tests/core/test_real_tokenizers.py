@@ -89,7 +89,7 @@ def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, 
 @pytest.mark.slow
 def test_golden_tree_of_the_embedded_guard():
     """SmolLM2 splits digits and spells `unsafe` in two tokens."""
-    guard = checkpoint.load_outline("embedded")
+    guard = checkpoint.load_weightless("embedded")
     tree = compile_tree(families.family("instruct").grammar, CODES, guard.encode, [END])
     at = CODES.index("S10")
     answer = [guard.tokenizer.decode([token]) for token in tree.path_tokens((0, at))]
@@ -156,7 +156,7 @@ def fast(path: str, package: str, pattern: str, special: tuple[str, ...], others
 
 @pytest.fixture(scope="module")
 def fast_tokenizers() -> dict[str, Tokenizer]:
-    embedded = checkpoint.load_outline("embedded").tokenizer.backend_tokenizer.to_str()
+    embedded = checkpoint.load_weightless("embedded").tokenizer.backend_tokenizer.to_str()
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     return {
         "smollm 2": Tokenizer.from_str(embedded),

@@ -46,7 +46,7 @@ def guard(folder):
     return checkpoint.load(str(folder))
 
 
-OUTLINE = (
+WEIGHTLESS = (
     *("chat_template.jinja", "config.json", "generation_config.json"),
     *("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
 )
@@ -85,7 +85,7 @@ def test_release_is_whole_and_pinned(models):
     assert first.parity.num_nodes > 100
     assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
     assert set(first.files) == {
-        *(f"guard_lm/1/checkpoint/{name}" for name in OUTLINE),
+        *(f"guard_lm/1/checkpoint/{name}" for name in WEIGHTLESS),
         "guard_lm/1/model.onnx",
         "guard_lm/1/policies.bin",
         "guard_lm/1/weights.bin",

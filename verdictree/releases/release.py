@@ -20,7 +20,7 @@ from verdictree.verdict_tree.trie import Tokens
 
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
-OUTLINE_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
+WEIGHTLESS_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 # 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`.
@@ -60,8 +60,9 @@ class Parity(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
-class Fidelity(msgspec.Struct, frozen=True):
-    """How far a quantized guard's verdicts are from the floating-point one's, on conversations it was not fitted to.
+class QuantizationQuality(msgspec.Struct, frozen=True):
+    """What the quality gate measured: how far a quantized guard's verdicts are from the floating-point one's, on
+    conversations that it was not fitted to.
 
     The differences are absolute, of P(unsafe). The micro-AUC pools all categories' marginals; None without labels.
     """
@@ -88,15 +89,15 @@ class Golden(msgspec.Struct, frozen=True):
     tolerance: float
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_quality": "fidelity"}):
     """One exported guard. The same manifest lies in the release's directory of each composing model.
 
     `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
-    were golden conversations has none. `fidelity` is a quantized release's. A verdict whose `off_grammar` is above
-    `max_off_grammar` is undecided, and flagged. `shares` is the
-    release whose tokenizer and graph this one is served with, where it differs from that one in its calibration only.
+    were golden conversations has none. `quantization_quality` is a quantized release's. A verdict whose `off_grammar`
+    is above `max_off_grammar` is undecided, and flagged. `shares` is the release whose tokenizer and graph this one is
+    served with, where it differs from that one in its calibration only.
     `format` is the manifest's, `software` the version that wrote it.
     """
 
@@ -115,7 +116,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parity: Parity
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
-    fidelity: Fidelity | None = None
+    quantization_quality: QuantizationQuality | None = None
     max_off_grammar: float = 0.5
     shares: int | None = None
     format: int = 1
