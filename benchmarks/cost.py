@@ -1,10 +1,10 @@
 """What one request makes the machine compute: tokens, and multiplications in linear layers.
 
 Computed tokens of a request = for each question that it is asked with (one, but for guards that judge one category at a
-    time) its conversation's + the suffix's + the head trie's nodes after its entry
-    + for each expanded path of labels, and each word whose list's opening is evaluated by itself, its trie's nodes, or
+    time) its conversation's + the suffix's + the root trie's nodes after its entry
+    + for each expanded path of labels, and each verdict whose first labels are evaluated apart, its trie's nodes, or
     one where the path has the greatest length.
-The entry of the head trie is a token that was counted before it, the suffix's last one; that of a path is its last
+The entry of the root trie is a token that was counted before it, the suffix's last one; that of a path is its last
 token. Operations = 2 · (computed tokens · Σ K·N over one token's linear layers
     − tokens that are no nodes · Σ K·N over those of the last block that only nodes pass
     + evaluated nodes · hidden size · vocabulary size); attention and all else is left out.

@@ -29,7 +29,7 @@ def release(root: int, first_label: int, continuation: int, suffixes: tuple[int,
 
 
 def test_blocks_count_by_the_length_of_their_path():
-    """Ours would look near the ceiling if unused slots or whole tails at the last level were counted as work."""
+    """Ours would look near the ceiling if unused beam slots or whole tries at the last depth were counted as work."""
     expansions = np.array([[[3, 3]] * 3, [[1, 3], [1, 0], [2, 3]]], dtype=np.int32)
     found = cost.of_batch(release(root=5, first_label=0, continuation=4, suffixes=(7, 9)), 30, expansions)
     assert found.expanded_paths == 3

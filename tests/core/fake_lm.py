@@ -38,7 +38,7 @@ TOKENIZERS = {
     "digits split": (WordTokenizer(["safe", "uns", "afe", "\n", "S", "1", "0", "2", ","]), ("S1", "S10", "S2")),
     "whole labels": (WordTokenizer(["safe", "unsafe", "\n", "S1", "S10", "S2", ","]), ("S1", "S10", "S2")),
     "merged separator": (WordTokenizer(["safe", "unsafe", "\n", "S", ",", ",S", "1", "10", "2"]), ("S1", "S10", "S2")),
-    "merged ends": (  # `0,` and `2,` are one token: T0 and S102 have an ending of their own
+    "merged ends": (  # `0,` and `2,` are one token: T0 and S102 have continuation classes of their own
         WordTokenizer(["safe", "uns", "afe", "\n", "S", "T", "1", "0", "0,", "2", "2,", ","]),
         ("S1", "S102", "T0", "T1"),
     ),

@@ -37,7 +37,7 @@ def labels_of(family):
 
 
 def enumerate_answers(grammar, labels, role):
-    """Every answer of up to MAX_LABELS labels: its text, what it names, and how it rules."""
+    """Every answer of up to MAX_LABELS labels: its text, what it names, and its verdict class."""
     for answer in grammar.answers:
         if role not in answer.roles:
             continue

@@ -35,16 +35,16 @@ def enumerate_answers(lm, tokenizer, labels, max_labels):
         for named in itertools.product(labels, repeat=count)
     }
     # A label has ended where the tokens differ that verdicts have which name it, and the same labels before it.
-    stems = {}
+    stable = {}
     for tokens, named in verdicts.items():
         for count in range(1, len(named) + 1):
-            stem = stems.get(named[:count], (*tokens, END))
-            stems[named[:count]] = stem[: len(list(itertools.takewhile(bool, map(eq, stem, (*tokens, END)))))]
+            prefix = stable.get(named[:count], (*tokens, END))
+            stable[named[:count]] = prefix[: len(list(itertools.takewhile(bool, map(eq, prefix, (*tokens, END)))))]
     # Each beginning of a verdict, with the labels that were ended by what follows them.
     begun = {}
     for tokens, named in verdicts.items():
         for length in range(1, len(tokens) + 1):
-            ended = sum(len(stems[named[:count]]) < length for count in range(1, len(named) + 1))
+            ended = sum(len(stable[named[:count]]) < length for count in range(1, len(named) + 1))
             begun.setdefault(tokens[:length], set()).add(named[:ended])
     safe, unsafe = tuple(tokenizer("safe")), tuple(tokenizer("unsafe"))
     result = Enumerated(dict.fromkeys(labels, 0.0))

@@ -113,10 +113,9 @@ def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer
     tree = compile_tree(grammar, labels, encoding.encode, [END])
     for number, a in enumerate(tree.lists):
         for first, further in itertools.product(range(0, len(labels), 3), range(1, len(labels), 4)):
-            for closing, text in zip(
-                tree.answer_suffixes[tree.continuation_class[further]], grammar.answer_suffixes, strict=True
-            ):
-                tokens = tree.path_tokens(path_of(tree, (first, further), number)) + closing[:-1]
+            suffixes = tree.answer_suffixes[tree.continuation_class[further]]
+            for suffix, text in zip(suffixes, grammar.answer_suffixes, strict=True):
+                tokens = tree.path_tokens(path_of(tree, (first, further), number)) + suffix[:-1]
                 whole = grammar.text(grammar.answers[a], [labels[first], labels[further]]) + text
                 assert list(tokens) == encoding.encode(whole)
     for answer, tokens in zip(grammar.answers, tree.verdict_tokens, strict=True):

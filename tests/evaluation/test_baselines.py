@@ -63,10 +63,10 @@ def test_label_logits_of_split_labels():
     rng = np.random.default_rng(0)
     full = rng.normal(size=(len(tree.first_label_trie), 12))
     normalizer = np.log(np.exp(full).sum(axis=1))
-    opening = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
+    nodes = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
     read = baselines.LabelLogits(tree, tree.labels)
-    assert read(Explored(opening, {})) is None  # no list was opened
-    got = read(Explored(opening, {(0,): opening}))
+    assert read(Explored(nodes, {})) is None  # no list was opened
+    got = read(Explored(nodes, {(0,): nodes}))
     prefix = tree.first_label_trie.walk([4, 5, 0])[-1]
     after_one = tree.first_label_trie.walk([4, 5, 6, 0])[-1]
     p = np.exp(full - normalizer[:, None])

@@ -173,12 +173,12 @@ def enumerate_marginals(guard, tree, ids, role, max_labels):
 def rulings(guard, tree, ids, role):
     ruled = zip(tree.grammar.answers, tree.verdict_tokens, strict=True)
     masses = [(answer.verdict_class, reach(guard, ids, verdict)) for answer, verdict in ruled if role in answer.roles]
-    return {ruling: sum(p for one, p in masses if one == ruling) for ruling, _ in masses}
+    return {name: sum(p for other, p in masses if other == name) for name, _ in masses}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
-    """An architecture's own attention, rotary embedding or head that the graph does not do would change them."""
+    """An architecture's own attention, rotary embedding or LM head that the graph does not do would change them."""
     case = CASES[name]
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", case.config, case.template, **case.options)
     release = export_release(

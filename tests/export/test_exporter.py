@@ -54,7 +54,7 @@ WEIGHTLESS = (
 
 @pytest.fixture(scope="module")
 def models(folder, tmp_path_factory):
-    """A repository with two releases: 1 explores everything, 2 nothing but the head."""
+    """A repository with two releases: 1 explores everything, 2 nothing but the root trie."""
     path = tmp_path_factory.mktemp("models")
     export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING, max_off_grammar=1.0)
     export_release(
@@ -100,7 +100,7 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
 
 
 def test_last_layer_is_computed_where_it_is_read(models):
-    """Guards against a last layer over all tokens, of which only the head's nodes reach the LM head."""
+    """Guards against a last layer over all tokens, of which only the root trie's nodes reach the LM head."""
     manifest = release.load_verified(models, 2)
     model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
     down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
@@ -109,8 +109,8 @@ def test_last_layer_is_computed_where_it_is_read(models):
     session = GraphSession(model.SerializeToString(), outputs=outputs)
     suffix = max(len(one.suffix_ids) for one in manifest.prompts)
     rows = [product.shape[1] for product in session.run(feeds([[5, 6, 7], [8]], [[0], [1]]))]
-    head = len(manifest.tree.root_trie)
-    assert rows == [3 + 1 + 2 * (suffix + head - 1)] * (len(rows) - 1) + [2 * head]
+    root = len(manifest.tree.root_trie)
+    assert rows == [3 + 1 + 2 * (suffix + root - 1)] * (len(rows) - 1) + [2 * root]
 
 
 def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
@@ -126,11 +126,11 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
         return float(torch.log_softmax(logits, -1)[range(len(answer)), answer].sum().exp())
 
     assert verdict.p_unsafe == pytest.approx(probability(tree.unsafe), abs=1e-4)
-    terminators = tree.after_class(0).follow_set
+    follow_set = tree.after_class(0).follow_set
     for index, code in enumerate(tree.labels):
         others = [i for i in range(len(tree.labels)) if i != index]
         paths = [(0, index)] + [(0, i, index) for i in others] + [(0, i, j, index) for i in others for j in others]
-        named = sum(probability([*tree.path_tokens(path), t]) for path in paths for t in terminators)
+        named = sum(probability([*tree.path_tokens(path), t]) for path in paths for t in follow_set)
         assert verdict[code].marginal == pytest.approx(named, abs=1e-4)
 
 

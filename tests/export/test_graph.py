@@ -80,7 +80,7 @@ def reference(model, tree, prompt, conversation, path):
 @pytest.mark.parametrize("first_labels_apart", [False, True])
 @pytest.mark.parametrize("labels", [ONE_ENDING, TWO_ENDINGS])
 def test_every_explored_node_equals_a_run_of_its_own(model, labels, first_labels_apart):
-    """A wrong position, mask, parent or ending in tree attention would change some node's distribution."""
+    """A wrong position, mask, parent or continuation class in tree attention would change some node's distribution."""
     tree = compile_tree(GRAMMAR, labels, encode, [END], first_labels_apart)
     exploration = Exploration(max_labels=3, pruning_threshold=0.0, beam_width=64)
     graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill_prefixes(model, PROMPTS)))

@@ -62,7 +62,7 @@ def test_added_policies_answer_as_exported_ones(models):
 
 
 def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
-    """The graph's levels are fixed: labels that are added must not move the first ones into the head, or out of it."""
+    """The graph's depths are fixed: labels that are added must not move the first ones into the root trie, or out."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", verdict_strength=1.0))
     monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
     export_release(

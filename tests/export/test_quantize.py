@@ -146,7 +146,7 @@ def test_scaling_late_keeps_the_function(prepared, monkeypatch):
 
 
 def test_passes_share_one_weight(exported, quantized):
-    """Three levels and the trunk would otherwise hold four copies of the model."""
+    """Three depths and the prefill pass would otherwise hold four copies of the model."""
     model, layers = quantized
     products, weights = operators(model, "MatMulIntegerToFloat"), quantized_weights(model)
     assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
@@ -175,7 +175,7 @@ def test_no_number_depends_on_the_neighbours(int8, ids, sizes, seed):
 
 
 def test_runs_with_no_path_live(quantized):
-    """A level without paths has zero tokens: nothing to take a maximum of."""
+    """A search depth without paths has zero tokens: nothing to take a maximum of."""
     model = copy.deepcopy(quantized[0])
     index = GraphIndex(model)
     index.write("policies.log_epsilon", np.array(0.0))  # only what is certain is followed

@@ -213,15 +213,15 @@ def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
     """The ids that end the model's turn: those its generation config declares and what its template writes there."""
     declared = checkpoint.model.generation_config.eos_token_id
     ends = {declared} if isinstance(declared, int) else set(declared or ())
-    closing = _closing_token(checkpoint)
-    if closing is not None:
-        ends.add(closing)
+    turn_end = _turn_end_token(checkpoint)
+    if turn_end is not None:
+        ends.add(turn_end)
     if not ends:
         raise UnsupportedGuard("the checkpoint names no end-of-turn token; set eos_token_id in its generation config")
     return tuple(sorted(ends))
 
 
-def _closing_token(checkpoint: Checkpoint) -> int | None:
+def _turn_end_token(checkpoint: Checkpoint) -> int | None:
     answer = "safe"
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
     try:
