@@ -25,7 +25,7 @@ from benchmarks.cost import model_shape
 from benchmarks.results import Figure, figures
 from benchmarks.schedule import Plan
 from benchmarks.workload import Workload
-from verdictree.releases.release import GRAPH_MODEL, OUTLINE_FOLDER
+from verdictree.releases.release import GRAPH_MODEL, WEIGHTLESS_FOLDER
 from verdictree.releases.repository import bound_queues, pinned
 from verdictree.runtime.local_guard import LocalGuard
 
@@ -63,13 +63,13 @@ def _open(repository: Path) -> tuple[Path, LocalGuard]:
 def _bench(options: Options, guard: LocalGuard, console: Console) -> dict[str, Any]:
     mixes = workload.MIXES[:1] if options.quick else workload.MIXES
     workloads = {mix: workload.load(mix, guard) for mix in mixes}
-    from verdictree_export.prompts.checkpoint import load_outline
+    from verdictree_export.prompts.checkpoint import load_weightless
 
     processor = machine.describe()
     statement = {"machine": processor, "workload": _statement(guard, workloads)}
     console.print(statement)
-    folder = guard.release.folder(next(iter(options.repositories.values())), GRAPH_MODEL) / OUTLINE_FOLDER
-    shape = model_shape(load_outline(str(folder)).model.config)
+    folder = guard.release.folder(next(iter(options.repositories.values())), GRAPH_MODEL) / WEIGHTLESS_FOLDER
+    shape = model_shape(load_weightless(str(folder)).model.config)
     counts = ceilings.QUICK_ROWS if options.quick else ceilings.ROWS
     first_ceilings = ceilings.measure(shape, counts)
     rows = [] if options.quick else _growth(options, guard, workloads["production"], console)

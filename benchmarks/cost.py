@@ -1,10 +1,10 @@
 """What one request makes the machine compute: tokens, and multiplications in linear layers.
 
 Computed tokens of a request = for each question that it is asked with (one, but for guards that judge one category at a
-    time) its conversation's + the suffix's + the head trie's nodes after its entry
-    + for each expanded path of labels, and each word whose list's opening is evaluated by itself, its trie's nodes, or
+    time) its conversation's + the suffix's + the root trie's nodes after its entry
+    + for each expanded path of labels, and each verdict whose first labels are evaluated apart, its trie's nodes, or
     one where the path has the greatest length.
-The entry of the head trie is a token that was counted before it, the suffix's last one; that of a path is its last
+The entry of the root trie is a token that was counted before it, the suffix's last one; that of a path is its last
 token. Operations = 2 · (computed tokens · Σ K·N over one token's linear layers
     − tokens that are no nodes · Σ K·N over those of the last block that only nodes pass
     + evaluated nodes · hidden size · vocabulary size); attention and all else is left out.
@@ -41,7 +41,7 @@ class ModelShape:
 
     layers: tuple[LinearShape, ...]
     last: tuple[LinearShape, ...]
-    head: LinearShape
+    lm_head: LinearShape
 
     @property
     def multiplications_per_token(self) -> int:
@@ -88,13 +88,13 @@ class Cost:
         return 2 * (
             self.computed_tokens * _multiplications(shape.layers)
             - others * _multiplications(shape.last)
-            + self.nodes * _multiplications([shape.head])
+            + self.nodes * _multiplications([shape.lm_head])
         )
 
 
 def of_batch(release: Release, conversation_tokens: int, expansions: npt.NDArray[np.int32]) -> Cost:
     """The cost of one batch: `conversation_tokens` over all that it asks, `expansions` (batch, slots, lengths)."""
-    tree, sizes = release.tree, release.exploration.sizes(release.tree)
+    tree, sizes = release.tree, release.exploration.trie_sizes(release.tree)
     lengths = (expansions < tree.unused).sum(axis=2)
     paths = [int((lengths == length).sum()) for length in range(1, len(sizes) + 1)]
     block_tokens = sum(number * size for number, size in zip(paths, sizes, strict=True))
@@ -104,7 +104,7 @@ def of_batch(release: Release, conversation_tokens: int, expansions: npt.NDArray
     return Cost(
         requests=len(expansions),
         conversation_tokens=conversation_tokens,
-        expanded_paths=sum(paths[1:] if tree.opens_apart else paths),
-        computed_tokens=conversation_tokens + asked * (suffix + len(tree.head) - 1) + block_tokens,
-        nodes=asked * len(tree.head) + block_tokens,
+        expanded_paths=sum(paths[1:] if tree.first_labels_apart else paths),
+        computed_tokens=conversation_tokens + asked * (suffix + len(tree.root_trie) - 1) + block_tokens,
+        nodes=asked * len(tree.root_trie) + block_tokens,
     )

@@ -34,7 +34,7 @@ from verdictree import policy as policies
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import TokenizedConversation
 from verdictree_export.exporter import export_release
-from verdictree_export.prompts.checkpoint import EMBEDDED, load_outline
+from verdictree_export.prompts.checkpoint import EMBEDDED, load_weightless
 
 _POLICY = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml"
 _CUDA = "CUDAExecutionProvider"
@@ -67,7 +67,7 @@ def _measure(name: str) -> Iterator[dict[str, Any]]:
         source, changes = EMBEDDED, SHAPES[name]
         if changes is not None:
             source = str(random_checkpoint.write(Path(scratch) / "checkpoint", EMBEDDED, torch.float16, **changes))
-        shape, repository = model_shape(load_outline(source).model.config), Path(scratch) / "repository"
+        shape, repository = model_shape(load_weightless(source).model.config), Path(scratch) / "repository"
         release = export_release(
             source, "instruct", [policies.load(_POLICY)], repository, precision="fp16", max_off_grammar=1.0
         )

@@ -3,8 +3,8 @@
 In a bare ONNX Runtime session of one thread, which is what a request is run with. Length and batch are measured on the
 release itself. What the others vary is compiled into a release, so these are exports of a random model with the
 checkpoint's shapes and tokenizer and few blocks: their times compare with each other only. Its verdicts are all equally
-unlikely, hence nothing is expanded while categories and policies grow; for the depth of labels epsilon is 0, hence all
-that the width allows is.
+unlikely, hence nothing is expanded while categories and policies grow; for the depth of labels the pruning threshold
+is 0, hence all that the beam width allows is.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def of_exports(checkpoint: str) -> Iterator[Row]:
             policies = [_policy(f"policy-{number}", 8) for number in range(count)]
             yield _exported("policies", count, model, policies, Exploration())
         for depth in DEPTHS:
-            yield _exported("labels followed", depth, model, [_policy("only", 14)], Exploration(depth, epsilon=0.0))
+            everything = Exploration(depth, pruning_threshold=0.0)
+            yield _exported("labels followed", depth, model, [_policy("only", 14)], everything)
 
 
 def _exported(varied: str, value: int, model: Path, policies: Sequence[Policy], exploration: Exploration) -> Row:

@@ -64,9 +64,9 @@ def _mixed(safe: list[str], unsafe: list[str]) -> tuple[list[str], int]:
 
 def _opened(unsafe: list[str]) -> tuple[list[str], int]:
     bodies: list[str] = []
-    for opening, body in itertools.product(_OPENINGS, unsafe):
+    for first_words, body in itertools.product(_OPENINGS, unsafe):
         request = json.loads(body)
-        request["messages"][0]["content"] = opening + request["messages"][0]["content"]
+        request["messages"][0]["content"] = first_words + request["messages"][0]["content"]
         bodies.append(json.dumps(request))
     return bodies, len(bodies)
 

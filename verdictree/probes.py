@@ -55,5 +55,5 @@ def reaches(policy: Policy, verdicts: Sequence[Verdict]) -> list[Reach]:
 
 
 def _conversation(text: str, role: Role, policy: Policy) -> Conversation:
-    opening = () if role == "user" else (Message("user", "Hello."),)
-    return Conversation((*opening, Message(role, text)), policy=policy.name)
+    first_turn = () if role == "user" else (Message("user", "Hello."),)
+    return Conversation((*first_turn, Message(role, text)), policy=policy.name)

@@ -77,14 +77,14 @@ _EXPLORATION = Exploration()
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, 1),
-    default=_EXPLORATION.epsilon,
+    default=_EXPLORATION.pruning_threshold,
     show_default=True,
     help="Least path probability followed.",
 )
 @click.option(
     "--width",
     type=click.IntRange(1, 256),
-    default=_EXPLORATION.width,
+    default=_EXPLORATION.beam_width,
     show_default=True,
     help="Most paths followed a length.",
 )

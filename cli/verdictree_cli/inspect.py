@@ -39,17 +39,17 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
         category = f", category {one.category}" if one.category else ""
         counts = f"{len(one.prefix_ids)} constant tokens before the conversation, {len(one.suffix_ids)} after"
         rows.append(("prompt", f"policy {one.policy}, role {one.role}{category}: {counts}"))
-        middle = f"{one.lead!r} conversation {one.tail!r}"
+        middle = f"{one.uncached_before!r} conversation {one.uncached_after!r}"
         rows.append(("", f"… {one.prefix[-50:]!r} | {middle} | {one.suffix[:50]!r} …"))
     for name, text in rows:
         say(f"{name:<12}{text}")
     console = Terminal(soft_wrap=True)
-    apart = f", {len(found.tree.opening)} more after a likely word" if found.tree.opens_apart else ""
-    console.print(_grown(Tree(f"answer ({len(found.tree.head)} nodes{apart})"), found.head))
-    if found.tails:
-        tree = Tree(f"after a label ({len(found.tree.tail)} nodes)")
-        for labels, tail in found.tails.items():
-            _grown(tree if len(found.tails) == 1 else tree.add(f"after {', '.join(labels)}"), tail)
+    apart = f", {len(found.tree.first_label_trie)} more after a likely verdict" if found.tree.first_labels_apart else ""
+    console.print(_grown(Tree(f"answer ({len(found.tree.root_trie)} nodes{apart})"), found.answers))
+    if found.continuations:
+        tree = Tree(f"after a label ({len(found.tree.continuation_trie)} nodes)")
+        for labels, branches in found.continuations.items():
+            _grown(tree if len(found.continuations) == 1 else tree.add(f"after {', '.join(labels)}"), branches)
         console.print(tree)
 
 

@@ -13,11 +13,11 @@ from tritonclient.utils import InferenceServerException
 
 from verdictree import wire
 from verdictree.verdict import Verdict
-from verdictree_client.deadline import Countdown, seconds
+from verdictree_client.deadline import Deadline, seconds
 from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
     POLL_INTERVAL,
-    Caller,
+    BaseClient,
     CallOptions,
     Health,
     Messages,
@@ -26,7 +26,7 @@ from verdictree_client.protocol import (
 )
 
 
-class AsyncGuardClient(Caller):
+class AsyncGuardClient(BaseClient):
     """Asks a Verdictree server for verdicts from one event loop: the one of its first call.
 
     `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
@@ -130,20 +130,20 @@ class AsyncGuardClient(Caller):
 
     async def health(self, *, deadline: float | None = None) -> Health:
         """Whether the server lives and the guard is ready; a server that is away is an answer, not an error."""
-        countdown = self._countdown(deadline)
+        until = self._until(deadline)
         live = False
         try:
-            live = await self._triton.is_server_live(client_timeout=countdown.remaining)
-            ready = live and await self._triton.is_model_ready(wire.MODEL, client_timeout=countdown.remaining)
+            live = await self._triton.is_server_live(client_timeout=until.remaining)
+            ready = live and await self._triton.is_model_ready(wire.MODEL, client_timeout=until.remaining)
             return Health(live, ready)
         except InferenceServerException as exc:
             return Health(live, False, str(exc))
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
-        countdown = Countdown(seconds(timeout, "timeout"))
-        while not (health := await self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
-            await asyncio.sleep(self._poll_pause(health, countdown))
+        until = Deadline(seconds(timeout, "timeout"))
+        while not (health := await self.health(deadline=max(until.remaining, POLL_INTERVAL))).ready:
+            await asyncio.sleep(self._poll_pause(health, until))
 
 
 async def _asynchronous(items: Iterable[Messages] | AsyncIterable[Messages]) -> AsyncIterator[Messages]:

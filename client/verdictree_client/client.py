@@ -14,12 +14,12 @@ from tritonclient.utils import InferenceServerException
 from verdictree import wire
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS
-from verdictree_client.deadline import Countdown, Retries, seconds
+from verdictree_client.deadline import Deadline, Retries, seconds
 from verdictree_client.errors import GuardError, unexpected
 from verdictree_client.protocol import (
     DEFAULT_RETRIES,
     POLL_INTERVAL,
-    Caller,
+    BaseClient,
     CallOptions,
     Health,
     Messages,
@@ -28,7 +28,7 @@ from verdictree_client.protocol import (
 )
 
 
-class GuardClient(Caller):
+class GuardClient(BaseClient):
     """Asks a Verdictree server for verdicts; one client serves all threads of a process.
 
     `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
@@ -144,16 +144,16 @@ class GuardClient(Caller):
 
     def health(self, *, deadline: float | None = None) -> Health:
         """Whether the server lives and the guard is ready; a server that is away is an answer, not an error."""
-        countdown = self._countdown(deadline)
+        until = self._until(deadline)
         live = False
         try:
-            live = self._triton.is_server_live(client_timeout=countdown.remaining)
-            return Health(live, live and self._triton.is_model_ready(wire.MODEL, client_timeout=countdown.remaining))
+            live = self._triton.is_server_live(client_timeout=until.remaining)
+            return Health(live, live and self._triton.is_model_ready(wire.MODEL, client_timeout=until.remaining))
         except InferenceServerException as exc:
             return Health(live, False, str(exc))
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""
-        countdown = Countdown(seconds(timeout, "timeout"))
-        while not (health := self.health(deadline=max(countdown.remaining, POLL_INTERVAL))).ready:
-            time.sleep(self._poll_pause(health, countdown))
+        until = Deadline(seconds(timeout, "timeout"))
+        while not (health := self.health(deadline=max(until.remaining, POLL_INTERVAL))).ready:
+            time.sleep(self._poll_pause(health, until))

@@ -21,7 +21,7 @@ def seconds(value: float, name: str) -> float:
     return value
 
 
-class Countdown:
+class Deadline:
     """The time left of a deadline, from now on."""
 
     def __init__(self, seconds: float) -> None:

@@ -19,7 +19,7 @@ from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded, quoted
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS, triton_arguments
-from verdictree_client.deadline import Countdown, Retries, seconds
+from verdictree_client.deadline import Deadline, Retries, seconds
 from verdictree_client.errors import InvalidRequest, InvalidSettings, ServerFailure, ServerUnavailable, from_triton
 
 POLL_INTERVAL = 0.1
@@ -52,10 +52,10 @@ class Health:
 class Call:
     """One classification: what to send, how long it may take, what an answer or a failure means."""
 
-    def __init__(self, body: bytes, countdown: Countdown, retries: Retries, url: str = "") -> None:
+    def __init__(self, body: bytes, deadline: Deadline, retries: Retries, url: str = "") -> None:
         self._tensor = InferInput(wire.REQUEST, [1, 1], "BYTES")
         self._tensor.set_data_from_numpy(np.array([[body]], dtype=np.object_))
-        self._countdown = countdown
+        self._deadline = deadline
         self._retries = retries
         self._num_retries = 0
         self._url = url
@@ -66,7 +66,7 @@ class Call:
         `timeout` (µs) is how long the request may wait in the server's queues: a part of the time that is left, so that
         nothing is computed whose caller has gone.
         """
-        remaining = self._countdown.remaining
+        remaining = self._deadline.remaining
         queued = max(1, int(1e6 * _QUEUE_SHARE * remaining))  # 0 would be no limit
         return {"model_name": wire.MODEL, "inputs": [self._tensor], "client_timeout": remaining, "timeout": queued}
 
@@ -74,13 +74,13 @@ class Call:
         """Seconds to wait before the next attempt; raises the GuardError that `exc` means where there is none."""
         error = from_triton(exc, self._url)
         pause = self._retries.pause(self._num_retries)
-        if not self._retries.allow(error, self._num_retries) or pause >= self._countdown.remaining:
+        if not self._retries.allow(error, self._num_retries) or pause >= self._deadline.remaining:
             raise error from exc
         self._num_retries += 1
         return pause
 
 
-class Caller:
+class BaseClient:
     """A client's settings, checked once, and the calls made from them."""
 
     def __init__(
@@ -96,8 +96,8 @@ class Caller:
         self._retries = retries
         self._connection = triton_arguments(url, tls)
 
-    def _countdown(self, deadline: float | None) -> Countdown:
-        return Countdown(self._deadline if deadline is None else seconds(deadline, "deadline"))
+    def _until(self, deadline: float | None) -> Deadline:
+        return Deadline(self._deadline if deadline is None else seconds(deadline, "deadline"))
 
     def _call(
         self,
@@ -108,15 +108,15 @@ class Caller:
         routing_key: str | None = None,
     ) -> Call:
         body = request_body(messages, policy, truncate, routing_key)
-        return Call(body, self._countdown(deadline), self._retries, self._url)
+        return Call(body, self._until(deadline), self._retries, self._url)
 
-    def _poll_pause(self, health: Health, countdown: Countdown) -> float:
-        if not countdown.remaining:
+    def _poll_pause(self, health: Health, until: Deadline) -> float:
+        if not until.remaining:
             raise ServerUnavailable(
                 f"expected model {wire.MODEL!r} ready at {self._url} in time, got {health}; "
                 "check that the server runs there"
             )
-        return min(POLL_INTERVAL, countdown.remaining)
+        return min(POLL_INTERVAL, until.remaining)
 
 
 def request_body(

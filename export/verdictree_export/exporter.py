@@ -20,9 +20,9 @@ from verdictree.releases.draft import Draft
 from verdictree.releases.release import (
     GRAPH_MODEL,
     MAX_OFF_GRAMMAR,
-    OUTLINE_FOLDER,
     TOKENIZER_FILE,
     TOKENIZER_MODEL,
+    WEIGHTLESS_FOLDER,
     Parity,
     Release,
 )
@@ -30,7 +30,7 @@ from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.graph.prompt_bank import prefill
+from verdictree_export.graph.prefix_cache import prefill_prefixes
 from verdictree_export.int8 import conversion as int8
 from verdictree_export.int8.conversion import Example
 from verdictree_export.onnx_file import onnx_model
@@ -133,20 +133,20 @@ def _write(
     """Write the release's files; return it with what was measured of them."""
     tokenizer = prompt.plain_text_tokenizer(guard)
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
-    checkpoints.save_outline(guard, draft.folder(GRAPH_MODEL) / OUTLINE_FOLDER)
+    checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)
     compiled = CompiledPolicies(
-        release.prompts, release.tree, release.exploration, prefill(guard.model, release.prompts)
+        release.prompts, release.tree, release.exploration, prefill_prefixes(guard.model, release.prompts)
     )
     graph = onnx_model.write(GuardGraph(guard.model, compiled), draft.folder(GRAPH_MODEL))
     graph_done(1)
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
     if PRECISIONS[release.precision].is_quantized:
         quantized = progress("quantize, and compare with fp32", 1)
-        fidelity = int8.convert(
+        quality = int8.convert(
             graph, release, tokenizer, compiled, evaluation, MAX_CHANGE if max_change is None else max_change
         )
-        release = msgspec.structs.replace(release, fidelity=fidelity)
+        release = msgspec.structs.replace(release, quantization_quality=quality)
         quantized(1)
     onnx_model.finish(graph)
     return golden.with_golden(release, graph, tokenizer, guard)

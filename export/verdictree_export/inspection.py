@@ -10,7 +10,8 @@ from verdictree import families
 from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases.release import Prompt
-from verdictree.verdict_tree.tree import Tokens, VerdictTree
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
@@ -31,14 +32,15 @@ class Branch:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; `head` is the first trie of the verdict tree, `tails` what follows the labels of each ending."""
+    """What was found: `answers` are the answers up to a first label, `continuations` what follows the labels of each
+    continuation class."""
 
     guard: Checkpoint
     family: GuardFamily
     prompts: tuple[Prompt, ...]
     tree: VerdictTree
-    head: tuple[Branch, ...]
-    tails: dict[tuple[str, ...], tuple[Branch, ...]]
+    answers: tuple[Branch, ...]
+    continuations: dict[tuple[str, ...], tuple[Branch, ...]]
 
     @property
     def architecture(self) -> str:
@@ -59,22 +61,23 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     Raises UnsupportedGuard or AmbiguousGrammar where it could not be exported as this family with these policies.
     """
     check_distinct(tuple(policies))
-    guard = checkpoints.load_outline(source)
+    guard = checkpoints.load_weightless(source)
     family = resolve(guard, family_name)
     prompts, tree = compilation.compile_prompts(guard, family, policies)
-    words = {word: answer.ruling for word, answer in zip(tree.words, tree.grammar.answers, strict=True)}
+    pairs = zip(tree.verdict_tokens, tree.grammar.answers, strict=True)
+    verdicts: dict[Tokens, str] = {tokens: answer.verdict_class for tokens, answer in pairs}
     places = itertools.product(range(len(tree.lists)), enumerate(tree.labels))
-    first = {tree.verdict_tokens((number, number * len(tree.labels) + i)): label for number, (i, label) in places}
+    first = {tree.path_tokens(tree.path(number, [i])): label for number, (i, label) in places}
 
     def branches(outcomes: dict[Tokens, str]) -> tuple[Branch, ...]:
         return _branches(outcomes, (), lambda token: str(guard.tokenizer.decode([token])))
 
-    tails = {}
-    for ending, closings in enumerate(tree.closings):
-        alike = tuple(label for label, its in zip(tree.labels, tree.ending, strict=True) if its == ending)
-        further = dict(zip(tree.further_after(ending), tree.labels, strict=True))
-        tails[alike] = branches(further | dict.fromkeys(closings, "end"))
-    return Inspection(guard, family, prompts, tree, branches(words | first), tails)
+    continuations = {}
+    for number, suffixes in enumerate(tree.answer_suffixes):
+        alike = tuple(label for i, label in enumerate(tree.labels) if tree.continuation_class[i] == number)
+        further = dict(zip(tree.after_class(number).label_paths, tree.labels, strict=True))
+        continuations[alike] = branches(further | dict.fromkeys(suffixes, "end"))
+    return Inspection(guard, family, prompts, tree, branches(verdicts | first), continuations)
 
 
 def _branches(outcomes: dict[Tokens, str], begun: Tokens, decode: Callable[[int], str]) -> tuple[Branch, ...]:

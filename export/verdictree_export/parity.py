@@ -18,11 +18,12 @@ from verdictree.families.guard_family import ConversationFormat
 from verdictree.releases.release import Parity, Prompt
 from verdictree.runtime.graph_io import feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
-from verdictree.verdict_tree.exploration import Path as LabelPath
-from verdictree.verdict_tree.tree import Tokens, Trie, VerdictTree
+from verdictree.verdict_tree.tree import Path as LabelPath
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens, Trie
 from verdictree_export.finite import require_finite
 from verdictree_export.onnx_file.graph_session import GraphSession
-from verdictree_export.onnx_file.onnx_model import LOG_EPSILON
+from verdictree_export.onnx_file.onnx_model import LOG_PRUNING_THRESHOLD
 
 CONVERSATIONS: dict[Role, list[Message]] = {
     "user": [Message("user", "How do I boil an egg?")],
@@ -53,18 +54,18 @@ def measure(
 
     The graph runs once for the whole batch and expands every path it has slots for, likely or not; the checkpoint
     runs each prompt once and then each path by itself. The first policy's paths are compared to the full depth, a
-    further policy's head only: it is the prompts that differ, not the graph. `advance` is called with the number of
-    paths compared.
+    further policy's root trie only: it is the prompts that differ, not the graph. `advance` is called with the number
+    of paths compared.
     Raises UnsupportedGuard where any log-probability at any node is not finite or differs by more than `tolerance`.
     """
     worst, num_nodes = 0.0, 0
-    session = GraphSession(graph, {LOG_EPSILON: np.array(-np.inf, dtype=np.float32)})
+    session = GraphSession(graph, {LOG_PRUNING_THRESHOLD: np.array(-np.inf, dtype=np.float32)})
     outputs = session.run(feeds([ids for _, ids in conversations], [[prefix_id] for prefix_id, _ in conversations]))
     for (prefix_id, ids), explored in zip(conversations, unpack(tree, exploration, *outputs), strict=True):
         prompt = prompts[prefix_id]
         question = _Question(model, tree, (*prompt.prefix_ids, *ids, *prompt.suffix_ids))
         blocks = explored.blocks if prompt.policy == prompts[0].policy else {}
-        for path, nodes in [((), explored.head), *blocks.items()]:
+        for path, nodes in [((), explored.root), *blocks.items()]:
             expected = question.log_probs(path, len(nodes.log_probs))
             require_finite(nodes.log_probs, "the exported graph")
             require_finite(expected, "the checkpoint")
@@ -84,7 +85,7 @@ def num_paths(
 ) -> int:
     """How many paths `measure` compares."""
     deep = sum(prompts[prefix_id].policy == prompts[0].policy for prefix_id, _ in conversations)
-    return len(conversations) + deep * (len(tree.grafts) + sum(exploration.slots(tree)))
+    return len(conversations) + deep * (len(tree.shared_subtrees) + sum(exploration.beam_widths(tree)))
 
 
 class _Question:
@@ -97,7 +98,7 @@ class _Question:
 
     def log_probs(self, path: LabelPath, size: int) -> npt.NDArray[np.float64]:
         """log p(token | node) at the first `size` nodes of the trie after `path`, shape (size, label vocabulary)."""
-        trie, answer = self._tree.trie_after(path), self._tree.verdict_tokens(path)
+        trie, answer = self._tree.trie_after(path), self._tree.path_tokens(path)
         rows: dict[int, npt.NDArray[np.float64]] = {}
         for chain in _chains(trie, size):
             ids = torch.tensor([[self._last, *answer, *(trie.tokens[node] for node in chain[1:])]])

@@ -25,20 +25,20 @@ from verdictree.releases.release import (
     GRAPH_FILE,
     GRAPH_MODEL,
     MARGINALS_MODEL,
-    OUTLINE_FOLDER,
     POLICIES_FILE,
     TOKENIZER_MODEL,
+    WEIGHTLESS_FOLDER,
     Release,
 )
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.tokenization import load_tokenizer
 from verdictree.verdict_tree.exploration import unpack
-from verdictree.verdict_tree.tree import Tokens
+from verdictree.verdict_tree.trie import Tokens
 from verdictree_export import golden, parity
 from verdictree_export.finite import require_finite
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.onnx_file import onnx_model
-from verdictree_export.onnx_file.graph_prefill import Prefill, prefill, stored
+from verdictree_export.onnx_file.graph_prefill import Prefill, prefill_by_graph, stored
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
@@ -68,7 +68,7 @@ def _write(models: Path, base: Release, release: Release, tokenizer: Tokenizer, 
     graph = folder / GRAPH_FILE
     asked = [parity.example(prompt, release.conversation, tokenizer, release.max_tokens) for prompt in added]
     pairs = list(zip(added, asked, strict=True))
-    whole = prefill(source_graph, pairs, release.tree, release.exploration, folder)
+    whole = prefill_by_graph(source_graph, pairs, release.tree, release.exploration, folder)
     caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
     shutil.copy(source_graph, graph)
     compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
@@ -81,8 +81,9 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
     """The new release as far as it can be told without its graph, and the tokenizer that it serves."""
     together = (*base.policies, *policies)
     check_distinct(together)
-    guard = checkpoints.load_outline(str(base.folder(models, GRAPH_MODEL) / OUTLINE_FOLDER))
-    family, apart = families.family(base.family), base.tree.opens_apart  # which the graph's levels depend on
+    guard = checkpoints.load_weightless(str(base.folder(models, GRAPH_MODEL) / WEIGHTLESS_FOLDER))
+    # Whether first labels are evaluated apart is part of the graph: it is one depth of the search more.
+    family, apart = families.family(base.family), base.tree.first_labels_apart
     prompts, tree = compilation.compile_prompts(guard, family, together, apart)
     if prompts[: len(base.prompts)] != base.prompts:
         raise UnsupportedGuard(
@@ -110,9 +111,9 @@ def _prove(graph: Path, release: Release, added: Sequence[tuple[int, Tokens, Pre
     inputs = feeds([ids for _, ids, _ in added], [[prefix_id] for prefix_id, _, _ in added])
     outputs = GraphSession(graph).run(inputs)
     for (prefix_id, _, whole), explored in zip(added, unpack(release.tree, release.exploration, *outputs), strict=True):
-        require_finite(explored.head.log_probs, "the graph with the added policies")
+        require_finite(explored.root.log_probs, "the graph with the added policies")
         require_finite(whole.log_probs, "the graph's own prefill")
-        worst = float(np.abs(np.exp(explored.head.log_probs) - np.exp(whole.log_probs)).max())
+        worst = float(np.abs(np.exp(explored.root.log_probs) - np.exp(whole.log_probs)).max())
         tolerance, name = PRECISIONS[release.precision].addition, release.prompts[prefix_id].policy
         if not worst <= tolerance:
             raise UnsupportedGuard(

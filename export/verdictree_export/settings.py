@@ -14,7 +14,7 @@ class Precision:
     """One precision of a graph, and how far a sound one may be from what it is compared with.
 
     checkpoint    what the checkpoint is read as
-    is_quantized  whether that graph is then quantized to 8 bits, and judged by `int8.fidelity`
+    is_quantized  whether that graph is then quantized to 8 bits, and judged by `int8.quality_gate`
     parity        |Δ log p| between the graph, before it is quantized, and the checkpoint
     golden        |Δ log-odds| of a golden conversation between two machines. Rounding of the same fp32 graph gives
                   about 1e-5, another graph far more; 8 bits and half precision amplify such differences

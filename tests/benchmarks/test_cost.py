@@ -17,10 +17,11 @@ SHAPE = cost.model_shape(
 )  # fmt: skip
 
 
-def release(head: int, opening: int, tail: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
-    tries = {name: [None] * size for name, size in (("head", head), ("opening", opening), ("tail", tail))}
+def release(root: int, first_label: int, continuation: int, suffixes: tuple[int, ...]) -> SimpleNamespace:
+    sizes = {"root_trie": root, "first_label_trie": first_label, "continuation_trie": continuation}
+    tries = {name: [None] * size for name, size in sizes.items()}
     return SimpleNamespace(
-        tree=SimpleNamespace(unused=3, first=[None], opens_apart=opening > 0, **tries),
+        tree=SimpleNamespace(unused=3, first=[None], first_labels_apart=first_label > 0, **tries),
         num_questions=1,
         exploration=Exploration(max_labels=2),
         prompts=[SimpleNamespace(suffix_ids=(0,) * length) for length in suffixes],
@@ -28,19 +29,19 @@ def release(head: int, opening: int, tail: int, suffixes: tuple[int, ...]) -> Si
 
 
 def test_blocks_count_by_the_length_of_their_path():
-    """Ours would look near the ceiling if unused slots or whole tails at the last level were counted as work."""
+    """Ours would look near the ceiling if unused beam slots or whole tries at the last depth were counted as work."""
     expansions = np.array([[[3, 3]] * 3, [[1, 3], [1, 0], [2, 3]]], dtype=np.int32)
-    found = cost.of_batch(release(head=5, opening=0, tail=4, suffixes=(7, 9)), 30, expansions)
+    found = cost.of_batch(release(root=5, first_label=0, continuation=4, suffixes=(7, 9)), 30, expansions)
     assert found.expanded_paths == 3
     assert found.computed_tokens == 30 + 2 * (9 + 4) + (4 + 4 + 1)
     assert found.nodes == 2 * 5 + (4 + 4 + 1)
 
 
 def test_an_opening_by_itself_counts_where_it_is_evaluated():
-    """Guards against an opening that every request is charged for, and against one that is free."""
+    """Guards against a first-label trie that every request is charged for, and against one that is free."""
     unused = [3, 3, 3]
     expansions = np.array([[unused] * 4, [[0, 3, 3], [0, 1, 3], [0, 1, 0], [0, 2, 3]]], dtype=np.int32)
-    found = cost.of_batch(release(head=2, opening=6, tail=4, suffixes=(7, 9)), 30, expansions)
+    found = cost.of_batch(release(root=2, first_label=6, continuation=4, suffixes=(7, 9)), 30, expansions)
     assert found.expanded_paths == 3
     assert found.computed_tokens == 30 + 2 * (9 + 1) + (6 + 4 + 4 + 1)
     assert found.nodes == 2 * 2 + (6 + 4 + 4 + 1)

@@ -10,9 +10,10 @@ import numpy as np
 
 from verdictree.families.grammar import label_list
 from verdictree.verdict_tree.exploration import Explored, NodeLogits
-from verdictree.verdict_tree.tree import Trie, VerdictTree
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Trie
 
-GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+GRAMMAR = label_list(safe="safe", unsafe="unsafe", list_prefix="\n", separator=",")
 END, NOISE = 0, 1  # the end of the turn, and a token that no verdict holds
 
 
@@ -37,7 +38,7 @@ TOKENIZERS = {
     "digits split": (WordTokenizer(["safe", "uns", "afe", "\n", "S", "1", "0", "2", ","]), ("S1", "S10", "S2")),
     "whole labels": (WordTokenizer(["safe", "unsafe", "\n", "S1", "S10", "S2", ","]), ("S1", "S10", "S2")),
     "merged separator": (WordTokenizer(["safe", "unsafe", "\n", "S", ",", ",S", "1", "10", "2"]), ("S1", "S10", "S2")),
-    "merged ends": (  # `0,` and `2,` are one token: T0 and S102 have an ending of their own
+    "merged ends": (  # `0,` and `2,` are one token: T0 and S102 have continuation classes of their own
         WordTokenizer(["safe", "uns", "afe", "\n", "S", "T", "1", "0", "0,", "2", "2,", ","]),
         ("S1", "S102", "T0", "T1"),
     ),
@@ -78,18 +79,18 @@ def explore(lm: FakeLM, tree: VerdictTree, max_labels: int, epsilon: float = 0.0
         named = itertools.product(range(len(tree.labels)), repeat=length)
         for number, labels in itertools.product(range(len(tree.lists)), named):
             path = path_of(tree, labels, number)
-            tokens = tree.verdict_tokens(path)
+            tokens = tree.path_tokens(path)
             parent_live = length == 0 or path[:-1] in blocks
-            grafted = length == 0 and not tree.opens_apart
+            grafted = length == 0 and not tree.first_labels_apart
             if parent_live and (grafted or sequence_probability(lm, tokens) >= epsilon):
                 trie = tree.trie_after(path)
                 blocks[path] = _nodes(lm, tree, trie, tokens, len(trie) if length < max_labels else 1)
-    return Explored(_nodes(lm, tree, tree.head, (), len(tree.head)), blocks)
+    return Explored(_nodes(lm, tree, tree.root_trie, (), len(tree.root_trie)), blocks)
 
 
 def path_of(tree: VerdictTree, labels: Sequence[int], number: int = 0) -> tuple[int, ...]:
     """The path of list `number` that names these labels in this order."""
-    starts = (number, *(tree.ending[label] for label in labels[:-1]))
+    starts = (number, *(tree.continuation_class[label] for label in labels[:-1]))
     steps = zip(starts[: len(labels)], labels, strict=True)
     return (number, *(start * len(tree.labels) + label for start, label in steps))
 

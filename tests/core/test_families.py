@@ -14,8 +14,9 @@ from verdictree.conversation import ROLES, Message
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import Question
 from verdictree.policy import Category, Policy
-from verdictree.verdict_tree.marginals import Marginalizer, one_by_one
-from verdictree.verdict_tree.tree import compile_tree
+from verdictree.verdict_tree.compiler import compile_tree
+from verdictree.verdict_tree.estimates import one_by_one
+from verdictree.verdict_tree.marginals import Marginalizer
 
 MAX_LABELS = 2
 CODES = ("S1", "S10", "S2")
@@ -36,18 +37,18 @@ def labels_of(family):
 
 
 def enumerate_answers(grammar, labels, role):
-    """Every answer of up to MAX_LABELS labels: its text, what it names, and how it rules."""
+    """Every answer of up to MAX_LABELS labels: its text, what it names, and its verdict class."""
     for answer in grammar.answers:
         if role not in answer.roles:
             continue
-        if answer.opening is None:
-            yield grammar.lead + answer.word, set(answer.names), answer.ruling
+        if answer.list_prefix is None:
+            yield grammar.answer_prefix + answer.verdict_text, set(answer.names), answer.verdict_class
             continue
         for count in range(1, MAX_LABELS + 1):
             for named in itertools.product(labels, repeat=count):
-                body = answer.word + answer.opening + grammar.separator.join(named)
-                for closing in grammar.closings:
-                    yield grammar.lead + body + closing, set(named), answer.ruling
+                body = answer.verdict_text + answer.list_prefix + grammar.separator.join(named)
+                for suffix in grammar.answer_suffixes:
+                    yield grammar.answer_prefix + body + suffix, set(named), answer.verdict_class
 
 
 class StringLM:
@@ -89,10 +90,10 @@ def test_estimates_equal_the_distribution_over_answers(name, merges, role):
     estimates = Marginalizer(tree)(explore(lm, tree, MAX_LABELS), role)
     named = [sum(w for (_, n, _), w in zip(answers, weights, strict=True) if c in n) / total for c in labels]
     np.testing.assert_allclose(estimates.marginal, named, atol=1e-9)
-    for ruling, mass in estimates.rulings.items():
-        expected = sum(w for (_, _, r), w in zip(answers, weights, strict=True) if r == ruling) / total
+    for verdict_class, mass in estimates.class_probabilities.items():
+        expected = sum(w for (_, _, r), w in zip(answers, weights, strict=True) if r == verdict_class) / total
         assert mass == pytest.approx(expected, abs=1e-9)
-    if all(len(closing) == 1 for closing in itertools.chain(*tree.closings)):
+    if all(len(suffix) == 1 for suffix in itertools.chain(*tree.answer_suffixes)):
         assert estimates.unexplored == pytest.approx(0.0, abs=1e-9)
     assert estimates.off_grammar + estimates.unexplored >= noise / total - 1e-9
     assert estimates.off_grammar <= noise / total + 1e-9
@@ -102,18 +103,18 @@ def test_estimates_equal_the_distribution_over_answers(name, merges, role):
 @pytest.mark.parametrize("merges", ["words", "ends"])
 @pytest.mark.parametrize("name", families.names())
 def test_greedy_text_is_the_answer(name, merges, role):
-    """The text that is shown must be what the guard would have written, closings included."""
+    """The text that is shown must be what the guard would have written, suffixes included."""
     grammar, labels = families.family(name).grammar, labels_of(families.family(name))
     everything = [text for one in ROLES for text, *_ in enumerate_answers(grammar, labels, one)]
     tokenizer = WordTokenizer(sorted({*MERGES[merges], *itertools.chain(*everything, grammar.separator)}))
     tree = compile_tree(grammar, labels, tokenizer, [END])
     answers = list(enumerate_answers(grammar, labels, role))
-    for text, named, ruling in random.Random(0).sample(answers, min(6, len(answers))):
+    for text, named, verdict_class in random.Random(0).sample(answers, min(6, len(answers))):
         lm = StringLM({(*tokenizer(text), END): 1.0}, tokenizer.size)
         greedy = Marginalizer(tree)(explore(lm, tree, MAX_LABELS + 1), role).greedy
-        assert greedy.text(tree) == text.removeprefix(grammar.lead) and greedy.complete
+        assert greedy.text(tree) == text.removeprefix(grammar.answer_prefix) and greedy.complete
         assert {tree.labels[step.label] for step in greedy.steps} == named
-        assert greedy.unsafe == (ruling == "unsafe")
+        assert greedy.unsafe == (verdict_class == "unsafe")
 
 
 def test_answers_about_categories_one_by_one():

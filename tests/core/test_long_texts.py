@@ -88,14 +88,16 @@ def test_half_a_megabyte_costs_what_a_few_thousand_tokens_cost(unit, truncate):
 
 def test_a_prompts_own_words_are_never_cut():
     """Bug: truncation cuts the words between prompt and conversation, and counts them as the conversation's."""
-    prompts = tuple(msgspec.structs.replace(one, lead="Judge this: ", tail="Judge") for one in RELEASE.prompts)
+    prompts = tuple(
+        msgspec.structs.replace(one, uncached_before="Judge this: ", uncached_after="Judge") for one in RELEASE.prompts
+    )
     release = msgspec.structs.replace(RELEASE, prompts=prompts)
     tokenize = ConversationTokenizer(release, TOKENIZE._tokenizer)
     encode = lambda text: TOKENIZE._tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
     found = tokenize(conversation("why " * 3000, truncate="head"))
-    lead, tail = encode("Judge this: "), encode("Judge")
+    before, after = encode("Judge this: "), encode("Judge")
     ids = found.input_ids.tolist()
-    assert ids[: len(lead) - 1] == lead[:-1] and ids[-len(tail) :] == tail and len(ids) == LIMIT
+    assert ids[: len(before) - 1] == before[:-1] and ids[-len(after) :] == after and len(ids) == LIMIT
     assert found.num_tokens == LIMIT
     short = tokenize(conversation("hello"))
     assert short.num_truncated == 0 and short.num_tokens == len(short.input_ids)

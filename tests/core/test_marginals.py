@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from core.fake_lm import END, GRAMMAR, NOISE, TOKENIZERS, FakeLM, explore, path_of
 
+from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.marginals import Marginalizer
-from verdictree.verdict_tree.tree import compile_tree
 
 MAX_LABELS = 3
 
@@ -35,16 +35,16 @@ def enumerate_answers(lm, tokenizer, labels, max_labels):
         for named in itertools.product(labels, repeat=count)
     }
     # A label has ended where the tokens differ that verdicts have which name it, and the same labels before it.
-    stems = {}
+    stable = {}
     for tokens, named in verdicts.items():
         for count in range(1, len(named) + 1):
-            stem = stems.get(named[:count], (*tokens, END))
-            stems[named[:count]] = stem[: len(list(itertools.takewhile(bool, map(eq, stem, (*tokens, END)))))]
+            prefix = stable.get(named[:count], (*tokens, END))
+            stable[named[:count]] = prefix[: len(list(itertools.takewhile(bool, map(eq, prefix, (*tokens, END)))))]
     # Each beginning of a verdict, with the labels that were ended by what follows them.
     begun = {}
     for tokens, named in verdicts.items():
         for length in range(1, len(tokens) + 1):
-            ended = sum(len(stems[named[:count]]) < length for count in range(1, len(named) + 1))
+            ended = sum(len(stable[named[:count]]) < length for count in range(1, len(named) + 1))
             begun.setdefault(tokens[:length], set()).add(named[:ended])
     safe, unsafe = tuple(tokenizer("safe")), tuple(tokenizer("unsafe"))
     result = Enumerated(dict.fromkeys(labels, 0.0))
@@ -95,11 +95,11 @@ def test_estimates_equal_enumeration(name, seed):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("epsilon", [0.003, 0.03, 0.3, 1.1])
-@pytest.mark.parametrize("opens_apart", [False, True])
-def test_pruned_marginal_is_a_lower_bound_with_a_stated_gap(name, epsilon, opens_apart):
+@pytest.mark.parametrize("first_labels_apart", [False, True])
+def test_pruned_marginal_is_a_lower_bound_with_a_stated_gap(name, epsilon, first_labels_apart):
     """A pruned search that reports its sum as the truth is silently low (the reference does)."""
     tokenizer, labels = TOKENIZERS[name]
-    tree = compile_tree(GRAMMAR, labels, tokenizer, [END], opens_apart)
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END], first_labels_apart)
     for seed in range(3):
         lm = FakeLM(tokenizer.size, seed, favour={NOISE: -3.0})
         pruned = Marginalizer(tree)(explore(lm, tree, 2, epsilon))
@@ -141,7 +141,7 @@ def test_greedy_ends_each_label_by_its_own_terminators(named):
     assert greedy.text(tree) == GRAMMAR.unsafe_answer(named) and greedy.complete
     assert [labels[step.label] for step in greedy.steps] == list(named)
     for count, step in enumerate(greedy.steps, start=1):
-        *before, last = tree.verdict_tokens(path_of(tree, [labels.index(label) for label in named[:count]]))
+        *before, last = tree.path_tokens(path_of(tree, [labels.index(label) for label in named[:count]]))
         assert step.conditional == pytest.approx(lm.probs(before)[last])
 
 

@@ -17,7 +17,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from verdictree import families, policy
 from verdictree.errors import AmbiguousGrammar
 from verdictree.runtime.plain_text import is_control, plain_text
-from verdictree.verdict_tree.tree import compile_tree
+from verdictree.verdict_tree.compiler import compile_tree
 from verdictree_export.prompts import checkpoint
 
 END = 10**6
@@ -81,21 +81,21 @@ def test_golden_trees_of_codes(encodings, tokenizer, family, labels, num_nodes, 
     encoding = encodings[tokenizer]
     tree = compile_tree(families.family(family).grammar, labels, encoding.encode, [END])
     at = labels.index("S10")
-    assert spelled(encoding, tree.verdict_tokens((0, at))) == first
+    assert spelled(encoding, tree.path_tokens((0, at))) == first
     assert spelled(encoding, tree.further[at]) == further
-    assert (len(tree.head), len(tree.opening), len(tree.tail)) == num_nodes
+    assert (len(tree.root_trie), len(tree.first_label_trie), len(tree.continuation_trie)) == num_nodes
 
 
 @pytest.mark.slow
 def test_golden_tree_of_the_embedded_guard():
     """SmolLM2 splits digits and spells `unsafe` in two tokens."""
-    guard = checkpoint.load_outline("embedded")
+    guard = checkpoint.load_weightless("embedded")
     tree = compile_tree(families.family("instruct").grammar, CODES, guard.encode, [END])
     at = CODES.index("S10")
-    answer = [guard.tokenizer.decode([token]) for token in tree.verdict_tokens((0, at))]
+    answer = [guard.tokenizer.decode([token]) for token in tree.path_tokens((0, at))]
     assert answer == ["uns", "afe", "\n", "S", "1", "0"]
     assert [guard.tokenizer.decode([token]) for token in tree.further[at]] == [",", "S", "1", "0"]
-    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (6, 4, 4)
+    assert (len(tree.root_trie), len(tree.first_label_trie), len(tree.continuation_trie)) == (6, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -113,27 +113,28 @@ def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer
     tree = compile_tree(grammar, labels, encoding.encode, [END])
     for number, a in enumerate(tree.lists):
         for first, further in itertools.product(range(0, len(labels), 3), range(1, len(labels), 4)):
-            for closing, text in zip(tree.closings[tree.ending[further]], grammar.closings, strict=True):
-                tokens = tree.verdict_tokens(path_of(tree, (first, further), number)) + closing[:-1]
+            suffixes = tree.answer_suffixes[tree.continuation_class[further]]
+            for suffix, text in zip(suffixes, grammar.answer_suffixes, strict=True):
+                tokens = tree.path_tokens(path_of(tree, (first, further), number)) + suffix[:-1]
                 whole = grammar.text(grammar.answers[a], [labels[first], labels[further]]) + text
                 assert list(tokens) == encoding.encode(whole)
-    for answer, word in zip(grammar.answers, tree.words, strict=True):
-        assert list(word) == encoding.encode(grammar.text(answer))
+    for answer, tokens in zip(grammar.answers, tree.verdict_tokens, strict=True):
+        assert list(tokens) == encoding.encode(grammar.text(answer))
 
 
 def test_golden_json(encodings):
-    """The closing of the JSON is a token of its own, and no separator."""
+    """The end of the JSON is a token of its own, and no separator."""
     encoding = encodings["llama 3"]
     tree = compile_tree(families.family("nemotron").grammar, NEMOTRON_NAMES, encoding.encode, [END])
     minor = NEMOTRON_NAMES.index("Sexual (minor)")
-    assert tree.ending == tuple(int(i == minor) for i in range(len(NEMOTRON_NAMES)))
+    assert tree.continuation_class == tuple(int(i == minor) for i in range(len(NEMOTRON_NAMES)))
     assert spelled(encoding, tree.first[minor])[-4:] == ["Sex", "ual", " (", "minor"]
-    assert [spelled(encoding, paths[0]) for paths in tree.closings] == [['"}', "END"], [")", '"}', "END"]]
+    assert [spelled(encoding, paths[0]) for paths in tree.answer_suffixes] == [['"}', "END"], [")", '"}', "END"]]
     at = NEMOTRON_NAMES.index("Guns and Illegal Weapons")
     name = [" Guns", " and", " Illegal", " Weapons"]
-    assert [spelled(encoding, tree.further_after(i)[at]) for i in (0, 1)] == [[",", *name], ["),", *name]]
-    assert [spelled(encoding, tree.terminators(i)) for i in (0, 1)] == [[",", '"}'], [")", "),"]]
-    assert (len(tree.head), len(tree.opening), len(tree.tail)) == (20, 72, 120)
+    assert [spelled(encoding, tree.after_class(i).label_paths[at]) for i in (0, 1)] == [[",", *name], ["),", *name]]
+    assert [spelled(encoding, tree.after_class(i).follow_set) for i in (0, 1)] == [[",", '"}'], [")", "),"]]
+    assert (len(tree.root_trie), len(tree.first_label_trie), len(tree.continuation_trie)) == (20, 72, 120)
 
 
 # What Qwen 3 adds without marking it special, beside what it marks.
@@ -154,7 +155,7 @@ def fast(path: str, package: str, pattern: str, special: tuple[str, ...], others
 
 @pytest.fixture(scope="module")
 def fast_tokenizers() -> dict[str, Tokenizer]:
-    embedded = checkpoint.load_outline("embedded").tokenizer.backend_tokenizer.to_str()
+    embedded = checkpoint.load_weightless("embedded").tokenizer.backend_tokenizer.to_str()
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     return {
         "smollm 2": Tokenizer.from_str(embedded),

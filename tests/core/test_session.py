@@ -22,7 +22,7 @@ def weight():
 
 @pytest.fixture(params=[0, 10**6], ids=["weights in a file beside the graph", "weights in the graph's file"])
 def graph(request, tmp_path, weight):
-    """y = (x − 128) · weight, once at the top and once within a branch, as levels of label paths are."""
+    """y = (x − 128) · weight, once at the top and once within a branch, as the depths of the search are."""
 
     def product(output):
         return helper.make_node(

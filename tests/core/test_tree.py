@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verdictree.errors import AmbiguousGrammar
 from verdictree.families.grammar import label_list
-from verdictree.verdict_tree.tree import compile_tree
+from verdictree.verdict_tree.compiler import compile_tree
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -23,8 +23,8 @@ def test_every_verdict_is_a_path(name):
     for count in (1, 2, 3):
         for named in itertools.product(range(len(labels)), repeat=count):
             text = GRAMMAR.unsafe_answer([labels[i] for i in named])
-            (closing,) = tree.closings[tree.ending[named[-1]]]
-            assert [*tree.verdict_tokens(path_of(tree, named)), *closing] == [*tokenizer(text), END]
+            (suffix,) = tree.answer_suffixes[tree.continuation_class[named[-1]]]
+            assert [*tree.path_tokens(path_of(tree, named)), *suffix] == [*tokenizer(text), END]
 
 
 def test_golden_tree_of_split_digits():
@@ -32,27 +32,28 @@ def test_golden_tree_of_split_digits():
     tokenizer, labels = TOKENIZERS["digits split"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     word = {i: w for w, i in tokenizer.ids.items()}
-    tries = (tree.head, tree.opening, tree.tail)
+    tries = (tree.root_trie, tree.first_label_trie, tree.continuation_trie)
     assert [[word[token] for token in trie.tokens[1:]] for trie in tries] == [
         ["uns", "afe", "\n", "S", "1"],
         ["\n", "S", "1"],
         [",", "S", "1"],
     ]
-    assert tree.head.depths == (0, 1, 2, 3, 4, 5)
-    assert tree.grafts == ((2, 3, 4, 5),)
+    assert tree.root_trie.depths == (0, 1, 2, 3, 4, 5)
+    assert tree.shared_subtrees == ((2, 3, 4, 5),)
 
 
-def test_a_large_opening_is_no_part_of_the_head():
-    """What only a likely word needs must not be paid by all."""
+def test_a_large_first_label_trie_is_no_part_of_the_root():
+    """What only a likely verdict needs must not be paid by all."""
     tokenizer, few = TOKENIZERS["long names"]
     many = ["".join(letters) for letters in itertools.product("abc", repeat=4)]
     small, large = (compile_tree(GRAMMAR, labels, tokenizer, [END]) for labels in (few, many))
-    assert not small.opens_apart and len(small.grafts[0]) == len(small.opening)
-    assert large.opens_apart and len(large.head) == 2 and len(large.opening) == 2 + 3 + 9 + 27
+    assert not small.first_labels_apart and len(small.shared_subtrees[0]) == len(small.first_label_trie)
+    assert large.first_labels_apart and len(large.root_trie) == 2
+    assert len(large.first_label_trie) == 2 + 3 + 9 + 27
 
 
 def test_golden_tree_of_merged_ends():
-    """The merged tokens stand in the tail alone; the tries before it know no ending."""
+    """The merged tokens stand in the continuation trie alone; the tries before it know of no class."""
     tokenizer, labels = TOKENIZERS["merged ends"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
     word = {i: w for w, i in tokenizer.ids.items()} | {END: "END"}
@@ -60,23 +61,23 @@ def test_golden_tree_of_merged_ends():
     def spelled(paths):
         return [[word[token] for token in path] for path in paths]
 
-    assert tree.ending == (0, 1, 2, 0)
-    assert spelled(tree.first) == [["\n", *stem] for stem in ("S1", "S10", "T", "T1")]
-    assert spelled(tree.further_after(1)) == [["2,", *stem] for stem in ("S1", "S10", "T", "T1")]
-    assert [spelled(paths) for paths in tree.closings] == [[["END"]], [["2", "END"]], [["0", "END"]]]
-    assert [{word[token] for token in tree.terminators(i)} for i in range(3)] == [
+    assert tree.continuation_class == (0, 1, 2, 0)
+    assert spelled(tree.first) == [["\n", *prefix] for prefix in ("S1", "S10", "T", "T1")]
+    assert spelled(tree.after_class(1).label_paths) == [["2,", *prefix] for prefix in ("S1", "S10", "T", "T1")]
+    assert [spelled(paths) for paths in tree.answer_suffixes] == [[["END"]], [["2", "END"]], [["0", "END"]]]
+    assert [{word[token] for token in tree.after_class(i).follow_set} for i in range(3)] == [
         {",", "END"},
         {"2,", "2"},
         {"0,", "0"},
     ]
-    assert len(tree.tail) == 1 + 3 * len([",", "S", "1", "T"]) + len(["2", "0"])
+    assert len(tree.continuation_trie) == 1 + 3 * len([",", "S", "1", "T"]) + len(["2", "0"])
 
 
 def test_visibility_is_ancestry():
     """A node that saw its sibling would be conditioned on a token that was never said."""
     tokenizer, labels = TOKENIZERS["long names"]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
-    for trie in (tree.head, tree.opening, tree.tail):
+    for trie in (tree.root_trie, tree.first_label_trie, tree.continuation_trie):
         for node in range(len(trie)):
             ancestors, at = {node}, node
             while at:
@@ -90,7 +91,7 @@ def test_visibility_is_ancestry():
     [
         (["safe", "un", "\n", "S", "1", "1,", "2", "2,", ","], ("S1", "S2"), GRAMMAR, "have the same tokens"),
         (["safe", "un", "\n", "A", "A,A", ","], ("A",), GRAMMAR, "merges a whole label"),
-        (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the word with"),
+        (["safe", "unsafe", "unsafe\n", "S", "1", ","], ("S1",), GRAMMAR, "merges the verdict with"),
         (["safe", "un", "\n", "A", "B", ","], ("A", "A,B"), GRAMMAR, "also ends a label"),
         (["safe", "\n", "A", ","], ("A",), label_list("safe", "safe", "\n", ","), "cannot be told from"),
     ],
@@ -117,8 +118,8 @@ def test_any_set_of_codes_compiles_to_its_own_strings(labels):
     """Random prefix relations between labels must not drop or merge one."""
     tokenizer = TOKENIZERS["long names"][0]
     tree = compile_tree(GRAMMAR, labels, tokenizer, [END])
-    answers = [list(tree.verdict_tokens((0, i))) for i in range(len(labels))]
+    answers = [list(tree.path_tokens((0, i))) for i in range(len(labels))]
     assert answers == [tokenizer(f"unsafe\n{label}") for label in labels]
     assert len({*tree.further}) == len(labels)
-    matrix = tree.opening.path_matrix(tree.first, tree.vocabulary)
+    matrix = tree.first_label_trie.path_matrix(tree.first, tree.vocabulary)
     assert matrix.sum(axis=0).tolist() == [len(path) for path in tree.first]

@@ -107,11 +107,11 @@ PIECES = ["a", "\n\n", "\n", "> ", " "]
 def test_no_two_conversations_are_one_text(name):
     """All short conversations over the format's own marks, by enumeration: the text tells which one it was."""
     form = FORMATS[name]
-    heads = [turn.partition("{content}")[0] for turn in form.turns.values()]
-    pieces = [*heads, *(head.strip() for head in heads), *PIECES]
+    marks = [turn.partition("{content}")[0] for turn in form.turns.values()]
+    pieces = [*marks, *(mark.strip() for mark in marks), *PIECES]
     joined = ("".join(parts).strip() for count in (1, 2, 3) for parts in itertools.product(pieces, repeat=count))
     turns = [(role, content) for role in form.turns for content in dict.fromkeys(joined) if content]
-    few = [turn for turn in turns if len(turn[1]) < max(map(len, heads)) + 8][:120]
+    few = [turn for turn in turns if len(turn[1]) < max(map(len, marks)) + 8][:120]
     seen: dict[str, tuple[tuple[str, str], ...]] = {}
     for conversation in itertools.chain(zip(turns), itertools.product(few, repeat=2)):
         text = form.render([Message(*turn) for turn in conversation])

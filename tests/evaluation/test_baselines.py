@@ -12,8 +12,8 @@ from fake_rows import CODES, row, scored
 from scipy.special import digamma
 
 from verdictree.families.grammar import label_list
+from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Explored, NodeLogits
-from verdictree.verdict_tree.tree import compile_tree
 from verdictree_evaluation.metrics import baselines, decisions
 
 LOGITS = np.array([[3.0, 1.0, 0.0], [12.0, 11.0, -4.0], [-1.0, -2.0, -3.0]])
@@ -61,14 +61,14 @@ def test_label_logits_of_split_labels():
     """Guards against counting S10 as S1 where the tokenizer splits digits, and against the wrong node's logits."""
     tree = compile_tree(label_list("safe", "unsafe", "\n", ","), CODES, encode, [0])
     rng = np.random.default_rng(0)
-    full = rng.normal(size=(len(tree.opening), 12))
+    full = rng.normal(size=(len(tree.first_label_trie), 12))
     normalizer = np.log(np.exp(full).sum(axis=1))
-    opening = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
+    nodes = NodeLogits(full[:, list(tree.vocabulary)], normalizer, full.max(axis=1))
     read = baselines.LabelLogits(tree, tree.labels)
-    assert read(Explored(opening, {})) is None  # no list was opened
-    got = read(Explored(opening, {(0,): opening}))
-    prefix = tree.opening.walk([4, 5, 0])[-1]
-    after_one = tree.opening.walk([4, 5, 6, 0])[-1]
+    assert read(Explored(nodes, {})) is None  # no list was opened
+    got = read(Explored(nodes, {(0,): nodes}))
+    prefix = tree.first_label_trie.walk([4, 5, 0])[-1]
+    after_one = tree.first_label_trie.walk([4, 5, 6, 0])[-1]
     p = np.exp(full - normalizer[:, None])
     expected = [p[prefix, 6] * (1 - p[after_one, 7]), p[prefix, 8], p[prefix, 6] * p[after_one, 7]]
     assert got == pytest.approx(np.log(expected) + normalizer[prefix])

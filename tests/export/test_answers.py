@@ -20,7 +20,7 @@ from verdictree_export import golden, policy_addition
 from verdictree_export.exporter import export_release
 from verdictree_export.finite import require_finite, require_finite_verdicts
 from verdictree_export.int8 import conversion as int8
-from verdictree_export.int8 import fidelity
+from verdictree_export.int8 import quality_gate
 from verdictree_export.onnx_file.graph_prefill import Prefill
 from verdictree_export.policy_addition import add_policies
 from verdictree_export.prompts import checkpoint
@@ -49,13 +49,13 @@ def test_every_number_of_a_verdict_must_be_finite(number):
 
 
 @pytest.mark.parametrize("number", NOT_FINITE)
-def test_fidelity_of_numbers_that_are_none_is_a_failure(number):
+def test_quality_gate_of_numbers_that_are_none_is_a_failure(number):
     """A quantile of NaN compares with no limit, and an AUC of NaN ranks it somewhere."""
     scores = (msgspec.structs.replace(verdict().categories[0], marginal=number), verdict().categories[1])
     for wrong in (verdict(p_unsafe=number), verdict(categories=scores)):
         for pair in ([verdict(), wrong], [verdict()] * 2), ([verdict()] * 2, [wrong, verdict()]):
             with pytest.raises(UnsupportedGuard, match=r"finite numbers from the (quantized|floating-point) guard"):
-                fidelity.measure(*pair, labels=[("S1",), ()])
+                quality_gate.measure(*pair, labels=[("S1",), ()])
 
 
 def test_repeated_conversations_count_once():
@@ -98,12 +98,12 @@ def models(tmp_path_factory):
 @pytest.mark.slow
 def test_an_added_policy_of_numbers_that_are_none_is_refused(models, monkeypatch):
     """The proof of an added policy compares probabilities: NaN is near to none."""
-    prefill = policy_addition.prefill
+    prefill = policy_addition.prefill_by_graph
 
     def damaged(*arguments):
         return [Prefill(right.key_values, np.full_like(right.log_probs, np.nan)) for right in prefill(*arguments)]
 
-    monkeypatch.setattr(policy_addition, "prefill", damaged)
+    monkeypatch.setattr(policy_addition, "prefill_by_graph", damaged)
     other = msgspec.structs.replace(tiny_guard.POLICY, name="other")
     with pytest.raises(UnsupportedGuard, match="expected finite numbers from the graph's own prefill"):
         add_policies(models, 1, [other])

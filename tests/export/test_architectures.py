@@ -157,28 +157,28 @@ def enumerate_marginals(guard, tree, ids, role, max_labels):
     """What the answer names, by a run of the checkpoint for each word and each list of up to `max_labels` labels."""
     answers, num_labels = tree.grammar.answers, len(tree.labels)
     marginal = dict.fromkeys(tree.labels, 0.0)
-    for answer, word in zip(answers, tree.words, strict=True):
+    for answer, verdict in zip(answers, tree.verdict_tokens, strict=True):
         for name in answer.names if role in answer.roles else ():
-            marginal[name] += reach(guard, ids, word)
+            marginal[name] += reach(guard, ids, verdict)
     for number, a in enumerate(tree.lists):
         paths = itertools.chain(*(itertools.product(range(num_labels), repeat=n) for n in range(1, max_labels + 1)))
         for named in paths if role in answers[a].roles else ():
             if named[-1] not in named[:-1]:
-                tokens = tree.verdict_tokens(path_of(tree, named, number))
-                ends = tree.terminators(tree.ending[named[-1]])
+                tokens = tree.path_tokens(path_of(tree, named, number))
+                ends = tree.after_class(tree.continuation_class[named[-1]]).follow_set
                 marginal[tree.labels[named[-1]]] += sum(reach(guard, ids, [*tokens, end]) for end in ends)
     return marginal
 
 
 def rulings(guard, tree, ids, role):
-    ruled = zip(tree.grammar.answers, tree.words, strict=True)
-    masses = [(answer.ruling, reach(guard, ids, word)) for answer, word in ruled if role in answer.roles]
-    return {ruling: sum(p for one, p in masses if one == ruling) for ruling, _ in masses}
+    ruled = zip(tree.grammar.answers, tree.verdict_tokens, strict=True)
+    masses = [(answer.verdict_class, reach(guard, ids, verdict)) for answer, verdict in ruled if role in answer.roles]
+    return {name: sum(p for other, p in masses if other == name) for name, _ in masses}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
-    """An architecture's own attention, rotary embedding or head that the graph does not do would change them."""
+    """An architecture's own attention, rotary embedding or LM head that the graph does not do would change them."""
     case = CASES[name]
     folder = tiny_guard.write_checkpoint(tmp_path / "checkpoint", case.config, case.template, **case.options)
     release = export_release(

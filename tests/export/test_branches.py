@@ -1,4 +1,4 @@
-"""Levels in branches: the same numbers, and nothing computed that is not wanted."""
+"""Search depths in branches: the same numbers, and nothing computed that is not wanted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from verdictree_export.onnx_file.branches import Level, branch
+from verdictree_export.onnx_file.branches import SearchDepth, branch
 
 FLOATS = (TensorProto.FLOAT, None)
 
@@ -32,7 +32,7 @@ def model():
     }
     graph = helper.make_graph(
         nodes,
-        "levels",
+        "depths",
         [helper.make_tensor_value_info("x", *FLOATS)],
         [helper.make_tensor_value_info("y", *FLOATS)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -40,14 +40,14 @@ def model():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def test_a_level_is_computed_only_where_it_is_wanted(model):
+def test_a_depth_is_computed_only_where_it_is_wanted(model):
     """What is put off must be the same where it is wanted, and not be computed where it is not."""
-    levels = [Level("any_0", {"y": "minus"}), Level("any_1", {"y": "twice"})]
-    assert branch(model, levels, lambda names: dict.fromkeys(names, TensorProto.FLOAT)) == 5
+    depths = [SearchDepth("any_0", {"y": "minus"}), SearchDepth("any_1", {"y": "twice"})]
+    assert branch(model, depths, lambda names: dict.fromkeys(names, TensorProto.FLOAT)) == 5
     assert [node.op_type for node in model.graph.node] == ["ReduceMax", "Greater", "Neg", "If", "If"]
     session = onnxruntime.InferenceSession(model.SerializeToString())
     x = np.array([1, 2, 3, 4], dtype=np.float32)
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], -2 * x.reshape(2, 2))
     np.testing.assert_array_equal(session.run(None, {"x": 2 * x})[0], 8 * x.reshape(2, 2) ** 2)
-    # Three numbers are no square: had the first level been computed, the run would fail.
+    # Three numbers are no square: had the first depth been computed, the run would fail.
     np.testing.assert_array_equal(session.run(None, {"x": -x[:3]})[0], x[:3])

@@ -33,15 +33,15 @@ def test_sharded_checkpoint_is_loaded_whole(folder, tmp_path):
     assert all(torch.equal(tensor, sharded[name]) for name, tensor in whole.model.state_dict().items())
 
 
-def test_outline_has_everything_but_weights(folder):
+def test_weightless_checkpoint_has_everything_but_weights(folder):
     """An inspection that saw another prompt or another end of the turn than the export would mislead."""
-    outline, whole = checkpoint.load_outline(str(folder)), checkpoint.load(str(folder))
-    assert {parameter.device.type for parameter in outline.model.parameters()} == {"meta"}
-    assert outline.max_positions == whole.max_positions
-    assert prompt.end_tokens(outline) == prompt.end_tokens(whole)
-    family = families.recognize(outline.tokenizer.chat_template)
+    weightless, whole = checkpoint.load_weightless(str(folder)), checkpoint.load(str(folder))
+    assert {parameter.device.type for parameter in weightless.model.parameters()} == {"meta"}
+    assert weightless.max_positions == whole.max_positions
+    assert prompt.end_tokens(weightless) == prompt.end_tokens(whole)
+    family = families.recognize(weightless.tokenizer.chat_template)
     assert family.name == "llama-guard-3"
-    assert prompt.split(outline, family, tiny_guard.POLICY) == prompt.split(whole, family, tiny_guard.POLICY)
+    assert prompt.split(weightless, family, tiny_guard.POLICY) == prompt.split(whole, family, tiny_guard.POLICY)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_outline_has_everything_but_weights(folder):
 def test_a_template_without_end_is_named(folder, monkeypatch, template):
     """A chat template is a stranger's program: an export that never ends says nothing about it."""
     monkeypatch.setattr(checkpoint, "_TEMPLATE_SECONDS", 0.5)
-    guard = checkpoint.load_outline(str(folder))
+    guard = checkpoint.load_weightless(str(folder))
     guard.tokenizer.chat_template = template
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(UnsupportedGuard, match="expected a chat template that ends"):
@@ -63,7 +63,7 @@ def test_a_template_without_end_is_named(folder, monkeypatch, template):
     assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_outline])
+@pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_weightless])
 def test_a_checkpoints_own_code_is_never_run(folder, tmp_path, monkeypatch, load):
     """transformers asks on standard input whether it may run it; an export in a pipeline would hang, or be told yes."""
     copy = shutil.copytree(folder, tmp_path / "c")

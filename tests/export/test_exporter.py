@@ -34,7 +34,7 @@ from verdictree_export.settings import PRECISIONS
 
 pytestmark = pytest.mark.slow
 
-EVERYTHING = Exploration(max_labels=3, epsilon=0.0, width=64)
+EVERYTHING = Exploration(max_labels=3, pruning_threshold=0.0, beam_width=64)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def guard(folder):
     return checkpoint.load(str(folder))
 
 
-OUTLINE = (
+WEIGHTLESS = (
     *("chat_template.jinja", "config.json", "generation_config.json"),
     *("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
 )
@@ -55,7 +55,7 @@ OUTLINE = (
 
 @pytest.fixture(scope="module")
 def models(folder, tmp_path_factory):
-    """A repository with two releases: 1 explores everything, 2 nothing but the head."""
+    """A repository with two releases: 1 explores everything, 2 nothing but the root trie."""
     path = tmp_path_factory.mktemp("models")
     export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], path, exploration=EVERYTHING, max_off_grammar=1.0)
     export_release(
@@ -86,7 +86,7 @@ def test_release_is_whole_and_pinned(models):
     assert first.parity.num_nodes > 100
     assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
     assert set(first.files) == {
-        *(f"guard_lm/1/checkpoint/{name}" for name in OUTLINE),
+        *(f"guard_lm/1/checkpoint/{name}" for name in WEIGHTLESS),
         "guard_lm/1/model.onnx",
         "guard_lm/1/policies.bin",
         "guard_lm/1/weights.bin",
@@ -101,7 +101,7 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
 
 
 def test_last_layer_is_computed_where_it_is_read(models):
-    """Guards against a last layer over all tokens, of which only the head's nodes reach the LM head."""
+    """Guards against a last layer over all tokens, of which only the root trie's nodes reach the LM head."""
     manifest = release.load_verified(models, 2)
     model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
     down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
@@ -110,8 +110,8 @@ def test_last_layer_is_computed_where_it_is_read(models):
     session = GraphSession(model.SerializeToString(), outputs=outputs)
     suffix = max(len(one.suffix_ids) for one in manifest.prompts)
     rows = [product.shape[1] for product in session.run(feeds([[5, 6, 7], [8]], [[0], [1]]))]
-    head = len(manifest.tree.head)
-    assert rows == [3 + 1 + 2 * (suffix + head - 1)] * (len(rows) - 1) + [2 * head]
+    root = len(manifest.tree.root_trie)
+    assert rows == [3 + 1 + 2 * (suffix + root - 1)] * (len(rows) - 1) + [2 * root]
 
 
 def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
@@ -127,11 +127,11 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
         return float(torch.log_softmax(logits, -1)[range(len(answer)), answer].sum().exp())
 
     assert verdict.p_unsafe == pytest.approx(probability(tree.unsafe), abs=1e-4)
-    terminators = tree.terminators(0)
+    follow_set = tree.after_class(0).follow_set
     for index, code in enumerate(tree.labels):
         others = [i for i in range(len(tree.labels)) if i != index]
         paths = [(0, index)] + [(0, i, index) for i in others] + [(0, i, j, index) for i in others for j in others]
-        named = sum(probability([*tree.verdict_tokens(path), t]) for path in paths for t in terminators)
+        named = sum(probability([*tree.path_tokens(path), t]) for path in paths for t in follow_set)
         assert verdict[code].marginal == pytest.approx(named, abs=1e-4)
 
 
@@ -330,10 +330,10 @@ def test_lead_that_the_template_writes_is_not_expected_again(retemplated):
     """A template that ends with the empty line leaves the guard to answer without it."""
     family = families.family("llama-guard-3")
     prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).lead == "\n\n"
+    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == "\n\n"
     retemplated.tokenizer.chat_template += "{{ '\\n\\n' }}"
     prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).lead == ""
+    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == ""
 
 
 def test_template_of_another_family_is_refused(retemplated):

@@ -12,13 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from verdictree.families.grammar import label_list
 from verdictree.releases.release import Prompt
+from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration, unpack
-from verdictree.verdict_tree.tree import compile_tree
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.graph.prompt_bank import prefill
+from verdictree_export.graph.prefix_cache import prefill_prefixes
 
-GRAMMAR = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",")
+GRAMMAR = label_list(safe="safe", unsafe="unsafe", list_prefix="\n", separator=",")
 WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0,", "0", ",", "T"]
 ONE_ENDING, TWO_ENDINGS = ("S1", "S2", "T1"), ("S1", "S2", "T0")  # `0,` is one token
 END = 20
@@ -63,7 +63,7 @@ def run(graph, conversations, prefixes):
 
 def reference(model, tree, prompt, conversation, path):
     """log p(· | node) of the trie after `path`, each node by a run of its own over the whole sequence."""
-    before = [*prompt.prefix_ids, *conversation, *prompt.suffix_ids, *tree.verdict_tokens(path)]
+    before = [*prompt.prefix_ids, *conversation, *prompt.suffix_ids, *tree.path_tokens(path)]
     trie = tree.trie_after(path)
     rows = []
     for node in range(len(trie)):
@@ -77,17 +77,17 @@ def reference(model, tree, prompt, conversation, path):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("opens_apart", [False, True])
+@pytest.mark.parametrize("first_labels_apart", [False, True])
 @pytest.mark.parametrize("labels", [ONE_ENDING, TWO_ENDINGS])
-def test_every_explored_node_equals_a_run_of_its_own(model, labels, opens_apart):
-    """A wrong position, mask, parent or ending in tree attention would change some node's distribution."""
-    tree = compile_tree(GRAMMAR, labels, encode, [END], opens_apart)
-    exploration = Exploration(max_labels=3, epsilon=0.0, width=64)
-    graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill(model, PROMPTS)))
+def test_every_explored_node_equals_a_run_of_its_own(model, labels, first_labels_apart):
+    """A wrong position, mask, parent or continuation class in tree attention would change some node's distribution."""
+    tree = compile_tree(GRAMMAR, labels, encode, [END], first_labels_apart)
+    exploration = Exploration(max_labels=3, pruning_threshold=0.0, beam_width=64)
+    graph = GuardGraph(model, CompiledPolicies(PROMPTS, tree, exploration, prefill_prefixes(model, PROMPTS)))
     conversations, prefixes = [[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [0, 1, 0]
     for row, explored in enumerate(unpack(tree, exploration, *run(graph, conversations, prefixes))):
         named = itertools.chain(*(itertools.product(range(3), repeat=count) for count in range(4)))
         assert set(explored.blocks) == {path_of(tree, one) for one in named}
-        for path, block in [((), explored.head), *explored.blocks.items()]:
+        for path, block in [((), explored.root), *explored.blocks.items()]:
             expected = reference(model, tree, PROMPTS[prefixes[row]], conversations[row], path)
             np.testing.assert_allclose(block.log_probs, expected[: len(block.log_probs)], atol=1e-4)

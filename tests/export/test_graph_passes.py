@@ -65,7 +65,7 @@ def test_aliases_of_weights_go(model):
 
 
 def test_reshapes_work_on_zero_tokens(model):
-    """With no path live a level runs on nothing, and a runtime cannot infer -1 from zero elements."""
+    """With no path live a search depth runs on nothing, and a runtime cannot infer -1 from zero elements."""
     with pytest.raises(Exception, match=r"Reshape"):
         run(model, 0)
     before = run(model, 5)

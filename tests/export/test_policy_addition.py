@@ -62,7 +62,7 @@ def test_added_policies_answer_as_exported_ones(models):
 
 
 def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
-    """The graph's levels are fixed: labels that are added must not move the first ones into the head, or out of it."""
+    """The graph's depths are fixed: labels that are added must not move the first ones into the root trie, or out."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", verdict_strength=1.0))
     monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
     export_release(
@@ -71,7 +71,7 @@ def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
     monkeypatch.undo()
     add_policies(tmp_path / "m", 1, ADDED)
     apart, grafted = LocalGuard.load(tmp_path / "m", 2, threads=1), LocalGuard.load(models, 3, threads=1)
-    assert apart.release.tree.opens_apart and not grafted.release.tree.opens_apart
+    assert apart.release.tree.first_labels_apart and not grafted.release.tree.first_labels_apart
     requests = [ask("hello", "tiny"), ask("hello", "wider"), ask("hello", "answers")]
     for one, other in zip(apart.classify(requests), grafted.classify(requests), strict=True):
         assert numbers(one) == pytest.approx(numbers(other), abs=1e-5)
@@ -137,7 +137,10 @@ def test_a_name_that_ends_otherwise(tmp_path):
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "c", corpus=["(x),"] * 40, max_position_embeddings=1024))
     export_release(checkpoint, "nemotron", [alike], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0)
     added = add_policies(tmp_path / "models", 1, [other])
-    assert (len(releases.load_verified(tmp_path / "models", 1).tree.closings), len(added.tree.closings)) == (1, 2)
+    assert (
+        len(releases.load_verified(tmp_path / "models", 1).tree.answer_suffixes),
+        len(added.tree.answer_suffixes),
+    ) == (1, 2)
     exported = export_release(
         checkpoint, "nemotron", [alike, other], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0
     )
@@ -155,7 +158,7 @@ def test_what_cannot_be_added_is_refused(models, monkeypatch):
         add_policies(models, 1, [tiny_guard.POLICY])
     with pytest.raises(InvalidRelease, match="release manifest"):
         add_policies(models, 9, ADDED)
-    prefill = policy_addition.prefill
+    prefill = policy_addition.prefill_by_graph
 
     def wrong(*arguments):
         return [
@@ -163,7 +166,7 @@ def test_what_cannot_be_added_is_refused(models, monkeypatch):
             for right in prefill(*arguments)
         ]
 
-    monkeypatch.setattr(policy_addition, "prefill", wrong)
+    monkeypatch.setattr(policy_addition, "prefill_by_graph", wrong)
     with pytest.raises(UnsupportedGuard, match=r"policy 'wider' within 0.0001 of its whole text's"):
         add_policies(models, 1, ADDED)
     assert repository.releases(models) == (1, 2, 3)

@@ -65,8 +65,8 @@ def models(checkpoint, tmp_path_factory):
 def test_a_release_says_how_far_it_is_from_fp32(models):
     """An analyst must be able to read what 8 bits cost before thresholds are set by the scores."""
     fp32, int8 = (LocalGuard.load(models, number, threads=1) for number in (1, 2))
-    assert fp32.release.fidelity is None
-    found = int8.release.fidelity
+    assert fp32.release.quantization_quality is None
+    found = int8.release.quantization_quality
     assert found is not None and found.num_conversations >= 70 and found.p99_p_unsafe_difference <= 0.02
     assert found.micro_auc is not None and found.micro_auc >= found.reference_micro_auc - 0.003
     asked = conversations(12, seed=1)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from test_architectures import CASES
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import Fidelity
+from verdictree.releases.release import QuantizationQuality
 from verdictree.runtime.graph_io import OUTPUTS, feeds
 from verdictree.runtime.session import open_session
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
-from verdictree_export.int8 import fidelity
-from verdictree_export.int8.late_scales import scale_late
+from verdictree_export.int8 import quality_gate
+from verdictree_export.int8.deferred_dequantization import defer_dequantization
 from verdictree_export.int8.quantize import prepare, quantize
 from verdictree_export.int8.rotation import rotate
 from verdictree_export.int8.rounding import channel_scales, round_to_nearest, round_with_compensation
@@ -121,11 +121,11 @@ def test_quantized_is_close_to_floating_point(exported, int8):
     assert np.abs(np.exp(a) - np.exp(b)).max() < 0.03
 
 
-def test_two_terms_are_closer(exported, prepared):
+def test_a_residual_term_is_closer(exported, prepared):
     """The second term takes the activations' rounding away; what is left is the weights'."""
     model, coarse = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
-    quantize(model, prepared[1], two_terms=lambda _: True)
-    quantize(coarse, prepared[1], two_terms=lambda _: False)
+    quantize(model, prepared[1], with_residual=lambda _: True)
+    quantize(coarse, prepared[1], with_residual=lambda _: False)
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
     expected, finer = head_log_probs(run(session(exported), batch)), session(model)
     one, two = (np.square(head_log_probs(run(s, batch)) - expected).mean() for s in (session(coarse), finer))
@@ -135,18 +135,18 @@ def test_two_terms_are_closer(exported, prepared):
 def test_scaling_late_keeps_the_function(prepared, monkeypatch):
     """A scale that is left out, or comes twice, gives another token's magnitude to the down projection."""
     late, early = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
-    quantize(late, prepared[1], two_terms=lambda _: False)
-    monkeypatch.setattr("verdictree_export.int8.quantize.scale_late", lambda model: None)
-    quantize(early, prepared[1], two_terms=lambda _: False)
+    quantize(late, prepared[1], with_residual=lambda _: False)
+    monkeypatch.setattr("verdictree_export.int8.quantize.defer_dequantization", lambda model: None)
+    quantize(early, prepared[1], with_residual=lambda _: False)
     passes = len(operators(late, "MatMulIntegerToFloat")) // len(quantized_weights(late))
-    assert scale_late(copy.deepcopy(early)) == passes * tiny_guard.SIZES["num_hidden_layers"]
+    assert defer_dequantization(copy.deepcopy(early)) == passes * tiny_guard.SIZES["num_hidden_layers"]
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
     expected, found = (head_log_probs(run(session(model), batch)) for model in (early, late))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_passes_share_one_weight(exported, quantized):
-    """Three levels and the trunk would otherwise hold four copies of the model."""
+    """Three depths and the prefill pass would otherwise hold four copies of the model."""
     model, layers = quantized
     products, weights = operators(model, "MatMulIntegerToFloat"), quantized_weights(model)
     assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
@@ -175,7 +175,7 @@ def test_no_number_depends_on_the_neighbours(int8, ids, sizes, seed):
 
 
 def test_runs_with_no_path_live(quantized):
-    """A level without paths has zero tokens: nothing to take a maximum of."""
+    """A search depth without paths has zero tokens: nothing to take a maximum of."""
     model = copy.deepcopy(quantized[0])
     index = GraphIndex(model)
     index.write("policies.log_epsilon", np.array(0.0))  # only what is certain is followed
@@ -224,23 +224,23 @@ def verdict(p_unsafe, marginals=(0.1, 0.2)):
     return Verdict(1, "p", "user", p_unsafe, 1 - p_unsafe, scores, 0.0, 0.0, GreedyVerdict("safe", (), True), 1, 0)
 
 
-def test_fidelity_figures():
+def test_quality_gate_figures():
     reference = [verdict(0.5, (0.9, 0.1)), verdict(0.2, (0.3, 0.2))]
     changed = [verdict(0.4, (0.1, 0.1)), verdict(0.2, (0.3, 0.2))]
-    found = fidelity.measure(reference, changed, [["a"], []])
+    found = quality_gate.measure(reference, changed, [["a"], []])
     assert (found.max_p_unsafe_difference, found.mean_p_unsafe_difference) == pytest.approx((0.1, 0.05))
     assert (found.reference_micro_auc, found.micro_auc) == (1.0, pytest.approx(0.5 / 3))
-    assert not fidelity.is_faithful(found)
-    assert fidelity.is_faithful(fidelity.measure(reference, reference))
+    assert not quality_gate.passes(found)
+    assert quality_gate.passes(quality_gate.measure(reference, reference))
 
 
 def test_refusal_names_the_layers_that_hurt():
     """Only "not faithful" would leave the operator nothing to do about it."""
 
     def figures(p99):
-        return Fidelity(200, p99, p99, p99, None, None)
+        return QuantizationQuality(200, p99, p99, p99, None, None)
 
-    fidelity.check(figures(0.019), {})
+    quality_gate.check(figures(0.019), {})
     groups = {"model/layers.3/mlp": lambda: figures(0.07), "lm_head": lambda: figures(0.001)}
     with pytest.raises(UnsupportedGuard, match=r"got 0.08 on 200 .* model/layers.3/mlp \(0.07\), lm_head \(0.001\)"):
-        fidelity.check(figures(0.08), groups)
+        quality_gate.check(figures(0.08), groups)

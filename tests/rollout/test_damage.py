@@ -42,7 +42,7 @@ def truncated_weights_with_a_fitting_hash(repository):
 
 def wrong_tree(repository):
     release = releases.load(repository / "guard_lm/2")
-    tree = msgspec.structs.replace(release.tree, words=tuple(reversed(release.tree.words)))
+    tree = msgspec.structs.replace(release.tree, verdict_tokens=tuple(reversed(release.tree.verdict_tokens)))
     write_manifest(repository, msgspec.structs.replace(release, tree=tree))
 
 

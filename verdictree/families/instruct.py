@@ -29,7 +29,7 @@ def _ask(question: Question) -> str:
 FAMILIES = (
     GuardFamily(
         name="instruct",
-        grammar=label_list(safe="safe", unsafe="unsafe", opening="\n", separator=","),
+        grammar=label_list(safe="safe", unsafe="unsafe", list_prefix="\n", separator=","),
         conversation=ConversationFormat({"user": "User: {content}\n\n", "assistant": "Agent: {content}\n\n"}),
         prompt=ChatPrompt(_system, before=lambda _question: "", after=_ask),
     ),

@@ -22,8 +22,8 @@ def _categories(question: Question) -> dict[str, dict[str, str]]:
     return {"categories": texts}
 
 
-def _family(version: int, lead: str, prompt: TemplatePrompt, *marks: str) -> GuardFamily:
-    grammar = label_list(safe="safe", unsafe="unsafe", opening="\n", separator=",", lead=lead)
+def _family(version: int, answer_prefix: str, prompt: TemplatePrompt, *marks: str) -> GuardFamily:
+    grammar = label_list(safe="safe", unsafe="unsafe", list_prefix="\n", separator=",", answer_prefix=answer_prefix)
     return GuardFamily(f"llama-guard-{version}", grammar, _USER_AND_AGENT, prompt, ("BEGIN CONVERSATION", *marks))
 
 

@@ -47,7 +47,7 @@ FAMILIES = (
                 Answer(f"{_USER}unsafe{_RESPONSE}unsafe", "unsafe", _NAMES, roles=("assistant",)),
             ),
             separator=", ",
-            closings=('"}', '"} '),
+            answer_suffixes=('"}', '"} '),
             labels_are="name",
         ),
         conversation=ConversationFormat({"user": "user: {content}\n\n", "assistant": "response: agent: {content}\n\n"}),

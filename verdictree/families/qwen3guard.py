@@ -23,7 +23,7 @@ FAMILIES = (
                 Answer("Safety: Controversial", "controversial", _NAMES),
             ),
             separator=", ",
-            closings=("", "\nRefusal: Yes", "\nRefusal: No"),
+            answer_suffixes=("", "\nRefusal: Yes", "\nRefusal: No"),
             labels_are="name",
         ),
         conversation=ConversationFormat({"user": "USER: {content}\n\n", "assistant": "ASSISTANT: {content}\n\n"}),

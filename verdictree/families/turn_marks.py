@@ -30,25 +30,25 @@ _FOLDED = (range(0x80, 0x3000), range(0xFB00, 0xFB07), range(0xFF00, 0xFFF0), ra
 _ENCLOSED = range(0x1F110, 0x1F18A)
 
 
-def quote(text: str, heads: Sequence[str]) -> str:
-    """The text with each line quoted that begins like one of `heads`, what stands before the content of a turn.
+def quote(text: str, marks: Sequence[str]) -> str:
+    """The text with each line quoted that begins like one of `marks`, what stands before the content of a turn.
 
-    The first line counts where a head ends with a line break; else it stands behind the head, not below it.
+    The first line counts where a mark ends with a line break; else it stands behind the mark, not below it.
     """
-    pattern = _pattern(tuple(dict.fromkeys(head for head in heads if head.strip())))
+    pattern = _pattern(tuple(dict.fromkeys(mark for mark in marks if mark.strip())))
     if pattern is None or not _COLON.search(text):
         return text
     return pattern.sub(lambda found: found[1] + QUOTE + found[2], text)
 
 
 @cache
-def _pattern(heads: tuple[str, ...]) -> re.Pattern[str] | None:
-    if not heads:
+def _pattern(marks: tuple[str, ...]) -> re.Pattern[str] | None:
+    if not marks:
         return None
     # A class at the begin, since what follows one is searched for fast.
-    begin = rf"[{_BREAKS}](?![{_BREAKS}])" + ("|\\A" if any(head[-1] in _BREAKS for head in heads) else "")
-    marks = "|".join(_spelled(head.strip()) for head in heads)
-    return re.compile(rf"({begin})((?:{_BLANK}|>)*+(?:{marks}))")
+    begin = rf"[{_BREAKS}](?![{_BREAKS}])" + ("|\\A" if any(mark[-1] in _BREAKS for mark in marks) else "")
+    spelled = "|".join(_spelled(mark.strip()) for mark in marks)
+    return re.compile(rf"({begin})((?:{_BLANK}|>)*+(?:{spelled}))")
 
 
 def _spelled(mark: str) -> str:
@@ -57,8 +57,8 @@ def _spelled(mark: str) -> str:
         return ""
     if mark[0].isspace():
         return _spelled(mark.lstrip())
-    head, rest = _alike(mark[0].casefold()), _spelled(mark[1:])
-    joined = f"[{head}]{_BLANK}*+{rest}"
+    letter, rest = _alike(mark[0].casefold()), _spelled(mark[1:])
+    joined = f"[{letter}]{_BLANK}*+{rest}"
     pair = _alike(mark[:2].casefold()) if len(mark) > 1 else ""
     return f"(?:{joined}|[{pair}]{_BLANK}*+{_spelled(mark[2:])})" if pair else joined
 

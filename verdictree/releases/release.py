@@ -15,23 +15,24 @@ from verdictree.policy import Policy
 from verdictree.releases.software import VERSION
 from verdictree.text.visible import quoted
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree.verdict_tree.tree import Tokens, VerdictTree
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens
 
 MAX_OFF_GRAMMAR = 0.5  # where nobody says otherwise, and in manifests from before they said it
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
 GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies.bin"
-OUTLINE_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
+WEIGHTLESS_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 # 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`.
 FORMAT = 2
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """One entry of the graph's prefix bank: how a policy, or one category of it, asks about messages of a role.
+class Prompt(msgspec.Struct, frozen=True, rename={"uncached_before": "lead", "uncached_after": "tail"}):
+    """One entry of the graph's prefix KV cache: how a policy, or one category of it, asks about messages of a role.
 
-    The whole prompt is `prefix + lead + conversation + tail + suffix`.
-    Prefix and suffix are compiled into the graph. Lead and tail are constant text too, mostly empty: the words that
+    The whole prompt is `prefix + uncached_before + conversation + uncached_after + suffix`.
+    Prefix and suffix are compiled into the graph. The uncached texts are constant too, mostly empty: the words that
     stand between the conversation and the nearest border at which the tokenizer never merges tokens. They are encoded
     with each conversation.
     """
@@ -39,16 +40,16 @@ class Prompt(msgspec.Struct, frozen=True):
     policy: str
     role: Role
     prefix: str
-    lead: str
-    tail: str
+    uncached_before: str
+    uncached_after: str
     suffix: str
     prefix_ids: Tokens
     suffix_ids: Tokens
     category: str | None = None
 
     def text(self, conversation: str) -> str:
-        """What is encoded of a request: its rendered conversation, between lead and tail."""
-        return self.lead + conversation + self.tail
+        """What is encoded of a request: its rendered conversation, between the uncached texts."""
+        return self.uncached_before + conversation + self.uncached_after
 
 
 class Parity(msgspec.Struct, frozen=True):
@@ -60,8 +61,9 @@ class Parity(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
-class Fidelity(msgspec.Struct, frozen=True):
-    """How far a quantized guard's verdicts are from the floating-point one's, on conversations it was not fitted to.
+class QuantizationQuality(msgspec.Struct, frozen=True):
+    """What the quality gate measured: how far a quantized guard's verdicts are from the floating-point one's, on
+    conversations that it was not fitted to.
 
     The differences are absolute, of P(unsafe). The micro-AUC pools all categories' marginals; None without labels.
     """
@@ -88,15 +90,15 @@ class Golden(msgspec.Struct, frozen=True):
     tolerance: float
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_quality": "fidelity"}):
     """One exported guard. The same manifest lies in the release's directory of each composing model.
 
     `adapter` is the LoRA adapter's folder name with the SHA-256 of its files. A request names one of `policies`; the
     first is the default. `prompts[i]` belongs to prefix id i. `max_tokens` bounds a conversation's own tokens. `files`
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
-    were golden conversations has none. `fidelity` is a quantized release's. A verdict whose `off_grammar` is above
-    `max_off_grammar` is undecided, and flagged. `shares` is the
-    release whose tokenizer and graph this one is served with, where it differs from that one in its calibration only.
+    were golden conversations has none. `quantization_quality` is a quantized release's. A verdict whose `off_grammar`
+    is above `max_off_grammar` is undecided, and flagged. `shares` is the release whose tokenizer and graph this one is
+    served with, where it differs from that one in its calibration only.
     `format` is the manifest's, `software` the version that wrote it.
     """
 
@@ -115,7 +117,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parity: Parity
     files: dict[str, str]
     golden: tuple[Golden, ...] = ()
-    fidelity: Fidelity | None = None
+    quantization_quality: QuantizationQuality | None = None
     max_off_grammar: float = MAX_OFF_GRAMMAR
     shares: int | None = None
     format: int = 1

@@ -16,8 +16,10 @@ from verdictree.releases.calibration import Calibration
 from verdictree.releases.decision import Decision
 from verdictree.releases.release import Release
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
+from verdictree.verdict_tree.estimates import Estimates, one_by_one
 from verdictree.verdict_tree.exploration import Explored, Floats, unpack
-from verdictree.verdict_tree.marginals import Estimates, Marginalizer, one_by_one
+from verdictree.verdict_tree.marginals import Marginalizer
+from verdictree.verdict_tree.questions import by_question
 
 if TYPE_CHECKING:  # its module needs the tokenizers library
     from verdictree.runtime.tokenization import TokenizedConversation
@@ -35,9 +37,10 @@ class Scorer:
         self._decisions = {policy.name: Decision(policy, fitted.get(policy.name)) for policy in release.policies}
         self._marginalize = Marginalizer(release.tree)
         tree, label = release.tree, release.tree.grammar.label
-        one_by_one = tree.grammar.per_category
         self._columns = {
-            policy.name: [i if one_by_one else tree.labels.index(label(c)) for i, c in enumerate(policy.categories)]
+            policy.name: [
+                i if tree.grammar.per_category else tree.labels.index(label(c)) for i, c in enumerate(policy.categories)
+            ]
             for policy in release.policies
         }
 
@@ -61,10 +64,7 @@ class Scorer:
         """
         release, asked = self._release, self._release.num_questions
 
-        def by_question(part: Any) -> Any:
-            return part.reshape(part.shape[0] * asked, part.shape[1] // asked, *part.shape[2:])
-
-        outputs = map(by_question, (label_logits, log_normalizer, top_logit, expansions))
+        outputs = (by_question(part, asked) for part in (label_logits, log_normalizer, top_logit, expansions))
         explored = unpack(release.tree, release.exploration, *outputs)
         requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
         return [
@@ -112,7 +112,7 @@ class Scorer:
         """What is wrong with the inputs of `outcome`, by name, as a stranger may send them; None where nothing is."""
         release, asked, tree = self._release, self._release.num_questions, self._release.tree
         prefix_id, expansions = tensors["prefix_id"], tensors["expansions"]
-        nodes = (len(tree.head) + int(np.dot(release.exploration.sizes(tree), release.exploration.slots(tree)))) * asked
+        nodes = release.exploration.num_nodes(tree) * asked
         shapes = {
             "prefix_id": (1, asked),
             "token_counts": (1, 2),
@@ -145,7 +145,7 @@ class Scorer:
             greedy=self._greedy(policy, estimates),
             num_tokens=num_tokens,
             num_truncated_tokens=num_truncated,
-            p_controversial=estimates.rulings.get("controversial"),
+            p_controversial=estimates.class_probabilities.get("controversial"),
         )
         return self._decisions[policy.name].applied(verdict)
 
@@ -178,7 +178,7 @@ class Scorer:
 
 def _check_finite(explored: Sequence[Explored]) -> None:
     for one in explored:
-        for nodes in (one.head, *one.blocks.values()):
+        for nodes in (one.root, *one.blocks.values()):
             if not all(np.isfinite(part).all() for part in (nodes.label_logits, nodes.log_normalizer, nodes.top_logit)):
                 raise NoVerdict(
                     "no verdict: expected finite numbers from the graph, got infinity or NaN; "

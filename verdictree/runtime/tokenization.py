@@ -17,6 +17,7 @@ from verdictree.errors import InvalidConversation
 from verdictree.releases.release import TOKENIZER_FILE, Prompt, Release
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.plain_text import plain_text
+from verdictree.verdict_tree.questions import repeated
 
 # Tokenizers split words at a space between two letters, whatever comes before or after.
 _WORD_BORDER = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
@@ -29,7 +30,7 @@ _COUNTED_PIECES = 16
 class TokenizedConversation:
     """A request as the graph takes it.
 
-    prefix_ids     (questions,) the prefix-bank entries that ask about the conversation, mostly one
+    prefix_ids     (questions,) the entries of the prefix KV cache that ask about the conversation, mostly one
     input_ids      (questions * tokens,) the conversation's ids, once for each question
     num_tokens     ids that are judged: the conversation's, with the prompt's words that are encoded with it
     num_truncated  the conversation's ids that were cut off before; estimated by its characters where it is many times
@@ -92,14 +93,14 @@ class ConversationTokenizer:
         if excess > own.stop - own.start:
             raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {len(ids)}")
         kept = np.concatenate([ids[: own.start], ids[own.start + excess :]])
-        return TokenizedConversation(np.tile(kept, len(prefix_ids)), prefix_ids, len(kept), before + excess)
+        return TokenizedConversation(repeated(kept, len(prefix_ids)), prefix_ids, len(kept), before + excess)
 
     def _encode(self, prompt: Prompt, rendered: str) -> tuple[npt.NDArray[np.int64], range]:
         """The ids between prefix and suffix, and which of them are the conversation's own, not the prompt's."""
         encoding = self._tokenizer.encode(prompt.text(rendered), add_special_tokens=False)
         ids, first, last = np.array(encoding.ids, dtype=np.int64), 0, len(encoding.ids)
-        if prompt.lead or prompt.tail:
-            begin, end = len(prompt.lead), len(prompt.lead) + len(rendered)
+        if prompt.uncached_before or prompt.uncached_after:
+            begin, end = len(prompt.uncached_before), len(prompt.uncached_before) + len(rendered)
             own = [i for i, (start, stop) in enumerate(encoding.offsets) if stop > begin and start < end]
             first, last = (own[0], own[-1] + 1) if own else (0, 0)
         return ids, range(first, last)

@@ -9,36 +9,40 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.tree import Path, VerdictTree
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Path = tuple[int, ...]  # the number of a list, an index into the verdict tree's `first`, then some into its `further`
 
 
-class Exploration(msgspec.Struct, frozen=True):
-    """The limits of the breadth-first search that the graph runs (arXiv 2511.22312, section 3, searches depth-first).
+class Exploration(msgspec.Struct, frozen=True, rename={"pruning_threshold": "epsilon", "beam_width": "width"}):
+    """The limits of the beam search that the graph runs (arXiv 2511.22312, section 3, searches depth-first).
 
-    The head, which tells the words' probabilities, is always evaluated. A path, a word that opens a list and then
-    labels, is expanded only while its probability is at least `epsilon`, it names at most `max_labels` labels, and it
-    is among the request's `width` most probable of its length; a word whose opening is part of the head is no such
-    path. What is cut off is reported as `unexplored`.
+    The root trie, which tells the verdicts' probabilities, is always evaluated. A path, a verdict that opens a list and
+    then labels, is expanded only while its probability is at least `pruning_threshold`, it names at most `max_labels`
+    labels, and it is among the request's `beam_width` most probable of its length; a verdict whose first labels are
+    part of the root trie is no such path. What is cut off is reported as `unexplored`.
     """
 
     max_labels: int = 3
-    epsilon: float = 0.01
-    width: int = 8
+    pruning_threshold: float = 0.01
+    beam_width: int = 8
 
-    def slots(self, tree: VerdictTree) -> tuple[int, ...]:
-        """How many paths of each length, shortest first, a request can have expanded; none where nothing is listed."""
-        slots = [len(tree.lists)]
+    def beam_widths(self, tree: VerdictTree) -> tuple[int, ...]:
+        """How many paths a request can have expanded at each depth, shortest first; none where nothing is listed."""
+        widths = [len(tree.lists)]
         for _ in range(self.max_labels if tree.first else 0):
-            slots.append(min(self.width, slots[-1] * len(tree.labels)))
-        return tuple(slots if tree.opens_apart else slots[1:])
+            widths.append(min(self.beam_width, widths[-1] * len(tree.labels)))
+        return tuple(widths if tree.first_labels_apart else widths[1:])
 
-    def sizes(self, tree: VerdictTree) -> tuple[int, ...]:
-        """How many nodes are evaluated after each path of such a length: a trie, at last its entry alone."""
-        opening = (len(tree.opening),) if tree.opens_apart else ()
-        return (*opening, *[len(tree.tail)] * (self.max_labels - 1), 1) if tree.first else ()
+    def trie_sizes(self, tree: VerdictTree) -> tuple[int, ...]:
+        """How many nodes are evaluated after each path of a depth: a trie, at last its entry alone."""
+        first = (len(tree.first_label_trie),) if tree.first_labels_apart else ()
+        return (*first, *[len(tree.continuation_trie)] * (self.max_labels - 1), 1) if tree.first else ()
+
+    def num_nodes(self, tree: VerdictTree) -> int:
+        """How many nodes a request has in the graph's outputs: the root trie's, and a trie's for each beam slot."""
+        blocks = zip(self.trie_sizes(tree), self.beam_widths(tree), strict=True)
+        return len(tree.root_trie) + sum(size * width for size, width in blocks)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class NodeLogits:
     log_normalizer: Floats
     top_logit: Floats
 
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes of the trie were evaluated: all, or its entry alone."""
+        return len(self.top_logit)
+
     @cached_property
     def log_probs(self) -> npt.NDArray[np.float64]:
         """log p(token | node), shape (nodes, vocabulary)."""
@@ -65,11 +74,11 @@ class NodeLogits:
 class Explored:
     """What was evaluated of one request's verdict tree.
 
-    `blocks[path]` holds the nodes of the trie after `path`. A path of the greatest length has node 0 only: whether the
-    verdict ends there.
+    `root` holds the nodes of the root trie, `blocks[path]` those of the trie after `path`. A path of the greatest
+    length has node 0 only: whether the verdict ends there.
     """
 
-    head: NodeLogits
+    root: NodeLogits
     blocks: dict[Path, NodeLogits]
 
 
@@ -86,26 +95,27 @@ def unpack(
     label_logits    (batch, nodes, vocabulary)
     log_normalizer  (batch, nodes)
     top_logit       (batch, nodes)
-    expansions      (batch, slots, lengths) the indices of each expanded path, filled up with tree.unused; a slot of
-                    nothing else was not used. The number of the list is left out where the head has its opening
+    expansions      (batch, beam slots, lengths) the expanded frontier: the indices of each expanded path, filled up
+                    with tree.unused; a slot of nothing else was not used. The number of the list is left out where the
+                    root trie has its first labels
 
-    `nodes` lists the head's, then for each slot those of its trie.
+    `nodes` lists the root trie's, then for each beam slot those of its trie.
     """
-    unused, slots = tree.unused, exploration.slots(tree)
-    sizes = np.repeat(exploration.sizes(tree), slots).tolist()
-    starts = np.cumsum([len(tree.head), *sizes])
+    unused, widths = tree.unused, exploration.beam_widths(tree)
+    sizes = np.repeat(exploration.trie_sizes(tree), widths).tolist()
+    starts = np.cumsum([len(tree.root_trie), *sizes])
 
     def nodes(row: int, part: slice | list[int]) -> NodeLogits:
         return NodeLogits(label_logits[row, part], log_normalizer[row, part], top_logit[row, part])
 
     def path(indices: npt.NDArray[np.int32]) -> Path:
         used = tuple(int(i) for i in indices if i < unused)
-        return used if tree.opens_apart else (used[0] // len(tree.labels), *used)
+        return used if tree.first_labels_apart else (tree.list_of(used[0]), *used)
 
     results = []
     for row in range(len(label_logits)):
-        blocks: dict[Path, NodeLogits] = {(i,): nodes(row, list(places)) for i, places in enumerate(tree.grafts)}
+        blocks: dict[Path, NodeLogits] = {(i,): nodes(row, list(part)) for i, part in enumerate(tree.shared_subtrees)}
         for slot in np.flatnonzero(expansions[row, :, 0] < unused):
             blocks[path(expansions[row, slot])] = nodes(row, slice(starts[slot], starts[slot + 1]))
-        results.append(Explored(nodes(row, slice(len(tree.head))), blocks))
+        results.append(Explored(nodes(row, slice(len(tree.root_trie))), blocks))
     return results

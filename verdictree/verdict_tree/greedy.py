@@ -9,7 +9,8 @@ import numpy as np
 
 from verdictree.conversation import Role
 from verdictree.verdict_tree.exploration import Explored, NodeLogits
-from verdictree.verdict_tree.tree import Tokens, Trie, VerdictTree
+from verdictree.verdict_tree.tree import Onward, VerdictTree
+from verdictree.verdict_tree.trie import Tokens, Trie
 
 
 @dataclass(frozen=True)
@@ -25,44 +26,45 @@ class GreedyStep:
 class GreedyPath:
     """The greedy verdict as far as it was followed.
 
-    `answer` is the index of the grammar's answer that it is, None where it is none's; `unsafe` says whether that rules
-    so; `closing` is the index, among those after the last label, of the closing by which a list ended, None where there
-    is no list or its end was not seen.
+    `answer` is the index of the grammar's answer that it is, None where it is none's; `unsafe` says whether that is an
+    unsafe one; `answer_suffix` is the index, among those after the last label, of the suffix by which a list ended,
+    None where there is no list or its end was not seen.
     """
 
     answer: int | None
     unsafe: bool
     steps: tuple[GreedyStep, ...]
     complete: bool
-    closing: int | None = None
+    answer_suffix: int | None = None
 
     def text(self, tree: VerdictTree) -> str:
-        """The answer as the guard would write it, without its lead; a word without a list is not followed further."""
+        """The answer as the guard would write it, without its prefix; a verdict without a list is not followed on."""
         if self.answer is None:
             return ""
         grammar, answer = tree.grammar, tree.grammar.answers[self.answer]
-        listed = [tree.labels[step.label] for step in self.steps] if answer.opening is not None else []
-        closing = "" if self.closing is None else grammar.closings[self.closing // len(tree.end_tokens)]
-        return grammar.text(answer, listed).removeprefix(grammar.lead) + closing
+        listed = [tree.labels[step.label] for step in self.steps] if answer.list_prefix is not None else []
+        ended = self.answer_suffix
+        suffix = "" if ended is None else grammar.answer_suffixes[ended // len(tree.end_tokens)]
+        return grammar.text(answer, listed).removeprefix(grammar.answer_prefix) + suffix
 
 
 def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> GreedyPath:
     """Decode greedily: the most likely token of the full vocabulary at each node, as long as it is a verdict's.
 
-    The joint estimate multiplies the tokens that spell the word and the labels, no separators; the conditional one
+    The joint estimate multiplies the tokens that spell the verdict and the labels, no separators; the conditional one
     is the last token's of the label. Of a label whose end may merge with what follows, only the tokens before count.
-    Labels that a word names by itself have the word's.
+    Labels that a verdict names by itself have the verdict's.
     """
-    decoder = _Decoder(tree, explored.head)
+    decoder = _Decoder(tree, explored.root)
     asked = [a for a, answer in enumerate(tree.grammar.answers) if role in answer.roles]
-    chosen = decoder.choose(tree.head, [tree.words[a] for a in asked])
+    chosen = decoder.choose(tree.root_trie, [tree.verdict_tokens[a] for a in asked])
     if chosen is None:
         return GreedyPath(None, False, (), complete=False)
-    answer, word = asked[chosen], tree.words[asked[chosen]]
-    unsafe = tree.grammar.answers[answer].ruling == "unsafe"
-    joint = decoder.probability(tree.head, word, tree.lead_length)
+    answer, tokens = asked[chosen], tree.verdict_tokens[asked[chosen]]
+    unsafe = tree.grammar.answers[answer].verdict_class == "unsafe"
+    joint = decoder.probability(tree.root_trie, tokens, tree.answer_prefix_length)
     if answer not in tree.lists:
-        last = decoder.probability(tree.head, word, len(word) - 1)
+        last = decoder.probability(tree.root_trie, tokens, len(tokens) - 1)
         names = tree.grammar.answers[answer].names
         steps = tuple(GreedyStep(tree.labels.index(name), joint, last) for name in names if name in tree.labels)
         return GreedyPath(answer, unsafe, steps, complete=True)
@@ -70,34 +72,24 @@ def follow(tree: VerdictTree, explored: Explored, role: Role = "user") -> Greedy
 
 
 def _follow_list(tree: VerdictTree, explored: Explored, answer: int, joint: float) -> GreedyPath:
-    number, num_labels = tree.lists.index(answer), len(tree.labels)
-    start, spelling, labels = number * num_labels, tree.first_spelling[number], tree.first_in(number)
-    closings: tuple[Tokens, ...] = ()
+    """Choose label after label, until a suffix ends the list, no verdict goes on so, or nothing more was explored."""
+    path = tree.path(tree.lists.index(answer))
     steps: list[GreedyStep] = []
-    path: tuple[int, ...] = (number,)
-    ending = 0
-    while True:
-        block = explored.blocks.get(path)
-        if block is None:
-            return GreedyPath(answer, False, tuple(steps), complete=False)
-        trie, decoder = tree.trie_after(path), _Decoder(tree, block)
-        if len(block.top_logit) < len(trie):
-            token = decoder.best(0, tree.terminators(ending))
-            closing = closings.index((token,)) if (token,) in closings else None
-            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
-        chosen = decoder.choose(trie, (*labels, *closings))
-        if chosen is None or chosen >= num_labels:
-            closing = None if chosen is None else chosen - num_labels
-            return GreedyPath(answer, False, tuple(steps), complete=closing is not None, closing=closing)
-        joint *= decoder.probability(trie, labels[chosen], spelling)
-        steps.append(GreedyStep(chosen, joint, decoder.probability(trie, labels[chosen], len(labels[chosen]) - 1)))
-        path, ending = (*path, start + chosen), tree.ending[chosen]
-        closings = tree.closings[ending]
-        start, spelling, labels = ending * num_labels, tree.further_spelling[ending], tree.further_after(ending)
+    while path in explored.blocks:
+        onward, decoder = tree.onward(path), _Decoder(tree, explored.blocks[path])
+        chosen = decoder.choose_onward(onward)
+        if chosen is None or chosen >= len(onward.label_paths):
+            suffix = None if chosen is None else chosen - len(onward.label_paths)
+            return GreedyPath(answer, False, tuple(steps), complete=suffix is not None, answer_suffix=suffix)
+        tokens = onward.label_paths[chosen]
+        joint *= decoder.probability(onward.trie, tokens, onward.spelled_from)
+        steps.append(GreedyStep(chosen, joint, decoder.probability(onward.trie, tokens, len(tokens) - 1)))
+        path = (*path, onward.index_of(chosen))
+    return GreedyPath(answer, False, tuple(steps), complete=False)
 
 
 class _Decoder:
-    """Token choices at the nodes of one trie."""
+    """Token choices at the evaluated nodes of one trie."""
 
     def __init__(self, tree: VerdictTree, nodes: NodeLogits) -> None:
         self._tree = tree
@@ -110,6 +102,18 @@ class _Decoder:
         token = max(sorted(allowed), key=lambda token: float(logits[self._column[token]]))
         return token if logits[self._column[token]] >= self._nodes.top_logit[node] else None
 
+    def choose_onward(self, onward: Onward) -> int | None:
+        """The index, among label paths and then answer suffixes, that greedy decoding takes; or None.
+
+        Where the entry alone was evaluated, only a suffix of one token can be told.
+        """
+        paths = (*onward.label_paths, *onward.answer_suffixes)
+        if self._nodes.num_nodes == len(onward.trie):
+            return self.choose(onward.trie, paths)
+        token = self.best(0, onward.follow_set)
+        suffixes = [i for i, path in enumerate(paths) if path == (token,) and i >= len(onward.label_paths)]
+        return suffixes[0] if suffixes else None
+
     def choose(self, trie: Trie, paths: Sequence[Tokens]) -> int | None:
         """The index of the path that greedy decoding takes from the entry, or None.
 
@@ -117,15 +121,16 @@ class _Decoder:
         """
         taken: Tokens = ()
         while True:
-            onward = {path[len(taken)] for path in paths if path[: len(taken)] == taken and len(path) > len(taken)}
-            if not onward:
+            longer = {path[len(taken)] for path in paths if path[: len(taken)] == taken and len(path) > len(taken)}
+            if not longer:
                 return paths.index(taken)
-            node = trie.walk((*taken, 0))[-1]
-            over = self._tree.terminators(self._tree.ending[paths.index(taken)]) if taken in paths else ()
-            token = self.best(node, onward.union(over))
+            over: Tokens = ()  # the tokens that say: the label ends here, and is none of the longer ones
+            if taken in paths:
+                over = self._tree.after_class(self._tree.continuation_class[paths.index(taken)]).follow_set
+            token = self.best(trie.node_after(taken), longer.union(over))
             if token is None:
                 return None
-            if token not in onward:
+            if token not in longer:
                 return paths.index(taken)
             taken = (*taken, token)
 

@@ -1,121 +1,104 @@
 """The verdict tree: every answer of a grammar as token paths, compiled once with the model's own tokenizer.
 
 After a label the answer either ends or goes on to the next label, and how it goes on depends on nothing but how that
-label ends. So the infinite tree is three small tries: `head` leads from the prompt to the words, `opening` from a word
-to the first label of its list, `tail` from the end of a label to the next one. A guard's next-token distribution is
-needed at a trie's inner nodes only.
+label ends. So the infinite tree is three small tries: the root trie leads from the prompt to the verdicts, the
+first-label trie from a verdict to the first label of its list, the continuation trie from the end of a label to the
+next one or to the end of the turn. A guard's next-token distribution is needed at a trie's inner nodes only.
 
-The head is evaluated for every request. A small opening, of codes, is grafted onto it; a large one, of names, is
-evaluated by itself where its word is likely enough.
+The root trie is evaluated for every request. A small first-label trie, of codes, is made a subtree of it; a large one,
+of names, is evaluated by itself where its verdict is likely enough.
 
-A label ends where its stem does: the tokens that are the same whatever follows. Mostly those are all its tokens, and
-every label has the same ending. Where a tokenizer merges the end of some labels with what follows, the merged tokens
-stand on the way to what follows, and those labels have an ending of their own.
+A label ends where its stable prefix does: the tokens that are the same whatever follows. Mostly those are all its
+tokens, and every label is of one continuation class. Where a tokenizer merges the end of some labels with what
+follows, the merged tokens stand on the way to what follows, and those labels have a continuation class of their own.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from verdictree.families.grammar import VerdictGrammar
-from verdictree.verdict_tree.spelling import Encode, Spelling, check
-from verdictree.verdict_tree.spelling import Tokens as Tokens
+from verdictree.verdict_tree.trie import Tokens, Trie
 
-_LARGEST_GRAFT = 32  # about as many more tokens take as long as a pass by itself, which reads all weights once more
+Path = tuple[int, ...]
+"""The number of a list, an index into the verdict tree's `first`, then some into its `further`. Make one with
+`VerdictTree.path` or `Onward.index_of`, and read one with `VerdictTree.labels_of`."""
 
 
-class Trie(msgspec.Struct, frozen=True):
-    """The inner nodes that a set of token sequences passes through, parents before children.
+class Onward(NamedTuple):
+    """How an answer can go on after a path.
 
-    Node 0 is the entry: its hidden state is that of the token before the trie. Node i feeds `tokens[i]`
-    (`tokens[0]` is 0 and means nothing) and follows node `parents[i]`.
+    trie             whose nodes tell the probabilities of what follows
+    label_paths      the tokens to each label, as the first or the next one, in the labels' order
+    first_index      the path index of the first of them; the others follow
+    spelled_from     from which of such a path's tokens on the label itself is spelled, not what stands before it
+    answer_suffixes  the tokens from the end of the label to the end of the turn; none before a first label
     """
 
-    tokens: Tokens
-    parents: tuple[int, ...]
+    trie: Trie
+    label_paths: tuple[Tokens, ...]
+    first_index: int
+    spelled_from: int
+    answer_suffixes: tuple[Tokens, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+    def index_of(self, label: int) -> int:
+        """What a path is extended by when this label is named next."""
+        return self.first_index + label
 
     @property
-    def depths(self) -> tuple[int, ...]:
-        """Number of tokens from the entry to each node, shape (nodes,)."""
-        return tuple(map(len, self.sequences()))
-
-    def sequences(self) -> list[Tokens]:
-        """The tokens from the entry to each node."""
-        sequences: list[Tokens] = [()]
-        for parent, token in zip(self.parents[1:], self.tokens[1:], strict=True):
-            sequences.append((*sequences[parent], token))
-        return sequences
-
-    def walk(self, sequence: Sequence[int]) -> list[int]:
-        """The nodes at which the tokens of `sequence` are chosen, one for each token."""
-        children = {(self.parents[i], self.tokens[i]): i for i in range(1, len(self))}
-        nodes = [0]
-        for token in sequence[:-1]:
-            nodes.append(children[nodes[-1], token])
-        return nodes
-
-    def ancestors(self, sequences: Sequence[Tokens]) -> npt.NDArray[np.bool_]:
-        """Which nodes each sequence passes through, shape (sequences, nodes); the entry is always among them."""
-        passed = np.zeros((len(sequences), len(self)), dtype=bool)
-        for row, sequence in enumerate(sequences):
-            passed[row, self.walk(sequence)] = True
-        return passed
-
-    def visibility(self) -> npt.NDArray[np.bool_]:
-        """Tree attention: whether node i (row) attends to node j (column), shape (nodes, nodes)."""
-        visible = np.eye(len(self), dtype=bool)
-        for i in range(1, len(self)):
-            visible[i] |= visible[self.parents[i]]
-        return visible
-
-    def path_matrix(self, sequences: Sequence[Tokens], vocabulary: Tokens) -> npt.NDArray[np.float64]:
-        """0/1 matrix that turns node log-probabilities, flattened from (nodes, vocabulary), into those of sequences.
-
-        log p(sequence) = Σ_t log p(token_t | node_t). Shape (nodes * vocabulary, sequences).
-        """
-        column = {token: i for i, token in enumerate(vocabulary)}
-        matrix = np.zeros((len(self), len(vocabulary), len(sequences)))
-        for index, sequence in enumerate(sequences):
-            for node, token in zip(self.walk(sequence), sequence, strict=True):
-                matrix[node, column[token], index] = 1.0
-        return matrix.reshape(len(self) * len(vocabulary), len(sequences))
+    def follow_set(self) -> Tokens:
+        """The tokens that end the label before: those that begin a further label or an answer's suffix."""
+        return tuple(sorted({path[0] for path in (*self.label_paths, *self.answer_suffixes)}))
 
 
-class VerdictTree(msgspec.Struct, frozen=True):
+class VerdictTree(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "verdict_tokens": "words",
+        "continuation_class": "ending",
+        "answer_suffixes": "closings",
+        "root_trie": "head",
+        "first_label_trie": "opening",
+        "shared_subtrees": "grafts",
+        "continuation_trie": "tail",
+        "answer_prefix_length": "lead_length",
+    },
+):
     """A grammar compiled for one tokenizer.
 
-    `words[a]` are the tokens of answer a up to and including its word. `first[i]` are those from the word to the first
-    label of its list: `len(labels)` paths for each answer that opens one, in the order of `lists`. `ending[i]` is the
-    number of label i's ending. `further[i]` are those from the end of another label to the next: `len(labels)` paths
-    for each ending. `closings[e]` are those from the end of the last label, of ending e, to the end of the turn.
-    `head` is the trie of words, `opening` that of first labels, `tail` that of all further labels and closings.
-    `grafts[n]` are the head's nodes that stand for the opening's after the word of list n; there are none where the
-    opening is evaluated by itself. `lead_length`, `first_spelling` (one for each list) and `further_spelling` (one for
-    each ending) say from which token of such a path on the word or label itself is spelled; what stands before leads in
-    or separates. `vocabulary` lists every token id that a verdict can hold.
+    verdict_tokens     of each answer, up to and including its verdict text
+    first              from the verdict to the first label: `len(labels)` paths for each list, in the order of `lists`
+    continuation_class  of each label, the number of its class
+    further            from the end of a label to the next: `len(labels)` paths for each continuation class
+    answer_suffixes    for each continuation class, from the end of the last label to the end of the turn
+    root_trie, first_label_trie, continuation_trie  of the verdicts, of `first`, of `further` and `answer_suffixes`
+    shared_subtrees    for each list the nodes of the root trie that stand for those of the first-label trie; none where
+                       that one is evaluated by itself
+    answer_prefix_length, first_spelling (for each list), further_spelling (for each class)  from which token of such a
+                       path on the verdict or the label itself is spelled
+    end_tokens         that end the model's turn
+    vocabulary         every token id that a verdict can hold
+
+    Manifests name some of these otherwise, as the fields were called when their format was fixed: see `rename`.
     """
 
     grammar: VerdictGrammar
     labels: tuple[str, ...]
-    words: tuple[Tokens, ...]
+    verdict_tokens: tuple[Tokens, ...]
     first: tuple[Tokens, ...]
-    ending: tuple[int, ...]
+    continuation_class: tuple[int, ...]
     further: tuple[Tokens, ...]
-    closings: tuple[tuple[Tokens, ...], ...]
-    head: Trie
-    opening: Trie
-    grafts: tuple[tuple[int, ...], ...]
-    tail: Trie
-    lead_length: int
+    answer_suffixes: tuple[tuple[Tokens, ...], ...]
+    root_trie: Trie
+    first_label_trie: Trie
+    shared_subtrees: tuple[tuple[int, ...], ...]
+    continuation_trie: Trie
+    answer_prefix_length: int
     first_spelling: tuple[int, ...]
     further_spelling: tuple[int, ...]
     end_tokens: Tokens
@@ -124,120 +107,78 @@ class VerdictTree(msgspec.Struct, frozen=True):
     @property
     def lists(self) -> tuple[int, ...]:
         """The answers that open a list of labels."""
-        return tuple(a for a, answer in enumerate(self.grammar.answers) if answer.opening is not None)
+        return tuple(a for a, answer in enumerate(self.grammar.answers) if answer.list_prefix is not None)
 
     @property
-    def opens_apart(self) -> bool:
-        """Whether there are lists whose opening is evaluated by itself."""
-        return bool(self.first) and not self.grafts
+    def first_labels_apart(self) -> bool:
+        """Whether there are lists whose first-label trie is evaluated by itself."""
+        return bool(self.first) and not self.shared_subtrees
 
     @property
     def safe(self) -> Tokens:
-        """The tokens of the first safe answer's word."""
-        return self.words[self.grammar.answers.index(self.grammar.first("safe"))]
+        """The tokens of the first safe answer, up to its verdict text."""
+        return self.verdict_tokens[self.grammar.answers.index(self.grammar.first_answer("safe"))]
 
     @property
     def unsafe(self) -> Tokens:
-        """The tokens of the first unsafe answer's word."""
-        return self.words[self.grammar.answers.index(self.grammar.first("unsafe"))]
+        """The tokens of the first unsafe answer, up to its verdict text."""
+        return self.verdict_tokens[self.grammar.answers.index(self.grammar.first_answer("unsafe"))]
 
     @property
     def unused(self) -> int:
         """A number that is no index into `first` or `further`."""
         return max(len(self.first), len(self.further))
 
-    def first_in(self, number: int) -> tuple[Tokens, ...]:
-        """The paths from the word of this list to each label as its first one."""
+    def label_of(self, index: int) -> int:
+        """The label to which this index into `first` or `further` leads."""
+        return index % len(self.labels)
+
+    def list_of(self, index: int) -> int:
+        """The number of the list that this index into `first` begins."""
+        return index // len(self.labels)
+
+    def class_before(self, index: int) -> int:
+        """The continuation class that this index into `further` goes on from."""
+        return index // len(self.labels)
+
+    def class_after(self, index: int) -> int:
+        """The continuation class of the label to which this index leads."""
+        return self.continuation_class[self.label_of(index)]
+
+    def labels_of(self, path: Path) -> list[int]:
+        """The labels that a path names, in its order."""
+        return [self.label_of(index) for index in path[1:]]
+
+    def path(self, number: int, labels: Sequence[int] = ()) -> Path:
+        """The path of list `number` that names these labels in this order."""
+        path: Path = (number,)
+        for label in labels:
+            path = (*path, self.onward(path).index_of(label))
+        return path
+
+    def after_list(self, number: int) -> Onward:
+        """How an answer goes on after the verdict of this list: to a first label."""
         start = number * len(self.labels)
-        return self.first[start : start + len(self.labels)]
+        paths = self.first[start : start + len(self.labels)]
+        return Onward(self.first_label_trie, paths, start, self.first_spelling[number])
 
-    def further_after(self, ending: int) -> tuple[Tokens, ...]:
-        """The paths from this ending to each further label."""
-        start = ending * len(self.labels)
-        return self.further[start : start + len(self.labels)]
+    def after_class(self, number: int) -> Onward:
+        """How an answer goes on after a label of this continuation class: to a further label, or to its end."""
+        start = number * len(self.labels)
+        paths = self.further[start : start + len(self.labels)]
+        spelled_from, suffixes = self.further_spelling[number], self.answer_suffixes[number]
+        return Onward(self.continuation_trie, paths, start, spelled_from, suffixes)
 
-    def terminators(self, ending: int) -> Tokens:
-        """The tokens that end a label of this ending: those that begin a further label or a closing."""
-        return tuple(sorted({path[0] for path in (*self.further_after(ending), *self.closings[ending])}))
+    def onward(self, path: Path) -> Onward:
+        """How an answer goes on after a path."""
+        return self.after_list(path[0]) if len(path) == 1 else self.after_class(self.class_after(path[-1]))
 
-    def trie_after(self, path: Sequence[int]) -> Trie:
-        """What comes after `path`: nothing, or the number of a list, an index into `first`, some into `further`."""
-        return (self.head, self.opening, self.tail)[min(len(path), 2)]
+    def trie_after(self, path: Path) -> Trie:
+        """The trie that comes after a path; the root trie after nothing."""
+        return self.onward(path).trie if path else self.root_trie
 
-    def verdict_tokens(self, path: Sequence[int]) -> Tokens:
-        """The tokens of the answer along such a path, not closed."""
-        words = [self.words[self.lists[number]] for number in path[:1]]
+    def path_tokens(self, path: Path) -> Tokens:
+        """The tokens of the answer along a path, without an answer's suffix."""
+        verdict = [self.verdict_tokens[self.lists[number]] for number in path[:1]]
         labels = [self.first[i] for i in path[1:2]] + [self.further[i] for i in path[2:]]
-        return tuple(itertools.chain(*words, *labels))
-
-
-def compile_tree(
-    grammar: VerdictGrammar,
-    labels: Sequence[str],
-    encode: Encode,
-    end_tokens: Iterable[int],
-    opens_apart: bool | None = None,
-) -> VerdictTree:
-    """Compile the verdict tree of `labels`.
-
-    `encode` is the model's tokenizer without special tokens; it sees whole verdict strings only, since tokens merge
-    across the borders of their parts. `end_tokens` are the ids that end the model's turn. `opens_apart` says whether
-    openings are evaluated by themselves; None: where that is cheaper.
-
-    Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
-    lets a label's tokens depend on its neighbours, or hides where a label ends.
-    """
-    spelling = Spelling(grammar, tuple(labels), functools.cache(encode))
-    ends = tuple(sorted(set(end_tokens)))
-    words, listed, endings = spelling.words(), spelling.first(), spelling.endings()
-    check(spelling, words, listed, endings)
-    distinct = tuple(dict.fromkeys(endings))
-    further = tuple(itertools.chain.from_iterable(ending.further for ending in distinct))
-    closings = tuple(tuple((*closing, end) for closing in ending.closings for end in ends) for ending in distinct)
-    leads = [tuple(encode(grammar.text(answer) + (answer.opening or ""))) for answer in spelling.lists]
-    opened = [words[grammar.answers.index(answer)] for answer in spelling.lists]
-    rows = [listed[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
-    first = tuple(path[len(word) :] for word, row in zip(opened, rows, strict=True) for path in row)
-    head, opening = _trie(words), _trie(first)
-    whole = _trie([*words, *((*word, *path) for word in opened for path in first)])
-    apart = len(whole) - len(head) > _LARGEST_GRAFT if opens_apart is None else opens_apart
-    grafts = [tuple(whole.walk((*word, *onward, 0))[-1] for onward in opening.sequences()) for word in opened]
-    return VerdictTree(
-        grammar=grammar,
-        labels=tuple(labels),
-        words=words,
-        first=first,
-        ending=tuple(distinct.index(ending) for ending in endings),
-        further=further,
-        closings=closings,
-        head=head if apart else whole,
-        opening=opening,
-        grafts=() if apart else tuple(grafts),
-        tail=_trie([*further, *itertools.chain(*closings)]),
-        lead_length=_separator_length(words, encode(grammar.lead), 0),
-        first_spelling=tuple(
-            _separator_length(row, lead, len(word)) - len(word)
-            for row, lead, word in zip(rows, leads, opened, strict=True)
-        ),
-        further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in distinct),
-        end_tokens=ends,
-        vocabulary=tuple(sorted({*ends, *itertools.chain(*words, *first, *further, *itertools.chain(*closings))})),
-    )
-
-
-def _separator_length(paths: Iterable[Tokens], separator: Sequence[int], otherwise: int) -> int:
-    # Where the separator's tokens merge with the label's, the merged token spells the label too.
-    lead = tuple(separator)
-    apart = all(path[: len(lead)] == lead and len(path) > len(lead) for path in paths)
-    return len(lead) if apart else otherwise
-
-
-def _trie(sequences: Iterable[Tokens]) -> Trie:
-    # A sequence's last token is chosen at an inner node and feeds none itself, unless another sequence goes on there.
-    prefixes = {sequence[:n] for sequence in sequences for n in range(1, len(sequence))}
-    ordered = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
-    index = {prefix: i for i, prefix in enumerate(ordered, start=1)} | {(): 0}
-    return Trie(
-        tokens=(0, *(prefix[-1] for prefix in ordered)),
-        parents=(0, *(index[prefix[:-1]] for prefix in ordered)),
-    )
+        return tuple(itertools.chain(*verdict, *labels))

@@ -62,8 +62,8 @@ def _json_row(line: bytes, default_id: str, cut: bool) -> Row:
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        ending = "; the file stops in the middle of this line" if cut else ""
-        raise BadData(f"expected one JSON object, got something else ({exc}){ending}") from exc
+        cause = "; the file stops in the middle of this line" if cut else ""
+        raise BadData(f"expected one JSON object, got something else ({exc}){cause}") from exc
     if "conversation" in fields:
         return _converted(fields)
     labels = [name for name in fields if name.endswith("_categories")]

@@ -55,8 +55,8 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
 class LabelLogits:
     """Reads the label logits at the forced prefix off an explored tree.
 
-    The forced prefix is the word that opens the list and what all first labels' paths share (`unsafe\\nS`). A label of
-    one more token has that token's logit. A label of several tokens (`10` split into digits) has the logit that one
+    The forced prefix is the verdict that opens the list and what all first labels' paths share (`unsafe\\nS`). A label
+    of one more token has that token's logit. A label of several tokens (`10` split into digits) has the logit that one
     token of its probability would have at the prefix, log p(label | prefix) + log Σ exp; what goes on to a longer label
     (S1 → S10) is not counted.
     """
@@ -67,22 +67,23 @@ class LabelLogits:
         shared = 0
         while all(len(path) > shared + 1 for path in paths) and len({path[shared] for path in paths}) == 1:
             shared += 1
-        whole = tree.opening.path_matrix(paths, tree.vocabulary)
+        trie = tree.first_label_trie
+        whole = trie.path_matrix(paths, tree.vocabulary)
         self._columns = [tree.labels.index(label) for label in labels]
-        self._node = tree.opening.walk(paths[0][: shared + 1])[-1]
-        self._matrix = whole - tree.opening.path_matrix([paths[0][:shared]], tree.vocabulary)
+        self._node = trie.node_after(paths[0][:shared])
+        self._matrix = whole - trie.path_matrix([paths[0][:shared]], tree.vocabulary)
         self._extends = np.array([[_extends(long, short) for long in paths] for short in paths])
 
     def __call__(self, explored: Explored) -> Array | None:
-        """(labels,), or None where the word was so unlikely that its list was not opened."""
-        opening = explored.blocks.get((0,))
-        if opening is None:
+        """(labels,), or None where the verdict was so unlikely that its list was not opened."""
+        first = explored.blocks.get((0,))
+        if first is None:
             return None
-        log_p = opening.log_probs.reshape(-1) @ self._matrix
+        log_p = first.log_probs.reshape(-1) @ self._matrix
         own = np.exp(log_p) - np.where(self._extends, np.exp(log_p), 0.0).sum(axis=1)
         shorter = self._extends.any(axis=1)
         exact = np.where(shorter, np.log(np.maximum(own, np.finfo(np.float64).tiny)), log_p)
-        return np.asarray(exact + float(opening.log_normalizer[self._node]))[self._columns]
+        return np.asarray(exact + float(first.log_normalizer[self._node]))[self._columns]
 
 
 def _extends(longer: tuple[int, ...], shorter: tuple[int, ...]) -> bool:

@@ -9,7 +9,8 @@ from packing import EncodedRow
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy
-from verdictree.verdict_tree.tree import VerdictTree, compile_tree
+from verdictree.verdict_tree.compiler import compile_tree
+from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_evaluation.data.formats import Row
 from verdictree_export.prompts import split as prompt
 from verdictree_export.prompts.checkpoint import Checkpoint
@@ -49,5 +50,5 @@ class GuardEncoder:
     def verdict(self, labels: Sequence[str]) -> tuple[int, ...]:
         """The tokens of the answer that names these labels, with the end of the turn."""
         named = [self.tree.labels.index(label) for label in labels]
-        answer = self.tree.verdict_tokens((0, *named)) if named else self.tree.safe
+        answer = self.tree.path_tokens((0, *named)) if named else self.tree.safe
         return (*answer, self.tree.end_tokens[0])

@@ -1,9 +1,9 @@
 """The graph as a torch module: a guard's own layers, run over the tokens of many requests packed into one sequence.
 
-    compiled_policies.py ── prompt_bank.py ── trie_paths.py      what policies decide, as constants
+    compiled_policies.py ── prefix_cache.py ── trie_paths.py      what policies decide, as constants
             │
             ▼
-    guard_graph.py     1. prefill pass: conversation, suffix, root trie          trunk.py
+    guard_graph.py     1. prefill pass: conversation, suffix, root trie          prefill_pass.py
                        2. which paths are likely enough                          trie_paths.py
                        3. expansion, depth by depth, of those paths              blocks.py
             │

@@ -19,8 +19,8 @@ from transformers import AttentionInterface
 
 from verdictree.errors import UnsupportedGuard
 
-HIDDEN = -1e4
-"""Finite, since the cells of padding see nothing and a softmax over nothing would be NaN; fits half precision."""
+MASK_VALUE = -1e4
+"""Finite, since the cells of padding attend to nothing and a softmax over nothing would be NaN; fits half precision."""
 
 ALIGNMENT = 64
 """Keys stand in multiples of this many, padding last. A runtime sums over keys in vectors, several at a time: with a
@@ -48,16 +48,17 @@ class KeyValues:
 
 
 @dataclass
-class PackedPass:
-    """One run of the model over packed tokens.
+class VarlenPass:
+    """One run of the model over the packed tokens of several requests of various lengths.
 
     past    for each layer the segments of keys and values that the rows attend to besides this pass's own tokens
-    bias    (rows, 1, queries, past + keys) added to the scores: 0 where a query attends to a key, else `HIDDEN`
+    bias    (rows, 1, queries, past + keys) added to the scores: 0 where a query attends to a key, else `MASK_VALUE`
     query_positions, key_positions  (rows, queries), (rows, past + keys)
     queries, keys   (rows, queries), (rows, keys) the packed token in each cell of the two grids, any in padding
     pack    (tokens,) the cell of the grid of queries that holds each packed token
     joined  whether past and own keys become one segment: a copy that pays where the queries are many
     layers  filled by the run: for each layer the past's segments and this pass's own
+    keeps   whether the run fills `layers`; a narrowed pass reads what the pass that it was made from has filled
     """
 
     past: list[list[KeyValues]]
@@ -69,6 +70,7 @@ class PackedPass:
     pack: Tensor
     joined: bool = False
     layers: list[list[KeyValues]] = field(default_factory=list)
+    keeps: bool = True
     _windows: dict[int, Tensor] = field(default_factory=dict)
 
     def attend(
@@ -90,24 +92,21 @@ class PackedPass:
         rows, _, length, width = self.bias.shape
         # Grouped queries: the heads that share a key are stacked as further queries of it, so no key is repeated.
         stacked = (rows, key_heads, heads // key_heads * length)
-        queries = _rows(query, self.queries).reshape(*stacked, size) * scaling
-        if layer == len(self.layers):  # not where a narrowed pass comes after this one
-            self._keep(layer, KeyValues(_rows(key, self.keys), _rows(value, self.keys)))
+        queries = _grid(query, self.queries).reshape(*stacked, size) * scaling
+        if self.keeps:
+            self._keep(layer, KeyValues(_grid(key, self.keys), _grid(value, self.keys)))
         segments = self.layers[layer]
-        products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
-        scores = _joined(products).reshape(rows, heads, length, width)
+        scores = _scores(queries, segments).reshape(rows, heads, length, width)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         weights = torch.softmax(scores + self._bias(window), dim=-1, dtype=torch.float32)
         weights = weights.to(queries.dtype).reshape(*stacked, width)
         # Every layer's segments are as wide as the first one's, whose sizes a runtime computes only once.
-        parts = _split(weights, [segment.keys.shape[2] for segment in self.layers[0]])
-        products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
-        mixed = functools.reduce(torch.add, products)
+        mixed = _mixed(weights, segments, [segment.keys.shape[2] for segment in self.layers[0]])
         cells = mixed.reshape(rows, heads, length, size).transpose(1, 2).reshape(rows * length, heads, size)
         return cells.index_select(0, self.pack).unsqueeze(0)
 
-    def narrowed(self, columns: slice) -> PackedPass:
+    def narrowed(self, columns: slice) -> VarlenPass:
         """The pass of these columns of the grid of queries alone, over the keys and values that this one keeps."""
         bias, positions = self.bias[:, :, columns], self.query_positions[:, columns]
         queries = torch.arange(positions.shape[0] * positions.shape[1])
@@ -117,6 +116,7 @@ class PackedPass:
             query_positions=positions,
             queries=queries.reshape(positions.shape[0], positions.shape[1]),
             pack=queries,
+            keeps=False,
             _windows={},
         )
 
@@ -133,7 +133,8 @@ class PackedPass:
         self.layers.append([past[0].append(own)] if self.joined else [*past, own])
 
 
-def _rows(packed: Tensor, cells: Tensor) -> Tensor:
+def _grid(packed: Tensor, cells: Tensor) -> Tensor:
+    """(1, heads, tokens, size) → (rows, heads, columns, size), by the token in each cell."""
     heads, size = int(packed.shape[1]), int(packed.shape[3])
     grid = packed.index_select(2, cells.flatten())
     return grid.reshape(heads, cells.shape[0], cells.shape[1], size).transpose(0, 1)
@@ -146,11 +147,18 @@ def aligned(number: Any) -> Any:
 
 def attention_bias(visible: Tensor) -> Tensor:
     """(rows, queries, keys) which keys a query attends to → what is added to the scores, (rows, 1, queries, keys)."""
-    return torch.where(visible, 0.0, HIDDEN).unsqueeze(1)
+    return torch.where(visible, 0.0, MASK_VALUE).unsqueeze(1)
 
 
-def _joined(products: list[Tensor]) -> Tensor:
+def _scores(queries: Tensor, segments: list[KeyValues]) -> Tensor:
+    products = [torch.matmul(queries, segment.keys.transpose(2, 3)) for segment in segments]
     return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def _mixed(weights: Tensor, segments: list[KeyValues], widths: list[int]) -> Tensor:
+    parts = _split(weights, widths)
+    products = [torch.matmul(part, segment.values) for part, segment in zip(parts, segments, strict=True)]
+    return functools.reduce(torch.add, products)
 
 
 def _split(weights: Tensor, widths: list[int]) -> list[Tensor]:
@@ -169,23 +177,23 @@ def _attention(
     _mask: None,
     *,
     scaling: float,
-    packed: PackedPass,
+    varlen: VarlenPass,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     for name in _UNSUPPORTED:
         if rest.get(name) is not None:
-            raise UnsupportedGuard(f"{type(module).__name__} attends with {name}, which the packed attention lacks")
-    return packed.attend(module.layer_idx, query, key, value, scaling, softcap, sliding_window), None
+            raise UnsupportedGuard(f"{type(module).__name__} attends with {name}, which varlen attention lacks")
+    return varlen.attend(module.layer_idx, query, key, value, scaling, softcap, sliding_window), None
 
 
 AttentionInterface.register(_NAME, _attention)
 
 
 @contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
-    """Let the model's layers attend by the `packed` argument of the call, a PackedPass."""
+def varlen_attention(model: Any) -> Iterator[None]:
+    """Let the model's layers attend by the `varlen` argument of the call, a VarlenPass."""
     before = model.config._attn_implementation
     model.config._attn_implementation = _NAME
     try:

@@ -1,7 +1,7 @@
 """The layout of expanded paths: where their blocks stand, packed and in their requests' rows.
 
-A block is the tail trie after one path of labels. Packed are the blocks of all paths. A request's row holds its own,
-slot by slot, as many slots as the request with the most paths has, so that the keys and values of what the blocks
+A block is the trie after one path of labels. Packed are the blocks of all paths. A request's row holds its own, beam
+slot by beam slot, as many as the request with the most paths uses, so that the keys and values of what the blocks
 attend to (prefix, conversation, suffix, shorter paths) stay where they are: nothing is copied for a path.
 """
 
@@ -12,46 +12,50 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from verdictree_export.graph.attention import PackedPass, aligned, attention_bias
+from verdictree_export.graph.attention import VarlenPass, aligned, attention_bias
 
 
-class Slots(NamedTuple):
-    """Where the paths of one length stand in a table of (batch, width) slots: most probable first, no gaps.
+class BeamSlots(NamedTuple):
+    """Where the paths of one depth stand in a table of (batch, beam width): most probable first, no gaps.
 
-    cell   (paths,) index into the flattened (batch, width) table
-    width  slots a request can use
-    used   (used,) numbers of the slots that the request with the most paths uses
-    batch  requests
+    flat_index  (paths,) into the flattened table
+    beam_width  slots that a request can use
+    used        (used,) numbers of the slots that the request with the most paths uses
+    batch       requests
     """
 
-    cell: Tensor
-    width: int
+    flat_index: Tensor
+    beam_width: int
     used: Tensor
     batch: int
+
+    @classmethod
+    def of(cls, flat_index: Tensor, beam_width: int, batch: int) -> BeamSlots:
+        """Those of the paths at these places of the flattened (batch, beam width) table."""
+        slot = flat_index - torch.div(flat_index, beam_width, rounding_mode="floor") * beam_width
+        num_used = torch.cat([torch.full((1,), -1), slot]).max() + 1  # zero where no path is live
+        return cls(flat_index, beam_width, torch.arange(num_used), batch)  # type: ignore[call-overload]
 
     @property
     def slot(self) -> Tensor:
         """(paths,) the slot within the request."""
-        return self.cell - self.row * self.width
+        return self.flat_index - self.row * self.beam_width
 
     @property
     def row(self) -> Tensor:
         """(paths,) the request."""
-        return torch.div(self.cell, self.width, rounding_mode="floor")
+        return torch.div(self.flat_index, self.beam_width, rounding_mode="floor")
 
-    def number(self) -> Tensor:
-        """(batch * width,) the path in each slot; 0 in empty ones."""
-        return scatter(torch.arange(self.cell.shape[0]), self.cell, self.batch * self.width, 0)
+    def path_number(self) -> Tensor:
+        """(batch * beam width,) the path in each slot; 0 in empty ones."""
+        return self.table(torch.arange(self.flat_index.shape[0]), 0)
 
-
-def find_slots(cell: Tensor, width: int, batch: int) -> Slots:
-    """The slots of paths at these cells of the (batch, width) table."""
-    slot = cell - torch.div(cell, width, rounding_mode="floor") * width
-    num_used = torch.cat([torch.full((1,), -1), slot]).max() + 1  # zero where no path is live
-    return Slots(cell, width, torch.arange(num_used), batch)  # type: ignore[call-overload]
+    def table(self, values: Tensor, fill: float) -> Tensor:
+        """`values` (paths, …) in a table (batch * beam width, …), `fill` in empty slots."""
+        return scatter(values, self.flat_index, self.batch * self.beam_width, fill)
 
 
-def visible_block(parents: Slots, parent: Tensor, on_path: Tensor) -> Tensor:
+def visible_block(parents: BeamSlots, parent: Tensor, on_path: Tensor) -> Tensor:
     """Which keys of the blocks one label shorter each path attends to, (paths, used * nodes).
 
     `parent` (paths,) is the number of the path that each path goes on from, `on_path` (paths, nodes) the nodes of that
@@ -63,39 +67,46 @@ def visible_block(parents: Slots, parent: Tensor, on_path: Tensor) -> Tensor:
     return (own.unsqueeze(2) & on_path.unsqueeze(1)).reshape(parent.shape[0], keys)
 
 
-def lay_out(before: PackedPass, slots: Slots, visible: Tensor, attention: Tensor, positions: Tensor) -> PackedPass:
+def lay_out_blocks(
+    before: VarlenPass, slots: BeamSlots, visible: Tensor, attention: Tensor, positions: Tensor
+) -> VarlenPass:
     """The pass over the blocks of all paths, which follows the pass `before`.
 
     `visible` (paths, keys of the past) is what each path attends to, `attention` (nodes, nodes) how the nodes of a
     block attend to one another, `positions` (paths, nodes) where they stand.
     """
     size, used = attention.shape[0], slots.used.shape[0]
-    cells, queries = slots.batch * used, used * size
+    blocks, queries = slots.batch * used, used * size
     padding = aligned(queries) - queries
-    cell = slots.row * used + slots.slot
-    context = scatter(visible, cell, cells, 0).reshape(slots.batch, used, 1, visible.shape[1])
+    block = slots.row * used + slots.slot  # (paths,) the place among all requests' blocks, used slots only
+    context = scatter(visible, block, blocks, 0).reshape(slots.batch, used, 1, visible.shape[1])
     context = context.expand(-1, -1, size, -1).reshape(slots.batch, queries, visible.shape[1])
-    same_slot = slots.used.unsqueeze(1) == slots.used
-    own = same_slot.unsqueeze(1).unsqueeze(3) & attention.unsqueeze(0).unsqueeze(2)
-    own = own.reshape(1, queries, queries)
-    own = torch.cat([own, torch.zeros(1, queries, padding, dtype=torch.bool)], dim=2)
-    number = scatter(torch.arange(cell.shape[0]), cell, cells, 0)
+    own = torch.cat([_own_block(slots, attention), torch.zeros(1, queries, padding, dtype=torch.bool)], dim=2)
+    number = scatter(torch.arange(block.shape[0]), block, blocks, 0)
     nodes = torch.arange(size)
     tokens = (number.unsqueeze(1) * size + nodes).reshape(slots.batch, queries)
-    own_positions = scatter(positions, cell, cells, 0).reshape(slots.batch, queries)
+    own_positions = scatter(positions, block, blocks, 0).reshape(slots.batch, queries)
     nothing = torch.zeros(slots.batch, padding, dtype=torch.long)
-    return PackedPass(
+    return VarlenPass(
         past=before.layers,
         bias=attention_bias(torch.cat([context, own.expand(slots.batch, -1, -1)], dim=2)),
         query_positions=own_positions,
         key_positions=torch.cat([before.key_positions, own_positions, nothing], dim=1),
         queries=tokens,
         keys=torch.cat([tokens, nothing], dim=1),
-        pack=(cell.unsqueeze(1) * size + nodes).flatten(),
+        pack=(block.unsqueeze(1) * size + nodes).flatten(),
     )
 
 
-def scatter(values: Tensor, cell: Tensor, cells: int, fill: float) -> Tensor:
-    """Rows of `values` at their cells of a table of `cells` rows, `fill` elsewhere."""
-    table = torch.full((cells, *values.shape[1:]), fill, dtype=values.dtype)
-    return table.index_put((cell,), values)
+def _own_block(slots: BeamSlots, attention: Tensor) -> Tensor:
+    """(1, queries, queries) which nodes of a row's blocks attend to which: those of one block, as `attention` says."""
+    queries = slots.used.shape[0] * attention.shape[0]
+    same_slot = slots.used.unsqueeze(1) == slots.used
+    own = same_slot.unsqueeze(1).unsqueeze(3) & attention.unsqueeze(0).unsqueeze(2)
+    return own.reshape(1, queries, queries)
+
+
+def scatter(values: Tensor, index: Tensor, size: int, fill: float) -> Tensor:
+    """Rows of `values` at their places in a table of `size` rows, `fill` elsewhere."""
+    table = torch.full((size, *values.shape[1:]), fill, dtype=values.dtype)
+    return table.index_put((index,), values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,20 @@ from verdictree.releases.release import Prompt
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_export.graph.attention import KeyValues
-from verdictree_export.graph.prompt_bank import PromptBank
+from verdictree_export.graph.prefix_cache import PrefixCache
 from verdictree_export.graph.trie_paths import IMPOSSIBLE, TriePaths
 
 
 class CompiledPolicies(nn.Module):
     """The policies of a release as buffers; `key_values[i]` are those of prompt i's prefix, layer by layer.
 
-    `slots_<n>` counts off the paths that a request can have expanded at level n, `tries` are what is evaluated after
-    those of each level; `unused` is no path's number. A list's word, as a path, has the number of its list as ending.
+    The paths of a search depth lead through one trie and are followed by the next: `root_trie`, then those of `tries`.
+    `slots_<n>` counts off the paths that a request can have expanded at depth n; `unused` is no path's number. The
+    buffers' names are those of the graph's file.
     """
 
     vocabulary: Tensor
     unused: Tensor
-    log_epsilon: Tensor
 
     def __init__(
         self,
@@ -39,36 +40,22 @@ class CompiledPolicies(nn.Module):
         key_values: Sequence[Sequence[KeyValues]],
     ) -> None:
         super().__init__()
-        count, number = len(tree.labels), len(tree.first)
-        after_first = [tree.ending[i % count] for i in range(number)]
-        if tree.opens_apart:
-            lists = range(len(tree.lists))
-            words = [tree.verdict_tokens((i,)) for i in lists]
-            self.head = TriePaths(tree.head, words, tree.vocabulary, origin=[0] * len(words), ending=lists)
-            of_list = [i // count for i in range(number)]
-            self.opening = TriePaths(tree.opening, tree.first, tree.vocabulary, origin=of_list, ending=after_first)
-            openings = [self.opening]
-        else:
-            first = [tree.verdict_tokens((i // count, i)) for i in range(number)]
-            self.head = TriePaths(tree.head, first, tree.vocabulary, origin=[0] * number, ending=after_first)
-            openings = []
-        further = range(len(tree.further))
-        self.tail = TriePaths(
-            tree.tail,
-            tree.further,
-            tree.vocabulary,
-            origin=[i // count for i in further],
-            ending=[tree.ending[i % count] for i in further],
-        )
-        self.bank = PromptBank(prompts, self.head, key_values)
+        root = root_paths(tree)
+        self.add_module("head", root)
+        first = [first_label_paths(tree)] if tree.first_labels_apart else []
+        for trie in first:
+            self.add_module("opening", trie)
+        further = further_label_paths(tree)
+        self.add_module("tail", further)
+        self.add_module("bank", PrefixCache(prompts, root, key_values))
         self.register_buffer("vocabulary", torch.tensor(tree.vocabulary))
         self.register_buffer("unused", torch.tensor(tree.unused))
-        log_epsilon = math.log(exploration.epsilon) if exploration.epsilon > 0 else IMPOSSIBLE / 2
-        self.register_buffer("log_epsilon", torch.tensor(log_epsilon))
-        slots = exploration.slots(tree)
-        self.tries = [*openings, *[self.tail] * (len(slots) - len(openings))]
-        for level, width in enumerate(slots):
-            self.register_buffer(f"slots_{level}", torch.arange(width))
+        threshold = exploration.pruning_threshold
+        self.register_buffer("log_epsilon", torch.tensor(math.log(threshold) if threshold > 0 else IMPOSSIBLE / 2))
+        beam_widths = exploration.beam_widths(tree)
+        self.tries = [*first, *[further] * (len(beam_widths) - len(first))]
+        for depth, width in enumerate(beam_widths):
+            self.register_buffer(f"slots_{depth}", torch.arange(width))
 
     def put(self, buffers: Mapping[str, Tensor]) -> None:
         """Exchange buffers by name."""
@@ -77,6 +64,61 @@ class CompiledPolicies(nn.Module):
             setattr(self.get_submodule(owner), attribute, value)
 
     @property
-    def widths(self) -> list[int]:
-        """How many paths a request can have expanded at each level; traced as sizes of what is put in."""
-        return [self.get_buffer(f"slots_{level}").shape[0] for level in range(len(self.tries))]
+    def root_trie(self) -> TriePaths:
+        """The trie that is evaluated for every request."""
+        return cast(TriePaths, self.get_submodule("head"))
+
+    @property
+    def prefix_cache(self) -> PrefixCache:
+        """The prompts."""
+        return cast(PrefixCache, self.get_submodule("bank"))
+
+    @property
+    def log_pruning_threshold(self) -> Tensor:
+        """The least log-probability of a path that is expanded."""
+        return self.get_buffer("log_epsilon")
+
+    @property
+    def beam_widths(self) -> list[int]:
+        """How many paths a request can have expanded at each depth; traced as sizes of what is put in."""
+        return [self.get_buffer(f"slots_{depth}").shape[0] for depth in range(len(self.tries))]
+
+
+def root_paths(tree: VerdictTree) -> TriePaths:
+    """The root trie, with the paths that a search begins with.
+
+    Where first labels are evaluated apart, these are the verdicts that open a list; what goes on from one is told by
+    the number of its list, as if that were a continuation class. Else they are the first labels.
+    """
+    if tree.first_labels_apart:
+        lists = range(len(tree.lists))
+        paths, class_after = [tree.path_tokens((number,)) for number in lists], list(lists)
+    else:
+        indices = range(len(tree.first))
+        paths = [tree.path_tokens((tree.list_of(i), i)) for i in indices]
+        class_after = [tree.class_after(i) for i in indices]
+    return TriePaths(tree.root_trie, paths, tree.vocabulary, class_before=[0] * len(paths), class_after=class_after)
+
+
+def first_label_paths(tree: VerdictTree) -> TriePaths:
+    """The first-label trie, with the paths from each list's verdict to its first labels."""
+    indices = range(len(tree.first))
+    return TriePaths(
+        tree.first_label_trie,
+        tree.first,
+        tree.vocabulary,
+        class_before=[tree.list_of(i) for i in indices],
+        class_after=[tree.class_after(i) for i in indices],
+    )
+
+
+def further_label_paths(tree: VerdictTree) -> TriePaths:
+    """The continuation trie, with the paths from the end of a label to the next."""
+    indices = range(len(tree.further))
+    return TriePaths(
+        tree.continuation_trie,
+        tree.further,
+        tree.vocabulary,
+        class_before=[tree.class_before(i) for i in indices],
+        class_after=[tree.class_after(i) for i in indices],
+    )

@@ -1,4 +1,4 @@
-"""The last layer, computed at the tokens that are read alone: of all others only its keys and values are needed."""
+"""The last layer, computed only at the tokens whose logits are wanted: of all others keys and values are enough."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 from torch import Tensor
 
-from verdictree_export.graph.attention import PackedPass
+from verdictree_export.graph.attention import VarlenPass
+from verdictree_export.graph.replaced import replaced
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The `tokens` (read,) of a pass whose last hidden states are wanted, and the pass in which they alone attend."""
+class LogitsPositions:
+    """The `tokens` (wanted,) of a pass whose logits are wanted, and the pass in which they alone attend.
+
+    What transformers calls `logits_to_keep`, for tokens at any place and one layer earlier.
+    """
 
     tokens: Tensor
-    packed: PackedPass
+    varlen: VarlenPass
 
 
 @contextmanager
-def narrowed(model: Any, reading: Reading | None) -> Iterator[None]:
-    """Let the model's last layer hand over the hidden states of the tokens to be read alone; None: of all."""
-    if reading is None:
+def narrowed(model: Any, wanted: LogitsPositions | None) -> Iterator[None]:
+    """Let the model's last layer hand over the hidden states of the wanted tokens alone; None: of all."""
+    if wanted is None:
         yield
         return
-    layer, tokens = model.get_decoder().layers[-1], reading.tokens
+    layer, tokens = model.get_decoder().layers[-1], wanted.tokens
     forward = layer.forward
 
     def run(hidden: Tensor, **inputs: Any) -> Any:
         forward(hidden, **inputs)  # for its keys and values; nothing reads the rest, so tracing drops it
         own = {name: _at(tokens, name, value) for name, value in inputs.items()}
-        return forward(hidden.index_select(1, tokens), **{**own, "packed": reading.packed})
+        return forward(hidden.index_select(1, tokens), **{**own, "varlen": wanted.varlen})
 
-    with patch.object(layer, "forward", run):
+    with replaced(layer, "forward", run):
         yield
 
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from transformers.models.llama4 import modeling_llama4
+
+from verdictree_export.graph.replaced import replaced
 
 
 @contextmanager
-def real_rotary() -> Iterator[None]:
-    """Let Llama 4 models turn pairs of features by cos and sin, where their own code multiplies complex numbers."""
+def real_rotary(model: Any) -> Iterator[None]:
+    """Let a Llama 4 model turn pairs of features by cos and sin, where its own code multiplies complex numbers.
+
+    Models of other architectures are left as they are.
+    """
+    if type(model.get_decoder()).__name__ != "Llama4TextModel":
+        yield
+        return
+    from transformers.models.llama4 import modeling_llama4
+
     rotary = modeling_llama4.Llama4TextRotaryEmbedding
-    with patch.object(rotary, "forward", _angles), patch.object(modeling_llama4, "apply_rotary_emb", _turn_both):
+    with replaced(rotary, "forward", _angles), replaced(modeling_llama4, "apply_rotary_emb", _turn_both):
         yield
 
 

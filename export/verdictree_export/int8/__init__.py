@@ -5,7 +5,7 @@ conversion.py    fit on some conversations, judge on others, fall back layer by 
     ├─ activations.py   what flows into each linear layer
     ├─ rotation.py      a basis without outlier channels       ┐
     ├─ smoothing.py     outliers from activations to weights   │ the graph computes the same function
-    ├─ late_scales.py   per-token scales after the product     ┘
+    ├─ deferred_dequantization.py  per-token scales after the product     ┘
     ├─ quantize.py      weights per channel, activations per token; rounding.py: to the layer's output
-    └─ fidelity.py      the gate: |ΔP(unsafe)|, AUC
+    └─ quality_gate.py  the gate: |ΔP(unsafe)|, AUC
 """

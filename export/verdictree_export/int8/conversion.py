@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import WEIGHTS_FILE, Fidelity, Release
+from verdictree.releases.release import WEIGHTS_FILE, QuantizationQuality, Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import ConversationTokenizer, batch_feeds
 from verdictree.verdict import Verdict
 from verdictree_export.graph.compiled_policies import CompiledPolicies
-from verdictree_export.int8 import fidelity
+from verdictree_export.int8 import quality_gate
 from verdictree_export.int8.quantize import most_sensitive, prepare, quantize, sensitive
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
@@ -54,7 +54,7 @@ def convert(
     policies: CompiledPolicies,
     examples: Sequence[Example],
     max_p99: float = MAX_CHANGE,
-) -> Fidelity:
+) -> QuantizationQuality:
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 
     The first `NUM_CALIBRATION` examples, taken evenly, show what flows through the layers; the others are judged by
@@ -77,22 +77,22 @@ def convert(
     statistics = prepare(model, (batch_feeds([tokenize(example.conversation)]) for example in fitted))
     prepared = model.SerializeToString()
 
-    def judged(two_terms: Callable[[str], bool], keep: Iterable[str] = ()) -> tuple[list[str], Fidelity]:
+    def judged(with_residual: Callable[[str], bool], keep: Iterable[str] = ()) -> tuple[list[str], QuantizationQuality]:
         model = onnx.load_from_string(prepared)
-        layers = quantize(model, statistics, keep=frozenset(keep), two_terms=two_terms)
+        layers = quantize(model, statistics, keep=frozenset(keep), with_residual=with_residual)
         onnx_model.save(model, graph, policies)
         verdicts = _verdicts(release, tokenizer, graph, conversations)
-        return layers, fidelity.measure(reference, verdicts, complete)
+        return layers, quality_gate.measure(reference, verdicts, complete)
 
     _, figures = judged(most_sensitive)
-    if fidelity.is_faithful(figures, max_p99):
+    if quality_gate.passes(figures, max_p99):
         return figures
     layers, figures = judged(sensitive)  # slower
 
-    def alone(kind: str) -> Fidelity:
+    def alone(kind: str) -> QuantizationQuality:
         return judged(sensitive, keep=(layer for layer in layers if _kind(layer) != kind))[1]
 
-    fidelity.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
+    quality_gate.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
     return figures
 
 

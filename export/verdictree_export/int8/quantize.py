@@ -6,8 +6,8 @@ For a token's activations x (K,) and a weight W (K, N):
     t_n = max|W_·n| / 127   P ≈ W / t                    int8, a scale for each output channel; see `rounding`
     y_n = s · t_n · Σ_k (q_k − 128) · P_kn
 
-Where 8 bits are too few for a layer's activations, they get a second term: x − s(q − 128), which is at most s/2, with
-s/254 in place of s, and a second product with the same weight. That leaves the weight's rounding only.
+Where 8 bits are too few for a layer's activations, the residual x − s(q − 128), which is at most s/2, is quantized
+too, with s/254 in place of s, and gets a second product with the same weight. That leaves the weight's rounding only.
 
 A scale that covers the whole batch, as ONNX Runtime's own dynamic quantization takes, would let one request's text
 change another's numbers. Here no number depends on another token, and integer sums do not depend on their order.
@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from verdictree.runtime.session import INTEGER_PRODUCT
 from verdictree_export.int8.activations import Activations, Feed, calibrate
-from verdictree_export.int8.late_scales import scale_late
+from verdictree_export.int8.deferred_dequantization import defer_dequantization
 from verdictree_export.int8.rotation import rotate
 from verdictree_export.int8.rounding import LEVELS, channel_scales, round_to_nearest, round_with_compensation
 from verdictree_export.int8.smoothing import smooth_gated
@@ -73,16 +73,16 @@ def quantize(
     model: onnx.ModelProto,
     statistics: Mapping[str, Activations],
     keep: Collection[str] = (),
-    two_terms: Callable[[str], bool] = most_sensitive,
+    with_residual: Callable[[str], bool] = most_sensitive,
 ) -> list[str]:
     """Quantize the linear layers and the embedding of an optimized graph in place; return the layers' names.
 
     `statistics` are what `prepare` returned for this graph; a weight without any is rounded to nearest. `keep` names
-    layers, as this function returns them, that stay in floating point; `two_terms` says of a layer whether its
-    activations get two terms. Passes that share a weight share the int8 one.
+    layers, as this function returns them, that stay in floating point; `with_residual` says of a layer whether its
+    activations get a second term for the residual. Passes that share a weight share the int8 one.
     """
-    layers = _Quantizer(model, statistics, keep, two_terms).run()
-    scale_late(model)
+    layers = _Quantizer(model, statistics, keep, with_residual).run()
+    defer_dequantization(model)
     return layers
 
 
@@ -92,13 +92,13 @@ class _Quantizer:
         model: onnx.ModelProto,
         statistics: Mapping[str, Activations],
         keep: Collection[str],
-        two_terms: Callable[[str], bool],
+        with_residual: Callable[[str], bool],
     ) -> None:
         self._graph = model.graph
         self._index = GraphIndex(model)
         self._statistics = statistics
         self._keep = frozenset(keep)
-        self._two_terms = two_terms
+        self._with_residual = with_residual
         self._nodes: list[onnx.NodeProto] = []
         self._tokens: dict[str, tuple[str, str]] = {}
         self._weights: dict[str, tuple[str, str]] = {}
@@ -134,8 +134,8 @@ class _Quantizer:
     def _linear(self, node: onnx.NodeProto) -> None:
         weight, scales = self._quantized_weight(node.input[1])
         terms = [self._quantized_tokens(node.input[0])]
-        if self._two_terms(layer_name(node) or ""):
-            terms.append(self._quantized_remainder(node.input[0], *terms[0]))
+        if self._with_residual(layer_name(node) or ""):
+            terms.append(self._quantized_residual(node.input[0], *terms[0]))
         outputs = [node.output[0]] if len(terms) == 1 else [f"{node.name}/term_{n}" for n in range(len(terms))]
         for (tokens, scale), output in zip(terms, outputs, strict=True):
             inputs = [tokens, weight, "quantize/one", scales, "quantize/zero_point"]
@@ -155,7 +155,7 @@ class _Quantizer:
             self._tokens[name] = self._rounded(name, at, f"{at}/scale")
         return self._tokens[name]
 
-    def _quantized_remainder(self, name: str, tokens: str, scales: str) -> tuple[str, str]:
+    def _quantized_residual(self, name: str, tokens: str, scales: str) -> tuple[str, str]:
         """The second term: what rounding `name` to `tokens` left."""
         at = f"{name}/remainder"
         if at not in self._tokens:

@@ -1,4 +1,4 @@
-"""Compute what may not be needed only where it is: each level of label paths in a branch of its own.
+"""Compute what may not be needed only where it is: each depth of the search in a branch of its own.
 
 The branches stand side by side. Within one another would be simpler, but there ONNX Runtime packs no weights: products
 with few tokens take twice as long, and the unpacked weights stay in memory.
@@ -6,7 +6,6 @@ with few tokens take twice as long, and the unpacked weights stay in memory.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,10 +15,10 @@ from onnx import TensorProto, helper
 from verdictree_export.onnx_file.graph_index import needed, read_by
 
 
-class Level(NamedTuple):
-    """A part of a graph that is computed where the boolean tensor `condition` holds.
+class SearchDepth(NamedTuple):
+    """What a graph computes at one depth of the search, where the boolean tensor `condition` holds.
 
-    Otherwise that of later levels does not hold either, and `fallbacks` maps each output to what stands for it.
+    Otherwise that of greater depths does not hold either, and `fallbacks` maps each output to what stands for it.
     """
 
     condition: str
@@ -27,40 +26,50 @@ class Level(NamedTuple):
 
 
 def branch(
-    model: onnx.ModelProto, levels: Sequence[Level], element_types: Callable[[Iterable[str]], Mapping[str, int]]
+    model: onnx.ModelProto, depths: Sequence[SearchDepth], element_types: Callable[[Iterable[str]], Mapping[str, int]]
 ) -> int:
-    """Put each level, first to last, into a branch, in place; return how many nodes are put off.
+    """Put each depth, first to last, into a branch, in place; return how many nodes are put off.
 
-    What other outputs than those of `fallbacks`, or the first level's condition and fallbacks need is always computed.
+    What other outputs than those of `fallbacks`, or the first depth's condition and fallbacks need is always computed.
     `element_types` says what the named tensors of the graph hold, as ONNX counts types.
     """
-    graph, outputs = model.graph, list(levels[0].fallbacks)
-    known = needed(graph, [one.name for one in graph.output if one.name not in outputs])
-    bounds = []
-    for level in levels:
-        known = known | needed(graph, [level.condition, *level.fallbacks.values()])
-        bounds.append(known)
-    bounds.append(known | needed(graph, outputs))
-    early = [node for node in graph.node if not bounds[0].isdisjoint(node.output)]
-    stages = [
-        [node for node in graph.node if before.isdisjoint(node.output) and not after.isdisjoint(node.output)]
-        for before, after in itertools.pairwise(bounds)
-    ]
+    outputs = list(depths[0].fallbacks)
+    always, *stages = _stages(model.graph, depths, outputs)
     crossing = [_crossing(stages[at], stages[at + 1 :]) for at in range(len(stages))]
     types = element_types({name for names in crossing for name in names})
     choices = []
-    for at, (level, stage) in enumerate(zip(levels, stages, strict=True)):
-        following = levels[at + 1] if at + 1 < len(levels) else None
-        after = following.fallbacks if following else {name: name for name in outputs}
-        otherwise = [helper.make_node("Identity", [level.fallbacks[name]], [after[name]]) for name in outputs]
-        if following:
-            otherwise.append(_constant(following.condition, TensorProto.BOOL, [False]))
+    for at, (depth, stage) in enumerate(zip(depths, stages, strict=True)):
+        otherwise = _otherwise(depth, depths[at + 1] if at + 1 < len(depths) else None)
         decided = {name for node in otherwise for name in node.output}
         otherwise += [_constant(name, types[name], []) for name in crossing[at] if name not in decided]
-        choices.append(_choice(level.condition, stage, otherwise))
-    del graph.node[:]
-    graph.node.extend([*early, *choices])
+        choices.append(_choice(depth.condition, stage, otherwise))
+    del model.graph.node[:]
+    model.graph.node.extend([*always, *choices])
     return sum(map(len, stages))
+
+
+def _stages(
+    graph: onnx.GraphProto, depths: Sequence[SearchDepth], outputs: Sequence[str]
+) -> list[list[onnx.NodeProto]]:
+    """The nodes that are always computed, then for each depth those that it needs and no depth before it."""
+    known = needed(graph, [one.name for one in graph.output if one.name not in outputs])
+    wanted = [[depth.condition, *depth.fallbacks.values()] for depth in depths]
+    stages: list[list[onnx.NodeProto]] = []
+    before: set[str] = set()
+    for names in (*wanted, outputs):
+        known = known | needed(graph, names)
+        stages.append(
+            [node for node in graph.node if before.isdisjoint(node.output) and not known.isdisjoint(node.output)]
+        )
+        before = known
+    return stages
+
+
+def _otherwise(depth: SearchDepth, following: SearchDepth | None) -> list[onnx.NodeProto]:
+    """What is computed in a depth's place: its fallbacks, as those of the next depth, or as the outputs at last."""
+    results = following.fallbacks if following else {name: name for name in depth.fallbacks}
+    nodes = [helper.make_node("Identity", [depth.fallbacks[name]], [results[name]]) for name in depth.fallbacks]
+    return [*nodes, _constant(following.condition, TensorProto.BOOL, [False])] if following else nodes
 
 
 def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
@@ -76,21 +85,28 @@ def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.Node
 
 
 def _choice(condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[onnx.NodeProto]) -> onnx.NodeProto:
-    """The node that runs `then` or `otherwise`, which makes its outputs; inside a branch these have other names."""
+    """The node that runs `then` or `otherwise`, which makes its outputs.
+
+    No name may stand inside and outside a branch, so inside the outputs are called by the condition too.
+    """
     outputs = [name for node in otherwise for name in node.output]
     inside = {name: f"{name}/{condition}" for name in outputs}
-    for node in then:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                names[index] = inside.get(name, name)
-    for node in otherwise:
-        node.output[0] = inside[node.output[0]]
     values = [helper.make_empty_tensor_value_info(inside[name]) for name in outputs]
+    kept = [_renamed(node, inside, inside) for node in then]
+    fallbacks = [_renamed(node, {}, inside) for node in otherwise]  # which read what stands outside
     return helper.make_node(
         "If",
         [condition],
         outputs,
         name=f"{condition}/branch",
-        then_branch=helper.make_graph(then, "then", [], values),
-        else_branch=helper.make_graph(otherwise, "otherwise", [], values),
+        then_branch=helper.make_graph(kept, "then", [], values),
+        else_branch=helper.make_graph(fallbacks, "otherwise", [], values),
     )
+
+
+def _renamed(node: onnx.NodeProto, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [inputs.get(name, name) for name in node.input]
+    copy.output[:] = [outputs.get(name, name) for name in node.output]
+    return copy

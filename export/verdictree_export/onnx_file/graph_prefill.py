@@ -17,7 +17,8 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from verdictree.releases.release import GRAPH_FILE, WEIGHTS_FILE, Prompt
 from verdictree.runtime.graph_io import OUTPUTS, feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
-from verdictree.verdict_tree.tree import Tokens, VerdictTree
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens
 from verdictree_export.graph.attention import KeyValues
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.onnx_file import onnx_model
@@ -32,7 +33,7 @@ class Prefill:
     """A prompt's prefix after one run of the graph.
 
     key_values  layer by layer, each (1, key-value heads, tokens, head size)
-    log_probs   (nodes, vocabulary) at the head of the verdict tree, after an example conversation
+    log_probs   (nodes, vocabulary) at the root of the verdict tree, after an example conversation
     """
 
     key_values: list[KeyValues]
@@ -63,7 +64,7 @@ def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
     return np.fromfile(folder / place.location, dtype, count, offset=place.offset or 0).reshape(tuple(tensor.dims))
 
 
-def prefill(
+def prefill_by_graph(
     graph: Path, asked: Sequence[tuple[Prompt, Tokens]], tree: VerdictTree, exploration: Exploration, workplace: Path
 ) -> list[Prefill]:
     """Run prefix, conversation and suffix of each prompt as one conversation that no cache comes before.
@@ -72,15 +73,15 @@ def prefill(
     not the graph's own: Triton takes a folder that has changed for a release that has.
     """
     bare = [msgspec.structs.replace(prompt, prefix_ids=()) for prompt, _ in asked]
-    quiet = msgspec.structs.replace(exploration, epsilon=_NO_PATHS)
+    quiet = msgspec.structs.replace(exploration, pruning_threshold=_NO_PATHS)
     policies = CompiledPolicies(bare, tree, quiet, stored(graph, bare[:1]) * len(bare))
-    start = policies.bank.tail_tokens.shape[1]  # the conversation stands after the tail
+    start = policies.prefix_cache.suffix_and_root_width  # the conversation stands after suffix and root trie
     with tempfile.TemporaryDirectory(dir=workplace) as scratch:
         copy = Path(scratch) / GRAPH_FILE
         shutil.copy(graph, copy)
         copy.with_name(WEIGHTS_FILE).hardlink_to(graph.with_name(WEIGHTS_FILE))
         onnx_model.set_policies(copy, policies, with_caches=True)
-        session = GraphSession(copy, outputs=[*OUTPUTS, *cache_names(policies.bank.num_layers)])
+        session = GraphSession(copy, outputs=[*OUTPUTS, *cache_names(policies.prefix_cache.num_layers)])
         return [
             _prefilled(
                 session.run(feeds([(*prompt.prefix_ids, *conversation)], [[number]])),
@@ -96,4 +97,4 @@ def _prefilled(outputs: Sequence[Array], prefix: slice, tree: VerdictTree, explo
     (explored,) = unpack(tree, exploration, *outputs[: len(OUTPUTS)])
     kept = [torch.from_numpy(part[:, :, prefix]) for part in outputs[len(OUTPUTS) :]]
     pairs = zip(kept[::2], kept[1::2], strict=True)
-    return Prefill([KeyValues(keys, values) for keys, values in pairs], explored.head.log_probs)
+    return Prefill([KeyValues(keys, values) for keys, values in pairs], explored.root.log_probs)

@@ -27,7 +27,7 @@ from verdictree.releases.release import POLICIES_FILE, WEIGHTS_FILE
 from verdictree.runtime.graph_io import INPUTS, OUTPUTS
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.onnx_file.branches import Level, branch
+from verdictree_export.onnx_file.branches import SearchDepth, branch
 from verdictree_export.onnx_file.graph_index import tensors_read
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.onnx_file.passes import (
@@ -41,7 +41,7 @@ from verdictree_export.onnx_file.rotary import fuse_rotary
 
 OPSET = 18
 POLICIES = "policies."  # how the names of their tensors in the graph begin
-LOG_EPSILON = f"{POLICIES}log_epsilon"
+LOG_PRUNING_THRESHOLD = f"{POLICIES}log_epsilon"
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 
 
@@ -86,18 +86,18 @@ def save(model: onnx.ModelProto, path: Path, policies: CompiledPolicies) -> None
 
 
 def finish(path: Path) -> None:
-    """Let the graph at `path` pass over the levels at which no path of a batch is live.
+    """Let the graph at `path` pass over the depths of the search at which no path of a batch is live.
 
     The last step: what looks at layers by name does not look into branches.
     """
     model = onnx.load(path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
-    levels = [
-        Level(_any_live(level), {name: _without(name, level) for name in OUTPUTS})
-        for level in itertools.takewhile(lambda level: _any_live(level) in made, itertools.count())
+    depths = [
+        SearchDepth(_any_live(depth), {name: _without(name, depth) for name in OUTPUTS})
+        for depth in itertools.takewhile(lambda depth: _any_live(depth) in made, itertools.count())
     ]
-    if levels:
-        branch(model, levels, functools.partial(_element_types, path))
+    if depths:
+        branch(model, depths, functools.partial(_element_types, path))
     drop_unused(model)
     onnx.save(model, path)
 
@@ -118,7 +118,7 @@ def _element_types(path: Path, names: Iterable[str]) -> dict[str, int]:
 def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = False) -> None:
     """Let the ONNX file `path` ask by these policies from now on; their file beside it is written anew.
 
-    `with_caches` makes the trunk's keys and values outputs too.
+    `with_caches` makes the prefill pass's keys and values outputs too.
     """
     model = onnx.load(path, load_external_data=False)
     values = {f"{POLICIES}{name}": value for name, value in policies.named_buffers()}
@@ -127,7 +127,7 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
     weights = [one for one in model.graph.initializer if one.name not in values]
     constants = [onnx.numpy_helper.from_array(values[name].numpy(), name) for name in sorted(used & values.keys())]
     outputs = [one for one in model.graph.output if one.name in OUTPUTS]
-    for name in cache_names(policies.bank.num_layers) if with_caches else ():
+    for name in cache_names(policies.prefix_cache.num_layers) if with_caches else ():
         outputs.append(onnx.helper.make_empty_tensor_value_info(name))
     for field, kept in (("input", inputs), ("initializer", [*weights, *constants]), ("output", outputs)):
         model.graph.ClearField(field)
@@ -211,13 +211,13 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "expansions": {0: "batch", 1: "slots", 2: "levels"},
         }
         choices: dict[str, dict[int, str]] = {}
-        for level in range(len(self._policies.tries)):
-            choices |= {_any_live(level): {}} | {_without(name, level): axes for name, axes in requests.items()}
-        caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.bank.num_layers)}
+        for depth in range(len(self._policies.tries)):
+            choices |= {_any_live(depth): {}} | {_without(name, depth): axes for name, axes in requests.items()}
+        caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.prefix_cache.num_layers)}
         return {**requests, **choices, **caches}
 
     def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
-        """What is traced: a live path on every level, since every path is followed."""
+        """What is traced: a live path at every depth, since every path is followed."""
         buffers = dict(self._policies.named_buffers())
         buffers["log_epsilon"] = torch.full_like(buffers["log_epsilon"], -math.inf)
         requests = {name: _RaggedBatch("", None).generate(name) for name in INPUTS}
@@ -225,18 +225,18 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
 
 
 def cache_names(num_layers: int) -> list[str]:
-    """The names in the graph of the trunk's keys and values, layer by layer."""
+    """The names in the graph of the prefill pass's keys and values, layer by layer."""
     return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
 
 
-def _any_live(level: int) -> str:
-    """The name of whether any path is expanded at this level."""
-    return f"any_live_{level}"
+def _any_live(depth: int) -> str:
+    """The name of whether any path is expanded at this search depth."""
+    return f"any_live_{depth}"
 
 
-def _without(output: str, level: int) -> str:
+def _without(output: str, depth: int) -> str:
     """The name of an output as it is where none is."""
-    return f"{output}/without_{level}"
+    return f"{output}/without_{depth}"
 
 
 def _open_axes(name: str, value: Tensor) -> list[int]:

@@ -38,7 +38,7 @@ def make_projection_shapes_constant(model: onnx.ModelProto) -> int:
 
     Modelling code splits projected states with `view(*leading, -1, head_size)` and joins them with
     `reshape(*leading, -1)`, the leading sizes being those of what is reshaped. A runtime infers -1 from the number of
-    elements, which fails for zero tokens: a level at which no path is live. The weights that feed or follow the
+    elements, which fails for zero tokens: a search depth at which no path is live. The weights that feed or follow the
     reshape say the number. A leading size becomes 0, "as in the input", so nothing is left to compute in any layer.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

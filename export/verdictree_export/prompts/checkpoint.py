@@ -82,7 +82,7 @@ def load(source: str, adapter: Path | None = None, dtype: torch.dtype = torch.fl
     return Checkpoint(Path(source).name, model.eval(), tokenizer)
 
 
-def load_outline(source: str) -> Checkpoint:
+def load_weightless(source: str) -> Checkpoint:
     """A checkpoint's configuration and tokenizer, its model without weights (on torch's meta device).
 
     Raises UnsupportedGuard as `load` does.
@@ -101,8 +101,8 @@ def load_outline(source: str) -> Checkpoint:
     return Checkpoint(Path(source).name, model.eval(), tokenizer)
 
 
-def save_outline(guard: Checkpoint, folder: Path) -> None:
-    """Write what `load_outline` reads."""
+def save_weightless(guard: Checkpoint, folder: Path) -> None:
+    """Write what `load_weightless` reads."""
     for part in (guard.model.config, guard.model.generation_config, guard.tokenizer):
         part.save_pretrained(folder)
 

@@ -9,34 +9,36 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy
 from verdictree.releases.release import Prompt
+from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree.verdict_tree.tree import VerdictTree, compile_tree
+from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_export.prompts import split as prompt
 from verdictree_export.prompts.checkpoint import Checkpoint
 
 
 def compile_prompts(
-    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy], opens_apart: bool | None = None
+    guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy], first_labels_apart: bool | None = None
 ) -> tuple[tuple[Prompt, ...], VerdictTree]:
-    """The prompts of all policies and the verdict tree that they share; `opens_apart` as `compile_tree` takes it."""
+    """The prompts of all policies, and the verdict tree that they share, `first_labels_apart` as for `compile_tree`."""
     for policy in policies:
         prompt.check_policy(guard, policy)
     prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
     grammar = prompt.grammar_after(prompts, family.grammar)
     labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
     written = () if grammar.per_category else tuple(labels)
-    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard), opens_apart)
+    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard), first_labels_apart)
 
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
     """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
     constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
-    words, first, further = (max(map(len, paths), default=0) for paths in (tree.words, tree.first, tree.further))
-    verdict = words + first + (exploration.max_labels - 1) * further
-    room = guard.max_positions - constant - verdict
+    longest = (max(map(len, paths), default=0) for paths in (tree.verdict_tokens, tree.first, tree.further))
+    verdict, first, further = longest
+    answer = verdict + first + (exploration.max_labels - 1) * further
+    room = guard.max_positions - constant - answer
     if room < 1:
         raise UnsupportedGuard(
-            f"the prompt takes {constant} tokens and a verdict up to {verdict}, but the model has only "
+            f"the prompt takes {constant} tokens and a verdict up to {answer}, but the model has only "
             f"{guard.max_positions} positions; use a shorter policy"
         )
     return room

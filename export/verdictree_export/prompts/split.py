@@ -152,7 +152,7 @@ def _check_labels(family: GuardFamily, question: Question, constant: str) -> Non
     if grammar.per_category:
         return
     answers = [answer for answer in grammar.answers if question.role in answer.roles]
-    if all(answer.opening is None for answer in answers):
+    if all(answer.list_prefix is None for answer in answers):
         known = sorted({name for answer in answers for name in answer.names})
         missing = [code for code in policy.codes if code not in known]
         if missing:
@@ -185,10 +185,10 @@ def _word_borders(text: str) -> list[int]:
 
 
 def _cut(checkpoint: Checkpoint, question: Question, parts: tuple[str, str, str, str]) -> Prompt:
-    prefix, lead, tail, suffix = parts
+    prefix, before, after, suffix = parts
     prefix_ids, suffix_ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
     category = question.category.code if question.category else None
-    return Prompt(question.policy.name, question.role, prefix, lead, tail, suffix, prefix_ids, suffix_ids, category)
+    return Prompt(question.policy.name, question.role, prefix, before, after, suffix, prefix_ids, suffix_ids, category)
 
 
 def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
@@ -198,14 +198,14 @@ def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conve
 
 
 def _turns(role: Role, content: str) -> list[Message]:
-    opening = [] if role == "user" else [Message("user", "hi")]
-    return [*opening, Message(role, content)]
+    first_turn = [] if role == "user" else [Message("user", "hi")]
+    return [*first_turn, Message(role, content)]
 
 
 def grammar_after(prompts: Sequence[Prompt], grammar: VerdictGrammar) -> VerdictGrammar:
-    """The grammar of what follows these prompts: without the lead where the chat template has written it already."""
-    if grammar.lead and all(prompt.suffix.endswith(grammar.lead) for prompt in prompts):
-        return msgspec.structs.replace(grammar, lead="")
+    """The grammar of what follows these prompts: no answer prefix where the chat template has written it already."""
+    if grammar.answer_prefix and all(prompt.suffix.endswith(grammar.answer_prefix) for prompt in prompts):
+        return msgspec.structs.replace(grammar, answer_prefix="")
     return grammar
 
 
@@ -213,15 +213,15 @@ def end_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
     """The ids that end the model's turn: those its generation config declares and what its template writes there."""
     declared = checkpoint.model.generation_config.eos_token_id
     ends = {declared} if isinstance(declared, int) else set(declared or ())
-    closing = _closing_token(checkpoint)
-    if closing is not None:
-        ends.add(closing)
+    turn_end = _turn_end_token(checkpoint)
+    if turn_end is not None:
+        ends.add(turn_end)
     if not ends:
         raise UnsupportedGuard("the checkpoint names no end-of-turn token; set eos_token_id in its generation config")
     return tuple(sorted(ends))
 
 
-def _closing_token(checkpoint: Checkpoint) -> int | None:
+def _turn_end_token(checkpoint: Checkpoint) -> int | None:
     answer = "safe"
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": answer}]
     try:

@@ -14,7 +14,7 @@ from verdictree.runtime.session import INTEGER_PRODUCT
 from verdictree_export.onnx_file.graph_index import GraphIndex
 
 
-def scale_late(model: onnx.ModelProto) -> int:
+def defer_dequantization(model: onnx.ModelProto) -> int:
     """Do so in a graph that `quantize` made, in place, where h is read by one rounding alone; return how often."""
     index = GraphIndex(model)
     nodes: list[onnx.NodeProto] = []

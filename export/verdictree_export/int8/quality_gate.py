@@ -1,4 +1,4 @@
-"""Does a quantized guard still judge as the floating-point one does?"""
+"""The quality gate of quantization: does a quantized guard still judge as the floating-point one does?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import Fidelity
+from verdictree.releases.release import QuantizationQuality
 from verdictree.verdict import Verdict
 from verdictree_export.finite import require_finite_verdicts
 from verdictree_export.settings import MAX_CHANGE
@@ -19,7 +19,7 @@ _NAMED = 3
 
 def measure(
     reference: Sequence[Verdict], verdicts: Sequence[Verdict], labels: Sequence[Sequence[str]] | None = None
-) -> Fidelity:
+) -> QuantizationQuality:
     """Compare verdicts with those of the floating-point guard on the same conversations, in the same order.
 
     `labels` are each conversation's true categories, by code; without them there are no AUCs. Raises UnsupportedGuard
@@ -30,7 +30,7 @@ def measure(
     require_finite_verdicts(reference, "the floating-point guard")
     require_finite_verdicts(verdicts, "the quantized guard")
     change = np.abs([b.p_unsafe - a.p_unsafe for a, b in zip(reference, verdicts, strict=True)])
-    return Fidelity(
+    return QuantizationQuality(
         num_conversations=len(reference),
         p99_p_unsafe_difference=float(np.quantile(change, 0.99)),
         max_p_unsafe_difference=float(change.max()),
@@ -40,34 +40,38 @@ def measure(
     )
 
 
-def is_faithful(fidelity: Fidelity, max_p99: float = MAX_CHANGE) -> bool:
+def passes(quality: QuantizationQuality, max_p99: float = MAX_CHANGE) -> bool:
     """Whether P(unsafe) and the ranking of categories stay within the limits."""
-    drop = (fidelity.reference_micro_auc or 0.0) - (fidelity.micro_auc or 0.0)
-    return fidelity.p99_p_unsafe_difference <= max_p99 and drop <= MAX_AUC_DROP
+    drop = (quality.reference_micro_auc or 0.0) - (quality.micro_auc or 0.0)
+    return quality.p99_p_unsafe_difference <= max_p99 and drop <= MAX_AUC_DROP
 
 
-def refuse(fidelity: Fidelity, alone: Mapping[str, Fidelity], max_p99: float = MAX_CHANGE) -> UnsupportedGuard:
-    """The error to raise for a quantized guard that is not faithful: `alone` has each layer group's own."""
+def refuse(
+    quality: QuantizationQuality, alone: Mapping[str, QuantizationQuality], max_p99: float = MAX_CHANGE
+) -> UnsupportedGuard:
+    """The error to raise for a quantized guard that does not pass: `alone` has each layer group's own."""
     worst = sorted(alone, key=lambda name: -alone[name].p99_p_unsafe_difference)[:_NAMED]
     named = ", ".join(f"{name} ({alone[name].p99_p_unsafe_difference:.2g})" for name in worst)
     auc = ""
-    if fidelity.micro_auc is not None and fidelity.reference_micro_auc is not None:
-        auc = f" and the micro-AUC at most {MAX_AUC_DROP} below {fidelity.reference_micro_auc:.4f}"
-    got = "" if fidelity.micro_auc is None else f" and {fidelity.micro_auc:.4f}"
+    if quality.micro_auc is not None and quality.reference_micro_auc is not None:
+        auc = f" and the micro-AUC at most {MAX_AUC_DROP} below {quality.reference_micro_auc:.4f}"
+    got = "" if quality.micro_auc is None else f" and {quality.micro_auc:.4f}"
     return UnsupportedGuard(
         f"expected the 99th percentile of the change of P(unsafe) within {max_p99}{auc}, got "
-        f"{fidelity.p99_p_unsafe_difference:.2g}{got} on {fidelity.num_conversations} conversations; the layers that "
+        f"{quality.p99_p_unsafe_difference:.2g}{got} on {quality.num_conversations} conversations; the layers that "
         f"change it most when quantized by themselves: {named or 'not measured'}; export in fp32, or keep these in fp32"
     )
 
 
-def check(fidelity: Fidelity, groups: Mapping[str, Callable[[], Fidelity]], max_p99: float = MAX_CHANGE) -> None:
-    """Raise UnsupportedGuard, naming the layers that hurt most, unless `fidelity` is within the limits.
+def check(
+    quality: QuantizationQuality, groups: Mapping[str, Callable[[], QuantizationQuality]], max_p99: float = MAX_CHANGE
+) -> None:
+    """Raise UnsupportedGuard, naming the layers that hurt most, unless `quality` is within the limits.
 
     `groups` are called only then: each measures the guard with one group of layers quantized and the others not.
     """
-    if not is_faithful(fidelity, max_p99):
-        raise refuse(fidelity, {name: measured() for name, measured in groups.items()}, max_p99)
+    if not passes(quality, max_p99):
+        raise refuse(quality, {name: measured() for name, measured in groups.items()}, max_p99)
 
 
 def _micro_auc(verdicts: Sequence[Verdict], labels: Sequence[Sequence[str]] | None) -> float | None:

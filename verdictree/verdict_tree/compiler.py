@@ -1,0 +1,87 @@
+"""Compile a grammar and its labels into a verdict tree, with the tokenizer of the model that will answer."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+
+from verdictree.families.grammar import VerdictGrammar
+from verdictree.verdict_tree.spelling import Encode, Spelling, check
+from verdictree.verdict_tree.tree import VerdictTree
+from verdictree.verdict_tree.trie import Tokens, Trie
+
+# About as many more tokens take as long as a pass by itself, which reads all weights once more.
+_LARGEST_SHARED_SUBTREE = 32
+
+
+def compile_tree(
+    grammar: VerdictGrammar,
+    labels: Sequence[str],
+    encode: Encode,
+    end_tokens: Iterable[int],
+    first_labels_apart: bool | None = None,
+) -> VerdictTree:
+    """Compile the verdict tree of `labels`.
+
+    `encode` is the model's tokenizer without special tokens; it sees whole verdict strings only, since tokens merge
+    across the borders of their parts. `end_tokens` are the ids that end the model's turn. `first_labels_apart` says
+    whether first-label tries are evaluated by themselves; None: where that is cheaper.
+
+    Raises AmbiguousGrammar, naming strings and tokens, where the tokenizer makes two verdicts share their tokens,
+    lets a label's tokens depend on its neighbours, or hides where a label ends.
+    """
+    spelling = Spelling(grammar, tuple(labels), functools.cache(encode))
+    verdicts, whole_paths, continuations = spelling.verdicts(), spelling.first(), spelling.continuations()
+    check(spelling, verdicts, whole_paths, continuations)
+    ends = tuple(sorted(set(end_tokens)))
+    opened = [verdicts[grammar.answers.index(answer)] for answer in spelling.lists]  # the verdict of each list
+    rows = [whole_paths[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
+    first = tuple(path[len(verdict) :] for verdict, row in zip(opened, rows, strict=True) for path in row)
+    classes = tuple(dict.fromkeys(continuations))
+    further = tuple(itertools.chain.from_iterable(one.further for one in classes))
+    suffixes = tuple(tuple((*suffix, end) for suffix in one.answer_suffixes for end in ends) for one in classes)
+    root_trie, shared_subtrees = _root(verdicts, opened, first, first_labels_apart)
+    return VerdictTree(
+        grammar=grammar,
+        labels=tuple(labels),
+        verdict_tokens=verdicts,
+        first=first,
+        continuation_class=tuple(classes.index(one) for one in continuations),
+        further=further,
+        answer_suffixes=suffixes,
+        root_trie=root_trie,
+        first_label_trie=Trie.of(first),
+        shared_subtrees=shared_subtrees,
+        continuation_trie=Trie.of([*further, *itertools.chain(*suffixes)]),
+        answer_prefix_length=_separator_length(verdicts, encode(grammar.answer_prefix), 0),
+        first_spelling=tuple(
+            _separator_length(row, encode(grammar.text(answer) + (answer.list_prefix or "")), len(verdict))
+            - len(verdict)
+            for row, answer, verdict in zip(rows, spelling.lists, opened, strict=True)
+        ),
+        further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in classes),
+        end_tokens=ends,
+        vocabulary=tuple(sorted({*ends, *itertools.chain(*verdicts, *first, *further, *itertools.chain(*suffixes))})),
+    )
+
+
+def _root(
+    verdicts: Sequence[Tokens], opened: Sequence[Tokens], first: Sequence[Tokens], apart: bool | None
+) -> tuple[Trie, tuple[tuple[int, ...], ...]]:
+    """The root trie, and for each list the nodes in it that are those of the first-label trie, if they are in it."""
+    alone, first_label_trie = Trie.of(verdicts), Trie.of(first)
+    whole = Trie.of([*verdicts, *((*verdict, *path) for verdict in opened for path in first)])
+    if apart is None:
+        apart = len(whole) - len(alone) > _LARGEST_SHARED_SUBTREE
+    if apart:
+        return alone, ()
+    onward = first_label_trie.sequences()
+    return whole, tuple(tuple(whole.node_after((*verdict, *tokens)) for tokens in onward) for verdict in opened)
+
+
+def _separator_length(paths: Iterable[Tokens], separator: Sequence[int], otherwise: int) -> int:
+    # Where the separator's tokens merge with the label's, the merged token spells the label too.
+    begin = tuple(separator)
+    apart = all(path[: len(begin)] == begin and len(path) > len(begin) for path in paths)
+    return len(begin) if apart else otherwise
