@@ -100,8 +100,8 @@ def test_the_callers_own_error_is_not_an_outcome(fake_guard, connect):
 
 def test_options_hold_for_every_item(fake_guard, connect):
     """The policy or the deadline of a bulk job never reaches its requests."""
-    guard = fake_guard(lambda body: time.sleep(0.5) or echo(body) if last_text(body) == "slow" else echo(body))
-    outcomes = connect(guard).bulk(["a", "slow"], policy="strict", truncate="head", deadline=0.2, return_errors=True)
+    guard = fake_guard(lambda body: time.sleep(6.0) or echo(body) if last_text(body) == "slow" else echo(body))
+    outcomes = connect(guard).bulk(["a", "slow"], policy="strict", truncate="head", deadline=2.0, return_errors=True)
     assert [type(outcome).__name__ for outcome in outcomes] == ["Verdict", "DeadlineExceeded"]
     assert {(body["policy"], body["truncate"]) for body in guard.bodies} == {("strict", "head")}
 
@@ -112,7 +112,7 @@ def test_stopping_early_does_not_wait_for_the_rest(fake_guard, connect, gate):
     start = time.monotonic()
     items = itertools.chain(["first"], itertools.repeat("stuck"))
     assert texts(connect(guard, deadline=60.0).bulk(items, take=1, concurrency=4)) == ["first"]
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < 20.0  # the deadline is 60
 
 
 def test_closing_the_client_ends_what_was_abandoned(fake_guard, gate):

@@ -171,8 +171,8 @@ def test_the_deadline_ends_a_slow_call(fake_guard, connect, gate):
     guard = fake_guard(lambda body: gate.wait() and echo(body))
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        connect(guard, retries=Retries(limit=5)).classify("x", deadline=0.2)
-    assert 0.19 <= time.monotonic() - start < 1.0
+        connect(guard, retries=Retries(limit=5)).classify("x", deadline=1.0)
+    assert 0.99 <= time.monotonic() - start < 4.0
     assert len(guard.bodies) == 1
 
 
@@ -180,15 +180,15 @@ def test_the_deadline_covers_all_attempts_together(fake_guard, connect):
     """Each retry gets the whole deadline anew, and three attempts take three deadlines."""
 
     def slow_failure(body):
-        time.sleep(0.15)
+        time.sleep(0.5)
         return Status(Code.UNAVAILABLE)
 
     guard = fake_guard(slow_failure)
     start = time.monotonic()
     with pytest.raises((DeadlineExceeded, ServerUnavailable)):
-        connect(guard, deadline=0.4, retries=Retries(limit=50, backoff=0.01)).classify("x")
-    assert time.monotonic() - start < 0.8
-    assert 2 <= len(guard.bodies) <= 3
+        connect(guard, deadline=1.3, retries=Retries(limit=50, backoff=0.01)).classify("x")
+    assert time.monotonic() - start < 2.6
+    assert 1 <= len(guard.bodies) <= 3
 
 
 def test_no_pause_outlasts_the_deadline(fake_guard, connect):
@@ -196,8 +196,8 @@ def test_no_pause_outlasts_the_deadline(fake_guard, connect):
     guard = fake_guard(lambda body: Status(Code.UNAVAILABLE))
     start = time.monotonic()
     with pytest.raises(ServerUnavailable, match="injected"):
-        connect(guard, deadline=1.0, retries=Retries(backoff=5.0, max_backoff=5.0)).classify("x")
-    assert time.monotonic() - start < 0.9
+        connect(guard, deadline=6.0, retries=Retries(backoff=30.0, max_backoff=30.0)).classify("x")
+    assert time.monotonic() - start < 5.0
 
 
 @pytest.mark.parametrize("deadline", [None, 0, -1.0, float("inf"), float("nan"), "10"])
@@ -248,7 +248,7 @@ def test_a_server_that_is_away_is_said_to_be_at_once(connect, unused_port):
     start = time.monotonic()
     with pytest.raises(ServerUnavailable):
         connect(f"127.0.0.1:{unused_port}", retries=Retries()).classify("x")
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < 5.0  # the deadline is 10
 
 
 def test_a_server_that_comes_back_is_found_by_a_retry(fake_guard, connect, unused_port):

@@ -74,7 +74,7 @@ def test_waiting_ends_at_its_timeout(fake_guard, connect):
     start = time.monotonic()
     with pytest.raises(ServerUnavailable, match="ready=False"):
         connect(fake_guard(ready=False)).wait_until_ready(timeout=0.3)
-    assert 0.3 <= time.monotonic() - start < 1.0
+    assert 0.3 <= time.monotonic() - start < 4.0
 
 
 def test_one_client_serves_many_threads(fake_guard):
