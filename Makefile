@@ -2,6 +2,7 @@
 # make test   linters, types and the whole test suite, on the same release
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+TORCH ?= torch==2.13.0
 BIN := .venv/bin
 REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
@@ -19,7 +20,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz lint docs load overload real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz lint docs install-check load overload real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -28,7 +29,7 @@ test: lint $(RELEASE) .perf/bin/perf_analyzer
 	$(BIN)/pytest $(TWO_WORKERS)
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
-	$(BIN)/pytest $(TWO_WORKERS) -m "not server and not slow"
+	$(BIN)/pytest $(TWO_WORKERS) -m "not server and not slow and not registry"
 
 fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis --timeout 3600
@@ -40,6 +41,10 @@ lint: .venv/.installed
 
 docs: .venv/.installed ## the API page, from the docstrings
 	$(BIN)/python docs/make_api.py
+
+# On many platforms a plain torch brings gigabytes of CUDA libraries: TORCH says which one to take.
+install-check: .venv/.installed ## every extra in an empty environment, without constraints: a quarter of an hour
+	$(BIN)/python tests/check_install.py --python $(PYTHON) --torch $(TORCH)
 
 load: $(RELEASE) .perf/bin/perf_analyzer ## the served release for a few seconds: requests/s, latency, memory
 	$(BENCH) --quick $(REPOSITORY)
