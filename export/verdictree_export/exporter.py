@@ -36,8 +36,8 @@ from verdictree_export.int8.conversion import Example
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
-from verdictree_export.prompts import split as prompt
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.split import plain_text_tokenizer
 from verdictree_export.settings import DEFAULT_PRECISION, MAX_CHANGE, MAX_TOKENS, PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
@@ -131,7 +131,7 @@ def _write(
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
-    tokenizer = prompt.plain_text_tokenizer(guard)
+    tokenizer = plain_text_tokenizer(guard)
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
     checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)

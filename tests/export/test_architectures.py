@@ -32,7 +32,7 @@ from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
 from verdictree_export.prompts import checkpoint
-from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.rendering import render
 
 pytestmark = pytest.mark.slow
 
@@ -197,7 +197,7 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
     for (policy, turns), verdict in zip(asked, verdicts, strict=True):
         role = turns[-1].role
         questions = policy.categories if family.grammar.per_category else (None,)
-        prompts = [prompt.render(guard, family, Question(policy, role, one), list(turns)) for one in questions]
+        prompts = [render(guard, family, Question(policy, role, one), list(turns)) for one in questions]
         ruled = [rulings(guard, tree, guard.encode(text), role) for text in prompts]
         # Random weights leave the verdicts little probability: only their logarithms can be compared.
         expected = [max(one["unsafe"] for one in ruled), min(one["safe"] for one in ruled)]

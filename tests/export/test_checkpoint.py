@@ -13,7 +13,8 @@ import torch
 from verdictree import families
 from verdictree.errors import UnsupportedGuard
 from verdictree_export.prompts import checkpoint
-from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.answer_frame import end_tokens
+from verdictree_export.prompts.split import split
 
 pytestmark = pytest.mark.slow
 
@@ -38,10 +39,10 @@ def test_weightless_checkpoint_has_everything_but_weights(folder):
     weightless, whole = checkpoint.load_weightless(str(folder)), checkpoint.load(str(folder))
     assert {parameter.device.type for parameter in weightless.model.parameters()} == {"meta"}
     assert weightless.max_positions == whole.max_positions
-    assert prompt.end_tokens(weightless) == prompt.end_tokens(whole)
+    assert end_tokens(weightless) == end_tokens(whole)
     family = families.recognize(weightless.tokenizer.chat_template)
     assert family.name == "llama-guard-3"
-    assert prompt.split(weightless, family, tiny_guard.POLICY) == prompt.split(whole, family, tiny_guard.POLICY)
+    assert split(weightless, family, tiny_guard.POLICY) == split(whole, family, tiny_guard.POLICY)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ from verdictree_export.exporter import export_release
 from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint, compilation
-from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.answer_frame import grammar_after
+from verdictree_export.prompts.rendering import render
+from verdictree_export.prompts.split import split
 from verdictree_export.settings import PRECISIONS
 
 pytestmark = pytest.mark.slow
@@ -119,7 +121,7 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
     conversation = ask("How are you? 12")
     verdict = offline.classify([conversation])[0]
     family, tree = families.family("llama-guard-3"), offline.release.tree
-    ids = guard.encode(prompt.render(guard, family, Question(tiny_guard.POLICY, "user"), list(conversation.messages)))
+    ids = guard.encode(render(guard, family, Question(tiny_guard.POLICY, "user"), list(conversation.messages)))
 
     def probability(answer):
         with torch.inference_mode():
@@ -190,7 +192,7 @@ def test_served_tokens_are_the_whole_prompts_tokens(offline, guard, turns):
     """Tokens that merge across the border of the conversation would be read differently than they were trained."""
     messages = tuple(Message("user" if user else "assistant", "".join(parts) + "x") for user, parts in turns)
     question = Question(tiny_guard.POLICY, messages[-1].role)
-    whole = prompt.render(guard, families.family("llama-guard-3"), question, list(messages))
+    whole = render(guard, families.family("llama-guard-3"), question, list(messages))
     assume("<|" not in "".join(message.content for message in messages))
     (index,) = offline.release.prefix_ids(offline.release.policy, messages[-1].role)
     parts, expected = offline.release.prompts[index], guard.encode(whole)
@@ -316,31 +318,31 @@ def retemplated(guard):
 
 def test_template_that_takes_content_as_parts(retemplated, guard):
     """Llama Guard 3-1B's template drops plain text silently: an empty conversation would be judged."""
-    plain = prompt.split(guard, families.family("llama-guard-3"), tiny_guard.POLICY)
+    plain = split(guard, families.family("llama-guard-3"), tiny_guard.POLICY)
     parts = guard.tokenizer.chat_template.replace(
         "{{ message.content | trim }}",
         "{{ (message.content | selectattr('type', 'equalto', 'text') | first).text | trim }}",
     )
     assert parts != guard.tokenizer.chat_template
     retemplated.tokenizer.chat_template = parts
-    assert prompt.split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY) == plain
+    assert split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY) == plain
 
 
 def test_lead_that_the_template_writes_is_not_expected_again(retemplated):
     """A template that ends with the empty line leaves the guard to answer without it."""
     family = families.family("llama-guard-3")
-    prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == "\n\n"
+    prompts = split(retemplated, family, tiny_guard.POLICY)
+    assert grammar_after(prompts, family.grammar).answer_prefix == "\n\n"
     retemplated.tokenizer.chat_template += "{{ '\\n\\n' }}"
-    prompts = prompt.split(retemplated, family, tiny_guard.POLICY)
-    assert prompt.grammar_after(prompts, family.grammar).answer_prefix == ""
+    prompts = split(retemplated, family, tiny_guard.POLICY)
+    assert grammar_after(prompts, family.grammar).answer_prefix == ""
 
 
 def test_template_of_another_family_is_refused(retemplated):
     """A guard asked in a form that it never saw answers, but its answer means nothing."""
     retemplated.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}> {{ m.content }}{% endfor %}"
     with pytest.raises(UnsupportedGuard, match="choose the family that the checkpoint was made for"):
-        prompt.split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY)
+        split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY)
 
 
 def test_policy_that_the_template_does_not_name_is_refused(retemplated):
@@ -351,4 +353,4 @@ def test_policy_that_the_template_does_not_name_is_refused(retemplated):
         "for code in categories", "for code in ['S1', 'S2', 'S10']"
     )
     with pytest.raises(UnsupportedGuard, match="never names X7"):
-        prompt.split(retemplated, families.family("llama-guard-3"), other)
+        split(retemplated, families.family("llama-guard-3"), other)

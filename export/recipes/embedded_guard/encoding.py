@@ -12,8 +12,9 @@ from verdictree.policy import Policy
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_evaluation.data.formats import Row
-from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.answer_frame import end_tokens
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.split import plain_text_tokenizer, split
 
 
 class GuardEncoder:
@@ -25,12 +26,10 @@ class GuardEncoder:
 
     def __init__(self, checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> None:
         self._family = family
-        self._tokenizer = prompt.plain_text_tokenizer(checkpoint)
-        self.splits = prompt.split(checkpoint, family, policy)
+        self._tokenizer = plain_text_tokenizer(checkpoint)
+        self.splits = split(checkpoint, family, policy)
         self._split_of = {split.role: split for split in self.splits}
-        self.tree: VerdictTree = compile_tree(
-            family.grammar, policy.codes, checkpoint.encode, prompt.end_tokens(checkpoint)
-        )
+        self.tree: VerdictTree = compile_tree(family.grammar, policy.codes, checkpoint.encode, end_tokens(checkpoint))
         prefixes = {split.prefix_ids for split in self.splits}
         if len(prefixes) != 1:
             raise UnsupportedGuard("expected one prefix for both roles, got two; rows could not share it in a step")

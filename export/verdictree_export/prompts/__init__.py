@@ -2,7 +2,9 @@
 
 checkpoint.py    folder, hub id, GGUF file or package ─► model, tokenizer, chat template
     ↓            (time_limit.py bounds what a stranger's template may take)
-split.py         the rendered prompt ─► prefix │ conversation │ suffix, cut where no tokens merge
-    ↓
+rendering.py     a question about a conversation ─► the whole prompt
+    ↓            (policy_text.py: nothing in a policy acts there)
+split.py         ─► prefix │ conversation │ suffix, cut where no tokens merge
+    ↓            (answer_frame.py: what stands before an answer, and what ends it)
 compilation.py   policies ─► their prompts, the tree that they share, the room that they leave
 """

@@ -12,8 +12,10 @@ from verdictree.releases.release import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
-from verdictree_export.prompts import split as prompt
+from verdictree_export.prompts.answer_frame import end_tokens, grammar_after
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.policy_text import check_policy
+from verdictree_export.prompts.split import split
 
 
 def compile_prompts(
@@ -21,12 +23,12 @@ def compile_prompts(
 ) -> tuple[tuple[Prompt, ...], VerdictTree]:
     """The prompts of all policies, and the verdict tree that they share, `first_labels_apart` as for `compile_tree`."""
     for policy in policies:
-        prompt.check_policy(guard, policy)
-    prompts = tuple(itertools.chain.from_iterable(prompt.split(guard, family, policy) for policy in policies))
-    grammar = prompt.grammar_after(prompts, family.grammar)
+        check_policy(guard, policy)
+    prompts = tuple(itertools.chain.from_iterable(split(guard, family, policy) for policy in policies))
+    grammar = grammar_after(prompts, family.grammar)
     labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
     written = () if grammar.per_category else tuple(labels)
-    return prompts, compile_tree(grammar, written, guard.encode, prompt.end_tokens(guard), first_labels_apart)
+    return prompts, compile_tree(grammar, written, guard.encode, end_tokens(guard), first_labels_apart)
 
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
