@@ -11,7 +11,8 @@ import click
 from verdictree.releases.release import MAX_OFF_GRAMMAR
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_cli.repository_option import repository_option
-from verdictree_export.settings import DEFAULT_PRECISION, MAX_CHANGE, MAX_TOKENS, PRECISIONS
+from verdictree_export.defaults import MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export.tolerances import PRECISIONS
 
 _EXPLORATION = Exploration()
 
@@ -44,7 +45,7 @@ _EXPLORATION = Exploration()
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
-    default=DEFAULT_PRECISION,
+    default=PRECISION,
     show_default=True,
     help="Of the graph.",
 )

@@ -28,6 +28,7 @@ from verdictree.releases.release import (
 )
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
+from verdictree_export.defaults import MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prefix_cache import prefill_prefixes
@@ -38,7 +39,7 @@ from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.prompts.split import plain_text_tokenizer
-from verdictree_export.settings import DEFAULT_PRECISION, MAX_CHANGE, MAX_TOKENS, PRECISIONS
+from verdictree_export.tolerances import PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
 _NOT_MEASURED = Parity(0.0, 0.0, 0, 0)
@@ -60,7 +61,7 @@ def export_release(
     number: int | None = None,
     adapter: Path | None = None,
     calibration: Path | None = None,
-    precision: str = DEFAULT_PRECISION,
+    precision: str = PRECISION,
     exploration: Exploration | None = None,
     max_tokens: int = MAX_TOKENS,
     evaluation: Sequence[Example] = (),
@@ -72,7 +73,7 @@ def export_release(
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
-    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: `settings.MAX_CHANGE`); `calibration` is
+    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: `defaults.MAX_CHANGE`); `calibration` is
     a file that was fitted on another export of this very guard. An answer with more than `max_off_grammar` off the
     grammar is undecided; a guard that never answers a verdict is refused, unless it is 1.
     The repository's first release is pinned; a later one is only written.

@@ -14,7 +14,7 @@ from verdictree_export import answers
 from verdictree_export.finite import require_finite_verdicts
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts.checkpoint import Checkpoint
-from verdictree_export.settings import PRECISIONS
+from verdictree_export.tolerances import PRECISIONS
 
 CONVERSATIONS = (
     [Message("user", "How do I boil an egg?")],

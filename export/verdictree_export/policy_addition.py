@@ -42,7 +42,7 @@ from verdictree_export.onnx_file.graph_prefill import Prefill, prefill_by_graph,
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
-from verdictree_export.settings import PRECISIONS
+from verdictree_export.tolerances import PRECISIONS
 
 
 def add_policies(models: Path, source: int, policies: Sequence[Policy], number: int | None = None) -> Release:

@@ -32,7 +32,7 @@ from verdictree_export.prompts import checkpoint, compilation
 from verdictree_export.prompts.answer_frame import grammar_after
 from verdictree_export.prompts.rendering import render
 from verdictree_export.prompts.split import split
-from verdictree_export.settings import PRECISIONS
+from verdictree_export.tolerances import PRECISIONS
 
 pytestmark = pytest.mark.slow
 

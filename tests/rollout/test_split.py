@@ -15,7 +15,7 @@ from verdictree.conversation import Conversation, Message
 from verdictree.releases.admin_key import ADMIN_KEY_NAME
 from verdictree_client import GuardClient, InvalidRequest
 from verdictree_client.rollout import Refused, Rollout
-from verdictree_serving.triton_steps.bls_errors import code_of
+from verdictree_serving.triton_steps.inner_errors import code_of
 
 pytestmark = pytest.mark.server
 KEYS = [f"user-{i}" for i in range(120)]

@@ -16,12 +16,12 @@ from verdictree.releases.release import WEIGHTS_FILE, QuantizationQuality, Relea
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import ConversationTokenizer, batch_feeds
 from verdictree.verdict import Verdict
+from verdictree_export.defaults import MAX_CHANGE
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.int8 import quality_gate
 from verdictree_export.int8.quantize import most_sensitive, prepare, quantize, sensitive
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
-from verdictree_export.settings import MAX_CHANGE
 
 NUM_CALIBRATION = 64
 _LEAST = 2 * NUM_CALIBRATION

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from verdictree.errors import UnsupportedGuard
 from verdictree.releases.release import QuantizationQuality
 from verdictree.verdict import Verdict
+from verdictree_export.defaults import MAX_CHANGE
 from verdictree_export.finite import require_finite_verdicts
-from verdictree_export.settings import MAX_CHANGE
 
 MAX_AUC_DROP = 0.003
 _NAMED = 3

@@ -7,8 +7,8 @@ else, and is served by later versions too. What is behind the door may change, t
     verdictree_serving.triton_steps.marginals   MarginalsStep
     verdictree_serving.triton_steps.router      RouterStep
 
-Beside them stands what they need: `split` (which release answers while there are two) and `shadow_log`; `responses`,
-`refusals` and `bls_errors`, by which a step refuses one request of a batch and answers the others.
+Beside them stands what they need: `split` (which release answers while there are two) and `shadow_log`; `errors`,
+`refusals` and `inner_errors`, by which a step refuses one request of a batch and answers the others.
 
     request ─► tokenizer ─► [guard_lm: ONNX Runtime] ─► marginals ─► verdict         guard, guard_candidate, …
     request ─► router ─► one of them, or both                                        guard, while there are two

@@ -13,7 +13,7 @@ from verdictree import wire
 from verdictree.errors import NoVerdict
 from verdictree.releases import calibration, release
 from verdictree.runtime.scorer import Scorer
-from verdictree_serving.triton_steps.responses import error
+from verdictree_serving.triton_steps.errors import error
 
 _OUTPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions")
 _INPUTS = (*_OUTPUTS, "prefix_id", "token_counts")

@@ -14,8 +14,8 @@ import triton_python_backend_utils as pb_utils
 
 from verdictree import wire
 from verdictree.releases.journal import FOLDER
-from verdictree_serving.triton_steps.bls_errors import code_of
-from verdictree_serving.triton_steps.responses import error, send
+from verdictree_serving.triton_steps.errors import error, send
+from verdictree_serving.triton_steps.inner_errors import code_of
 from verdictree_serving.triton_steps.shadow_log import ShadowLog
 from verdictree_serving.triton_steps.split import Answer, Router, Settings
 

@@ -18,8 +18,8 @@ from verdictree.errors import InvalidConversation
 from verdictree.releases import release
 from verdictree.runtime.tokenization import ConversationTokenizer
 from verdictree_serving.gate import NOT_TAKING, Gate
+from verdictree_serving.triton_steps.errors import error, send
 from verdictree_serving.triton_steps.refusals import Refusals
-from verdictree_serving.triton_steps.responses import error, send
 
 _LONG_BYTES = 16 << 10
 _MAX_LONG_WAITING = 64

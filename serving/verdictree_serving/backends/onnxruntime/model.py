@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidInput
 from verdictree_serving.onnxruntime_backend.backend import OnnxModel
-from verdictree_serving.triton_steps.responses import error, send
+from verdictree_serving.triton_steps.errors import error, send
 
 
 class TritonPythonModel:

@@ -1,17 +1,14 @@
-"""What an export is told where nobody says otherwise, and what each precision means and must prove."""
+"""What each precision of a graph means, and how far a sound graph may be from what it is compared with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-MAX_TOKENS = 1024  # of a conversation
-MAX_CHANGE = 0.02  # of P(unsafe) by quantization, at the 99th percentile
-
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision of a graph, and how far a sound one may be from what it is compared with.
+    """One precision of a graph.
 
     checkpoint    what the checkpoint is read as
     is_quantized  whether that graph is then quantized to 8 bits, and judged by `int8.quality_gate`
@@ -34,4 +31,3 @@ PRECISIONS = {
     "fp16": Precision("float16", is_quantized=False, parity=5e-2, golden=0.2, addition=1e-2),
     "int8": Precision("float32", is_quantized=True, parity=1e-3, golden=1.0, addition=5e-2),
 }
-DEFAULT_PRECISION = "fp32"

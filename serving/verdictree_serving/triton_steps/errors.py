@@ -1,12 +1,12 @@
-"""Errors as a step answers them, and how an answer is sent."""
+"""Errors as a step answers them, with their gRPC status; and how an answer is sent."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL"]
+from verdictree_serving.triton_steps.inner_errors import Code
 
 
 def error(message: str, code: Code = "INTERNAL") -> Any:

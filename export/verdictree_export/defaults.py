@@ -1,0 +1,7 @@
+"""What an export is told where nobody says otherwise; the limits of the exploration are `Exploration`'s own."""
+
+from __future__ import annotations
+
+PRECISION = "fp32"
+MAX_TOKENS = 1024  # of a conversation
+MAX_CHANGE = 0.02  # of P(unsafe) by quantization, at the 99th percentile
