@@ -1,4 +1,9 @@
-"""Compile a grammar and its labels into a verdict tree, with the tokenizer of the model that will answer."""
+"""Compile a grammar and its labels into a verdict tree, with the tokenizer of the model that will answer.
+
+What comes out for three labels is drawn in `tree`. The steps: encode every answer of one and two labels (`spelling`);
+cut off each path what was said before it, the verdict or the label before; refuse what could be read in two ways; make
+tries of the paths.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,25 @@
-"""From next-token distributions to category probabilities (arXiv 2511.22312)."""
+"""From next-token distributions to category probabilities (arXiv 2511.22312).
+
+For example, a guard that gives these answers with these probabilities, in the tree that is drawn in `tree`, explored to
+paths of at least 0.10 and of two labels (⏎ is a line break):
+
+    safe           0.30
+    unsafe⏎S1      0.20
+    unsafe⏎S1,S2   0.30
+    unsafe⏎S10     0.15
+    unsafe⏎S2,S10  0.05
+
+    path               reach  marginal     complete  unexplored
+    unsafe ⏎ S 1       0.65   0.50 to S1   0.20      0.00
+    unsafe ⏎ S 1 0     0.15   0.15 to S10  0.15      0.00
+    unsafe ⏎ S 1 ,S 2  0.30   0.30 to S2   0.30      0.00
+
+    marginals: S1 0.50, S10 0.15, S2 0.30; unexplored 0.05, off grammar 0.00
+
+The tokens `unsafe ⏎ S 1` are reached with 0.65, but 0.15 of that goes on to `0` and is S10's. Each path adds what ends
+its last label. What is complete ends with the turn; what a path goes on with, longer paths add. S2 was likely enough
+nowhere but after S1, so the answer `unsafe⏎S2,S10` is unexplored.
+"""
 
 from __future__ import annotations
 

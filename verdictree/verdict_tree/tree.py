@@ -11,6 +11,41 @@ of names, is evaluated by itself where its verdict is likely enough.
 A label ends where its stable prefix does: the tokens that are the same whatever follows. Mostly those are all its
 tokens, and every label is of one continuation class. Where a tokenizer merges the end of some labels with what
 follows, the merged tokens stand on the way to what follows, and those labels have a continuation class of their own.
+
+For example, the answers `safe` and `unsafe`, a line break, and some of the labels S1, S10 and S2, in the tokens of
+Qwen 2.5, which splits digits and merges `,S` (⏎ is a line break):
+
+    verdict_tokens   safe | unsafe
+    first            ⏎ S 1 | ⏎ S 1 0 | ⏎ S 2
+    further          ,S 1 | ,S 1 0 | ,S 2
+    answer_suffixes  END
+    shared_subtrees  the root trie's nodes 1, 2, 3, 4
+
+    root trie
+    node  said before   the next token
+    0     ·             safe, unsafe
+    1     unsafe        ⏎
+    2     unsafe ⏎      S
+    3     unsafe ⏎ S    1, 2
+    4     unsafe ⏎ S 1  0; ,S END: S1 ends
+
+    first-label trie
+    node  said before  the next token
+    0     ·            ⏎
+    1     ⏎            S
+    2     ⏎ S          1, 2
+    3     ⏎ S 1        0; ,S END: S1 ends
+
+    continuation trie
+    node  said before  the next token
+    0     ·            ,S, END
+    1     ,S           1, 2
+    2     ,S 1         0; ,S END: S1 ends
+
+    path (0, 0, 2): list 0, then S1, S2: unsafe ⏎ S 1 ,S 2
+
+A node costs one token of computation; the next token's probabilities are read there. After `unsafe ⏎ S 1` the token `0`
+makes the label S10, while `,S` and the end of the turn say that it was S1: these two are S1's FOLLOW set.
 """
 
 from __future__ import annotations
