@@ -3,6 +3,20 @@
 The model's own code runs on all tokens of a batch as one packed row, so that its linear layers multiply no padding.
 Only attention needs to know which token belongs to which request: the pass that is under way says so.
 No shape here is left to be inferred: with no path to expand there are no elements to infer it from.
+
+For example, the shapes in the pass that is drawn in `prefill_pass`: 15 packed tokens of two requests, at most 8 in a
+row, for 4 heads of 8 features which share one key head. 3 of 64 keys are the cached prefix's:
+
+    query, packed   (1, 4, 15, 8)
+    queries         (2, 4, 8, 8)
+    keys            (2, 1, 61, 8)
+    values          (2, 1, 61, 8)
+    scores          (2, 1, 32, 64)
+    mixed values    (2, 1, 32, 8)
+    output, packed  (1, 15, 4, 8)
+
+Queries are taken from the packed tokens into rows; the four heads become 4 · 8 queries of the one key head; and what
+they attended to goes back to the packed tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,16 @@
-"""The paths that the beam search has followed: those of one depth, those chosen next, and all that was evaluated."""
+"""The paths that the beam search has followed: those of one depth, those chosen next, and all that was evaluated.
+
+What a path attends to is kept as marks over the keys of its request. For example, the first request of `prefill_pass`
+and its paths S1 and S10. Of the trie that a path led through it sees its own nodes, which are put in where they stand:
+
+    keys of request 0      Judge ␣this .⏎ ⏎ > unsafe ⏎ S 1 Hi ␣there
+    after the prefill pass x     x     x  x x ·      · · · x  x
+    after S1               x     x     x  x x x      x x · x  x
+    after S10              x     x     x  x x x      x x x x  x
+
+The path S1 was chosen at the node `S`; its last token, `1`, is the entry of the next trie, and fed there. Of S10 the
+last token is `0`, chosen at the node `1`.
+"""
 
 from __future__ import annotations
 
