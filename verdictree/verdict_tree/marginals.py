@@ -76,7 +76,7 @@ class Marginalizer:
         for step in reversed(greedy.steps):  # reversed: the first place that names a label wins
             joint[step.label], conditional[step.label] = step.joint, step.conditional
         return Estimates(
-            class_probabilities={one: sum(p for other, p in classed if other == one) for one, _ in classed},
+            class_probabilities={name: sum(p for other, p in classed if other == name) for name, _ in classed},
             marginal=masses.marginal,
             joint=joint,
             conditional=conditional,
