@@ -32,7 +32,8 @@ import numpy as np
 
 from verdictree.conversation import Role
 from verdictree.verdict_tree.exploration import Explored, NodeLogits
-from verdictree.verdict_tree.tree import Onward, VerdictTree
+from verdictree.verdict_tree.onward import Onward
+from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens, Trie
 
 

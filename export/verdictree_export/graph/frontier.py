@@ -46,7 +46,7 @@ class Frontier:
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
     continuation_class  (paths,) of its last label; the number of its list without labels; 0 for a request
-    indices   (paths, length) the path as `verdictree.verdict_tree.tree.Path` counts it
+    indices   (paths, length) the path as `verdictree.verdict_tree.onward.Path` counts it
     slots     the paths' beam slots
     """
 
