@@ -17,11 +17,11 @@ from verdictree.releases.release import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.graph import attention, blocks, compiled_policies, frontier, prefill_pass
-from verdictree_export.graph.attention import KeyValues
 from verdictree_export.graph.blocks import BeamSlots
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.frontier import Selected
 from verdictree_export.graph.guard_graph import GuardGraph
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file import branches
 from verdictree_export.onnx_file.branches import SearchDepth, branch
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from verdictree.errors import UnsupportedGuard
+from verdictree_export.graph.key_values import KeyValues
 
 MASK_VALUE = -1e4
 """Finite, since the cells of padding attend to nothing and a softmax over nothing would be NaN; fits half precision."""
@@ -43,22 +44,6 @@ request's sums and so their last digits, which quantized layers amplify."""
 
 _NAME = "verdictree"
 _UNSUPPORTED = ("s_aux",)
-
-
-@dataclass
-class KeyValues:
-    """Keys and values of one layer, each (rows, key-value heads, tokens, head size)."""
-
-    keys: Tensor
-    values: Tensor
-
-    def take(self, rows: Tensor) -> KeyValues:
-        """Those of the given rows, which may repeat."""
-        return KeyValues(self.keys.index_select(0, rows), self.values.index_select(0, rows))
-
-    def append(self, more: KeyValues) -> KeyValues:
-        """These, then `more` tokens of the same rows."""
-        return KeyValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
 
 
 @dataclass

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from verdictree.releases.release import Prompt
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
-from verdictree_export.graph.attention import KeyValues
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.prefix_cache import PrefixCache
 from verdictree_export.graph.trie_paths import IMPOSSIBLE, TriePaths
 
