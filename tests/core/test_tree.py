@@ -123,3 +123,19 @@ def test_any_set_of_codes_compiles_to_its_own_strings(labels):
     assert len({*tree.further}) == len(labels)
     matrix = tree.first_label_trie.path_matrix(tree.first, tree.vocabulary)
     assert matrix.sum(axis=0).tolist() == [len(path) for path in tree.first]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("first_labels_apart", [False, True])
+def test_a_path_names_its_labels(name, first_labels_apart):
+    """Indices of paths are taken apart in one place: one that is off gives a label another one's probability."""
+    tokenizer, labels = TOKENIZERS[name]
+    tree = compile_tree(GRAMMAR, labels, tokenizer, [END], first_labels_apart)
+    for count in range(4):
+        for named in itertools.product(range(len(labels)), repeat=count):
+            path = tree.path(0, named)
+            assert path == path_of(tree, named) and tree.labels_of(path) == list(named)
+            onward = tree.onward(path)
+            for label in range(len(labels)):
+                longer = tree.path_tokens((*path, onward.index_of(label)))
+                assert longer == (*tree.path_tokens(path), *onward.label_paths[label])

@@ -12,8 +12,7 @@ from verdictree_export.onnx_file.branches import SearchDepth, branch
 FLOATS = (TensorProto.FLOAT, None)
 
 
-@pytest.fixture
-def model():
+def branching_model():
     """-x; as a square and added to itself if any x > 0; that times -x once more if any x > 5."""
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
@@ -38,6 +37,11 @@ def model():
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.fixture
+def model():
+    return branching_model()
 
 
 def test_a_depth_is_computed_only_where_it_is_wanted(model):

@@ -18,7 +18,7 @@ from verdictree.verdict_tree.exploration import Exploration
 from verdictree_client.rollout import releases as release_files
 from verdictree_export import policy_addition
 from verdictree_export.exporter import export_release
-from verdictree_export.graph.attention import KeyValues
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file.graph_prefill import Prefill
 from verdictree_export.policy_addition import add_policies
 

@@ -20,7 +20,7 @@ from verdictree.families.guard_family import GuardFamily
 
 def all_families() -> tuple[GuardFamily, ...]:
     """Every family, in the order of the modules' names."""
-    modules = (importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__))
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
     return tuple(family for module in modules for family in getattr(module, "FAMILIES", ()))
 
 
@@ -48,6 +48,6 @@ def recognize(chat_template: str) -> GuardFamily:
             "this checkpoint reasons in free text before it rules (Granite Guardian 3.3 and later); a verdict tree "
             "holds short answers only: use Granite Guardian 3.0 or 3.1"
         )
-    marked = (one for one in all_families() if one.template_marks)
-    matching = (one for one in marked if all(mark in chat_template for mark in one.template_marks))
+    marked = (each for each in all_families() if each.template_marks)
+    matching = (each for each in marked if all(mark in chat_template for mark in each.template_marks))
     return next(matching, family("instruct"))

@@ -38,7 +38,7 @@ def quote(text: str, marks: Sequence[str]) -> str:
     pattern = _pattern(tuple(dict.fromkeys(mark for mark in marks if mark.strip())))
     if pattern is None or not _COLON.search(text):
         return text
-    return pattern.sub(lambda found: found[1] + QUOTE + found[2], text)
+    return pattern.sub(lambda line: line[1] + QUOTE + line[2], text)
 
 
 @cache
@@ -73,14 +73,14 @@ def _alike(text: str) -> str:
 @cache
 def _folds() -> dict[str, str]:
     """Which characters fold to each text of one or two letters."""
-    found: dict[str, str] = {}
+    folds: dict[str, str] = {}
     for number in (*range(0x80), *(number for numbers in (*_FOLDED, _ENCLOSED) for number in numbers)):
         character = chr(number)
         plain = unicodedata.normalize("NFKD", character)
         folded = "".join(c for c in plain if not unicodedata.combining(c)).strip("()").casefold()
         if 0 < len(folded) <= 2 and folded.isascii() and folded.isalpha():
-            found[folded] = found.get(folded, "") + character
-    return found
+            folds[folded] = folds.get(folded, "") + character
+    return folds
 
 
 _COLON = re.compile(f"[{_COLONS}]")

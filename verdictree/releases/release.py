@@ -160,9 +160,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
         A policy of fewer categories repeats its last prompt: the requests of a batch have one shape.
         Raises InvalidConversation, naming the policy's roles, where it judges no messages of this role.
         """
-        found = [i for i, one in enumerate(self.prompts) if (one.policy, one.role) == (policy.name, role)]
-        if found:
-            return (*found, *found[-1:] * (self.num_questions - len(found)))
+        own = [i for i, prompt in enumerate(self.prompts) if (prompt.policy, prompt.role) == (policy.name, role)]
+        if own:
+            return (*own, *own[-1:] * (self.num_questions - len(own)))
         raise InvalidConversation(
             f"expected a last message of role {' or '.join(policy.roles)}, which policy {policy.name!r} judges, "
             f"got {role!r}; choose another policy or end the conversation before that message"
@@ -250,10 +250,10 @@ def load_verified(repository: Path, number: int, models: Container[str] = COMPOS
         path = repository / name
         if not path.is_file():
             raise InvalidRelease(f"release {number} lacks its file '{path}'; export the release again")
-        found = sha256(path)
-        if found != expected:
+        actual = sha256(path)
+        if actual != expected:
             raise InvalidRelease(
-                f"'{path}' is not the file that was exported (expected SHA-256 {expected[:12]}…, got {found[:12]}…); "
+                f"'{path}' is not the file that was exported (expected SHA-256 {expected[:12]}…, got {actual[:12]}…); "
                 "export the release again"
             )
     return releases[0]

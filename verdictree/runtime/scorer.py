@@ -68,8 +68,8 @@ class Scorer:
         explored = unpack(release.tree, release.exploration, *outputs)
         requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
         return [
-            self._verdict(one, int(prefixes[0]), int(kept), int(cut))
-            for one, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
+            self._verdict(questions, int(prefixes[0]), int(kept), int(cut))
+            for questions, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
         ]
 
     def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
@@ -80,16 +80,16 @@ class Scorer:
             log_normalizer,
             top_logit,
             expansions,
-            prefix_ids=[one.prefix_ids for one in batch],
-            token_counts=[(one.num_tokens, one.num_truncated) for one in batch],
+            prefix_ids=[conversation.prefix_ids for conversation in batch],
+            token_counts=[conversation.token_counts for conversation in batch],
         )
 
     def outcomes(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict | NoVerdict]:
         """What is served of a batch: each request's verdict, or why it has none."""
         rows = [[output[i : i + 1] for output in outputs] for i in range(len(batch))]
         return [
-            self.outcome(row, one.prefix_ids, (one.num_tokens, one.num_truncated))
-            for row, one in zip(rows, batch, strict=True)
+            self.outcome(row, conversation.prefix_ids, conversation.token_counts)
+            for row, conversation in zip(rows, batch, strict=True)
         ]
 
     def outcome(
@@ -153,7 +153,7 @@ class Scorer:
         _check_finite(explored)
         if not self._release.tree.grammar.per_category:
             return self._marginalize(explored[0], role)
-        return one_by_one([self._marginalize(one, role) for one in explored[: len(policy.categories)]])
+        return one_by_one([self._marginalize(question, role) for question in explored[: len(policy.categories)]])
 
     def _greedy(self, policy: Policy, estimates: Estimates) -> GreedyVerdict:
         tree, greedy = self._release.tree, estimates.greedy
@@ -177,8 +177,8 @@ class Scorer:
 
 
 def _check_finite(explored: Sequence[Explored]) -> None:
-    for one in explored:
-        for nodes in (one.root, *one.blocks.values()):
+    for question in explored:
+        for nodes in (question.root, *question.blocks.values()):
             if not all(np.isfinite(part).all() for part in (nodes.label_logits, nodes.log_normalizer, nodes.top_logit)):
                 raise NoVerdict(
                     "no verdict: expected finite numbers from the graph, got infinity or NaN; "

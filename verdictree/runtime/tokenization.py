@@ -42,10 +42,15 @@ class TokenizedConversation:
     num_tokens: int
     num_truncated: int
 
+    @property
+    def token_counts(self) -> tuple[int, int]:
+        """The tokens that are judged, and those that were cut off before."""
+        return self.num_tokens, self.num_truncated
+
 
 def batch_feeds(batch: Sequence[TokenizedConversation]) -> dict[str, npt.NDArray[Any]]:
     """The graph's inputs for a batch."""
-    return feeds([one.input_ids for one in batch], [one.prefix_ids for one in batch])
+    return feeds([each.input_ids for each in batch], [each.prefix_ids for each in batch])
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
@@ -131,15 +136,15 @@ class ConversationTokenizer:
     def _estimated_count(self, text: str) -> int:
         """The number of tokens, of a very long text by its last part's."""
         counted = text[-_COUNTED_PIECES * self._piece :]
-        found = sum(self._count(piece) for piece, _ in _pieces(counted, self._piece))
-        return round(found * len(text) / len(counted)) if counted else 0
+        num_counted = sum(self._count(piece) for piece, _ in _pieces(counted, self._piece))
+        return round(num_counted * len(text) / len(counted)) if counted else 0
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _too_long(self, found: str) -> InvalidConversation:
+    def _too_long(self, num_tokens: str) -> InvalidConversation:
         return InvalidConversation(
-            f"expected at most {self._release.max_tokens} tokens, got {found}; "
+            f"expected at most {self._release.max_tokens} tokens, got {num_tokens}; "
             'shorten the conversation, or send "truncate": "head" to judge its last tokens only'
         )
 

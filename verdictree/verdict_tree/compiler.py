@@ -1,4 +1,9 @@
-"""Compile a grammar and its labels into a verdict tree, with the tokenizer of the model that will answer."""
+"""Compile a grammar and its labels into a verdict tree, with the tokenizer of the model that will answer.
+
+What comes out for three labels is drawn in `tree`. The steps: encode every answer of one and two labels (`spelling`);
+cut off each path what was said before it, the verdict or the label before; refuse what could be read in two ways; make
+tries of the paths.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +44,15 @@ def compile_tree(
     rows = [whole_paths[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
     first = tuple(path[len(verdict) :] for verdict, row in zip(opened, rows, strict=True) for path in row)
     classes = tuple(dict.fromkeys(continuations))
-    further = tuple(itertools.chain.from_iterable(one.further for one in classes))
-    suffixes = tuple(tuple((*suffix, end) for suffix in one.answer_suffixes for end in ends) for one in classes)
+    further = tuple(itertools.chain.from_iterable(each.further for each in classes))
+    suffixes = tuple(tuple((*suffix, end) for suffix in each.answer_suffixes for end in ends) for each in classes)
     root_trie, shared_subtrees = _root(verdicts, opened, first, first_labels_apart)
     return VerdictTree(
         grammar=grammar,
         labels=tuple(labels),
         verdict_tokens=verdicts,
         first=first,
-        continuation_class=tuple(classes.index(one) for one in continuations),
+        continuation_class=tuple(classes.index(each) for each in continuations),
         further=further,
         answer_suffixes=suffixes,
         root_trie=root_trie,
@@ -60,7 +65,7 @@ def compile_tree(
             - len(verdict)
             for row, answer, verdict in zip(rows, spelling.lists, opened, strict=True)
         ),
-        further_spelling=tuple(_separator_length(one.further, encode(grammar.separator), 0) for one in classes),
+        further_spelling=tuple(_separator_length(each.further, encode(grammar.separator), 0) for each in classes),
         end_tokens=ends,
         vocabulary=tuple(sorted({*ends, *itertools.chain(*verdicts, *first, *further, *itertools.chain(*suffixes))})),
     )

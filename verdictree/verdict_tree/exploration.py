@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from verdictree.verdict_tree.tree import Path, VerdictTree
+from verdictree.verdict_tree.onward import Path
+from verdictree.verdict_tree.tree import VerdictTree
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 

@@ -1,4 +1,27 @@
-"""The verdict that greedy decoding answers, read off the explored nodes."""
+"""The verdict that greedy decoding answers, read off the explored nodes.
+
+For example, in the tree that is drawn in `tree`, for the guard whose answers are listed in `marginals`:
+
+    node  may be chosen  chosen
+    root trie
+    0     safe unsafe    unsafe
+    → unsafe
+    first-label trie
+    0     ⏎              ⏎
+    1     S              S
+    2     1 2            1
+    3     0 ,S END       ,S
+    → ⏎ S 1
+    continuation trie
+    0     ,S END         ,S
+    1     1 2            2
+    → ,S 2
+    0     ,S END         END
+
+In each trie one path is chosen, token by token. Where a label may be longer (S10 after S1), the tokens that end the
+shorter one may be chosen too. The path to S1 ends there; what its end was followed by is chosen again, at the entry of
+the next trie.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +32,8 @@ import numpy as np
 
 from verdictree.conversation import Role
 from verdictree.verdict_tree.exploration import Explored, NodeLogits
-from verdictree.verdict_tree.tree import Onward, VerdictTree
+from verdictree.verdict_tree.onward import Onward
+from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens, Trie
 
 

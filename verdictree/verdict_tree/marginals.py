@@ -1,18 +1,39 @@
-"""From next-token distributions to category probabilities (arXiv 2511.22312)."""
+"""From next-token distributions to category probabilities (arXiv 2511.22312).
+
+For example, a guard that gives these answers with these probabilities, in the tree that is drawn in `tree`, explored to
+paths of at least 0.10 and of two labels (⏎ is a line break):
+
+    safe           0.30
+    unsafe⏎S1      0.20
+    unsafe⏎S1,S2   0.30
+    unsafe⏎S10     0.15
+    unsafe⏎S2,S10  0.05
+
+    path               reach  marginal     complete  unexplored
+    unsafe ⏎ S 1       0.65   0.50 to S1   0.20      0.00
+    unsafe ⏎ S 1 0     0.15   0.15 to S10  0.15      0.00
+    unsafe ⏎ S 1 ,S 2  0.30   0.30 to S2   0.30      0.00
+
+    marginals: S1 0.50, S10 0.15, S2 0.30; unexplored 0.05, off grammar 0.00
+
+The tokens `unsafe ⏎ S 1` are reached with 0.65, but 0.15 of that goes on to `0` and is S10's. Each path adds what ends
+its last label. What is complete ends with the turn; what a path goes on with, longer paths add. S2 was likely enough
+nowhere but after S1, so the answer `unsafe⏎S2,S10` is unexplored.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from verdictree.conversation import Role
 from verdictree.verdict_tree.estimates import Array, Estimates
-from verdictree.verdict_tree.exploration import Explored, NodeLogits
+from verdictree.verdict_tree.exploration import Explored
 from verdictree.verdict_tree.greedy import follow
-from verdictree.verdict_tree.tree import Onward, Path, VerdictTree
-from verdictree.verdict_tree.trie import Tokens
+from verdictree.verdict_tree.next_labels import NextAfterLabel, NextLabels, Place, path_probabilities
+from verdictree.verdict_tree.onward import Path
+from verdictree.verdict_tree.tree import VerdictTree
 
 
 class Marginalizer:
@@ -33,8 +54,8 @@ class Marginalizer:
         self._tree = tree
         self._verdicts = tree.root_trie.path_matrix(tree.verdict_tokens, tree.vocabulary)
         self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
-        self._after_list = [_Labels.of(tree, tree.after_list(number)) for number in range(len(tree.lists))]
-        self._after_class = [_Continuation.of(tree, tree.after_class(i)) for i in range(len(tree.answer_suffixes))]
+        self._after_list = [NextLabels.of(tree, tree.after_list(number)) for number in range(len(tree.lists))]
+        self._after_class = [NextAfterLabel.of(tree, tree.after_class(i)) for i in range(len(tree.answer_suffixes))]
 
     def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
         """The estimates of one conversation whose last message is of this role.
@@ -44,7 +65,7 @@ class Marginalizer:
         """
         answers = self._tree.grammar.answers
         asked = [role in answer.roles for answer in answers]
-        verdicts = np.where(asked, _reach(explored.root, self._verdicts), 0.0)
+        verdicts = np.where(asked, path_probabilities(explored.root, self._verdicts), 0.0)
         classed = [(answer.verdict_class, float(p)) for answer, p in zip(answers, verdicts, strict=True)]
         masses = _Masses(marginal=verdicts @ self._named)
         self._add_lists(explored, verdicts, masses)
@@ -55,7 +76,7 @@ class Marginalizer:
         for step in reversed(greedy.steps):  # reversed: the first place that names a label wins
             joint[step.label], conditional[step.label] = step.joint, step.conditional
         return Estimates(
-            class_probabilities={one: sum(p for other, p in classed if other == one) for one, _ in classed},
+            class_probabilities={name: sum(p for other, p in classed if other == name) for name, _ in classed},
             marginal=masses.marginal,
             joint=joint,
             conditional=conditional,
@@ -66,12 +87,12 @@ class Marginalizer:
 
     def _add_lists(self, explored: Explored, verdicts: Array, masses: _Masses) -> None:
         """Add what the answers with a list have: walk over all expanded paths, each once, from shorter to longer."""
-        pending: list[_Place] = []
+        pending: list[Place] = []
         for number, answer in enumerate(self._tree.lists):
             path = self._tree.path(number)
             if path in explored.blocks:
                 labels = self._after_list[number]
-                pending.append(_Place(path, labels, labels.reach(verdicts[answer], explored.blocks[path])))
+                pending.append(Place(path, labels, labels.reach(verdicts[answer], explored.blocks[path])))
             else:
                 masses.unexplored += float(verdicts[answer])
         while pending:
@@ -85,7 +106,7 @@ class Marginalizer:
 
     def _add_label(
         self, path: Path, reach: float, named_before: bool, explored: Explored, masses: _Masses
-    ) -> list[_Place]:
+    ) -> list[Place]:
         """Add what the answers have that name the last label of `path`, whose tokens have probability `reach`.
 
         Returns the place from which longer paths go on; none where the entry of the trie alone was evaluated.
@@ -96,8 +117,8 @@ class Marginalizer:
         if not named_before:
             masses.marginal[self._tree.label_of(path[-1])] += ended
         if block.num_nodes == len(self._tree.continuation_trie) > 1:
-            masses.complete += float(reach * _reach(block, after.answer_suffixes).sum())
-            return [_Place(path, after.labels, after.labels.reach(reach, block))]
+            masses.complete += float(reach * path_probabilities(block, after.answer_suffixes).sum())
+            return [Place(path, after.labels, after.labels.reach(reach, block))]
         closed = float(reach * at_entry[after.single_tokens].sum())
         masses.complete += closed
         masses.unexplored += ended - closed
@@ -111,75 +132,3 @@ class _Masses:
     marginal: Array
     complete: float = 0.0
     unexplored: float = 0.0
-
-
-class _Labels(NamedTuple):
-    """The labels that may come next: `matrix` gives their paths' log-probabilities; `longer` as `_longer_labels`."""
-
-    onward: Onward
-    matrix: Array
-    longer: Array
-
-    @classmethod
-    def of(cls, tree: VerdictTree, onward: Onward) -> _Labels:
-        paths = onward.label_paths
-        return cls(onward, onward.trie.path_matrix(paths, tree.vocabulary), _longer_labels(paths))
-
-    def reach(self, before: float, nodes: NodeLogits) -> Array:
-        """(labels,) the probability of the answer up to the last token of each label, ended or not."""
-        return before * _reach(nodes, self.matrix)
-
-
-class _Place(NamedTuple):
-    """A path, the labels that may come next, and `reach` (labels,), the probability of the answer up to each."""
-
-    path: Path
-    labels: _Labels
-    reach: Array
-
-    def ended(self) -> Array:
-        """(labels,) the probability that the answer goes to each label and to no longer one that begins alike."""
-        return np.asarray(self.reach - self.labels.longer @ self.reach)
-
-
-class _Continuation(NamedTuple):
-    """What may follow the labels of one continuation class.
-
-    `follow_set` are the columns of the tokens that end such a label, `single_tokens` of those that end the list at
-    once; none where an answer's suffix is longer.
-    """
-
-    labels: _Labels
-    answer_suffixes: Array
-    follow_set: list[int]
-    single_tokens: list[int]
-
-    @classmethod
-    def of(cls, tree: VerdictTree, onward: Onward) -> _Continuation:
-        suffixes, column = onward.answer_suffixes, tree.vocabulary.index
-        ends = sorted({path[0] for path in suffixes}) if all(len(path) == 1 for path in suffixes) else []
-        return cls(
-            labels=_Labels.of(tree, onward),
-            answer_suffixes=onward.trie.path_matrix(suffixes, tree.vocabulary),
-            follow_set=[column(token) for token in onward.follow_set],
-            single_tokens=[column(token) for token in ends],
-        )
-
-
-def _reach(nodes: NodeLogits, paths: Array) -> Array:
-    return np.asarray(np.exp(nodes.log_probs.reshape(-1) @ paths))
-
-
-def _longer_labels(paths: tuple[Tokens, ...]) -> Array:
-    """Which labels go on where another ends (S10 after S1), without those that pass through a third in between."""
-
-    def extends(longer: int, shorter: int) -> bool:
-        return longer != shorter and paths[longer][: len(paths[shorter])] == paths[shorter]
-
-    labels = range(len(paths))
-    matrix = np.zeros((len(paths), len(paths)))
-    for shorter in labels:
-        for longer in (label for label in labels if extends(label, shorter)):
-            between = any(extends(longer, label) and extends(label, shorter) for label in labels)
-            matrix[shorter, longer] = 0.0 if between else 1.0
-    return matrix

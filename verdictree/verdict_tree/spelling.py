@@ -1,4 +1,16 @@
-"""How a tokenizer spells a grammar's answers, and whether it tells them apart."""
+"""How a tokenizer spells a grammar's answers, and whether it tells them apart.
+
+For example, the label `Sexual (minor)` in an answer of Nemotron's, in the tokens of Llama 3 (␣ is a space). Its last
+token depends on what follows, so the stable prefix ends before it, and the bracket belongs to what follows:
+
+    alone                         ", ␣" Safety ␣Categories ": ␣" Sex ual ␣( minor )
+    another follows               ", ␣" Safety ␣Categories ": ␣" Sex ual ␣( minor ), ␣Sexual
+    the list ends                 ", ␣" Safety ␣Categories ": ␣" Sex ual ␣( minor ) "}
+    stable prefix                 ", ␣" Safety ␣Categories ": ␣" Sex ual ␣( minor
+    unstable tokens               1
+    FOLLOW set of Sexual          , "}
+    FOLLOW set of Sexual (minor)  ) ),
+"""
 
 from __future__ import annotations
 

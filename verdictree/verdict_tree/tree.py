@@ -11,48 +11,53 @@ of names, is evaluated by itself where its verdict is likely enough.
 A label ends where its stable prefix does: the tokens that are the same whatever follows. Mostly those are all its
 tokens, and every label is of one continuation class. Where a tokenizer merges the end of some labels with what
 follows, the merged tokens stand on the way to what follows, and those labels have a continuation class of their own.
+
+For example, the answers `safe` and `unsafe`, a line break, and some of the labels S1, S10 and S2, in the tokens of
+Qwen 2.5, which splits digits and merges `,S` (⏎ is a line break):
+
+    verdict_tokens   safe | unsafe
+    first            ⏎ S 1 | ⏎ S 1 0 | ⏎ S 2
+    further          ,S 1 | ,S 1 0 | ,S 2
+    answer_suffixes  END
+    shared_subtrees  the root trie's nodes 1, 2, 3, 4
+
+    root trie
+    node  said before   the next token
+    0     ·             safe, unsafe
+    1     unsafe        ⏎
+    2     unsafe ⏎      S
+    3     unsafe ⏎ S    1, 2
+    4     unsafe ⏎ S 1  0; ,S END: S1 ends
+
+    first-label trie
+    node  said before  the next token
+    0     ·            ⏎
+    1     ⏎            S
+    2     ⏎ S          1, 2
+    3     ⏎ S 1        0; ,S END: S1 ends
+
+    continuation trie
+    node  said before  the next token
+    0     ·            ,S, END
+    1     ,S           1, 2
+    2     ,S 1         0; ,S END: S1 ends
+
+    path (0, 0, 2): list 0, then S1, S2: unsafe ⏎ S 1 ,S 2
+
+A node costs one token of computation; the next token's probabilities are read there. After `unsafe ⏎ S 1` the token `0`
+makes the label S10, while `,S` and the end of the turn say that it was S1: these two are S1's FOLLOW set.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from verdictree.families.grammar import VerdictGrammar
+from verdictree.verdict_tree.onward import Onward, Path
 from verdictree.verdict_tree.trie import Tokens, Trie
-
-Path = tuple[int, ...]
-"""The number of a list, an index into the verdict tree's `first`, then some into its `further`. Make one with
-`VerdictTree.path` or `Onward.index_of`, and read one with `VerdictTree.labels_of`."""
-
-
-class Onward(NamedTuple):
-    """How an answer can go on after a path.
-
-    trie             whose nodes tell the probabilities of what follows
-    label_paths      the tokens to each label, as the first or the next one, in the labels' order
-    first_index      the path index of the first of them; the others follow
-    spelled_from     from which of such a path's tokens on the label itself is spelled, not what stands before it
-    answer_suffixes  the tokens from the end of the label to the end of the turn; none before a first label
-    """
-
-    trie: Trie
-    label_paths: tuple[Tokens, ...]
-    first_index: int
-    spelled_from: int
-    answer_suffixes: tuple[Tokens, ...] = ()
-
-    def index_of(self, label: int) -> int:
-        """What a path is extended by when this label is named next."""
-        return self.first_index + label
-
-    @property
-    def follow_set(self) -> Tokens:
-        """The tokens that end the label before: those that begin a further label or an answer's suffix."""
-        return tuple(sorted({path[0] for path in (*self.label_paths, *self.answer_suffixes)}))
 
 
 class VerdictTree(

@@ -49,5 +49,5 @@ class GuardEncoder:
     def verdict(self, labels: Sequence[str]) -> tuple[int, ...]:
         """The tokens of the answer that names these labels, with the end of the turn."""
         named = [self.tree.labels.index(label) for label in labels]
-        answer = self.tree.path_tokens((0, *named)) if named else self.tree.safe
+        answer = self.tree.path_tokens(self.tree.path(0, named)) if named else self.tree.safe
         return (*answer, self.tree.end_tokens[0])

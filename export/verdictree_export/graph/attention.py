@@ -3,6 +3,20 @@
 The model's own code runs on all tokens of a batch as one packed row, so that its linear layers multiply no padding.
 Only attention needs to know which token belongs to which request: the pass that is under way says so.
 No shape here is left to be inferred: with no path to expand there are no elements to infer it from.
+
+For example, the shapes in the pass that is drawn in `prefill_pass`: 15 packed tokens of two requests, at most 8 in a
+row, for 4 heads of 8 features which share one key head. 3 of 64 keys are the cached prefix's:
+
+    query, packed   (1, 4, 15, 8)
+    queries         (2, 4, 8, 8)
+    keys            (2, 1, 61, 8)
+    values          (2, 1, 61, 8)
+    scores          (2, 1, 32, 64)
+    mixed values    (2, 1, 32, 8)
+    output, packed  (1, 15, 4, 8)
+
+Queries are taken from the packed tokens into rows; the four heads become 4 · 8 queries of the one key head; and what
+they attended to goes back to the packed tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +32,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from verdictree.errors import UnsupportedGuard
+from verdictree_export.graph.key_values import KeyValues
 
 MASK_VALUE = -1e4
 """Finite, since the cells of padding attend to nothing and a softmax over nothing would be NaN; fits half precision."""
@@ -29,22 +44,6 @@ request's sums and so their last digits, which quantized layers amplify."""
 
 _NAME = "verdictree"
 _UNSUPPORTED = ("s_aux",)
-
-
-@dataclass
-class KeyValues:
-    """Keys and values of one layer, each (rows, key-value heads, tokens, head size)."""
-
-    keys: Tensor
-    values: Tensor
-
-    def take(self, rows: Tensor) -> KeyValues:
-        """Those of the given rows, which may repeat."""
-        return KeyValues(self.keys.index_select(0, rows), self.values.index_select(0, rows))
-
-    def append(self, more: KeyValues) -> KeyValues:
-        """These, then `more` tokens of the same rows."""
-        return KeyValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
 
 
 @dataclass

@@ -3,6 +3,28 @@
 A block is the trie after one path of labels. Packed are the blocks of all paths. A request's row holds its own, beam
 slot by beam slot, as many as the request with the most paths uses, so that the keys and values of what the blocks
 attend to (prefix, conversation, suffix, shorter paths) stay where they are: nothing is copied for a path.
+
+For example, the two requests of `prefill_pass`, the first with two likely labels, the second with one. The continuation
+trie `· ,S 1` is evaluated after each; the last token of the path is its entry:
+
+    path  request  slot  packed  positions
+    S1    0        0     1 ,S 1  10 11 12
+    S10   0        1     0 ,S 1  11 12 13
+    S2    1        0     2 ,S 1  7 8 9
+
+    queries 0   1 ,S 1 │ 0 ,S 1
+    queries 1   2 ,S 1 │ · · ·
+
+    attends to 1 ,S 1 0 ,S 1
+    1          x ·  · · ·  ·
+    ,S         x x  · · ·  ·
+    1          x x  x · ·  ·
+    0          · ·  · x ·  ·
+    ,S         · ·  · x x  ·
+    1          · ·  · x x  x
+
+Drawn at the end are the blocks of request 0 among themselves: each is a trie of its own. What they attend to before
+that is drawn in `frontier`.
 """
 
 from __future__ import annotations

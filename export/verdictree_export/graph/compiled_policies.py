@@ -2,6 +2,30 @@
 
 None of it is a constant of the traced graph, neither a value nor a size: it lies beside the weights, in a file of its
 own. Other policies of the same guard need that file written anew, nothing else.
+
+For example, the labels `Hate` and `Sexual (minor)` in the tokens of Llama 3, which merges the bracket with what follows
+(⏎ is a line break, ␣ a space). The search begins with the root trie's paths, of class 0:
+
+    first labels in the root trie
+                       path                       nodes passed  class before  class after
+    root trie          unsafe ⏎ H ate             0 1 2 3       0             0
+                       unsafe ⏎ Sex ual ␣( minor  0 1 2 4 5 6   0             1
+    continuation trie  , ␣Hate                    0 2           0             0
+                       , ␣Sexual ␣( minor         0 2 4 6       0             1
+                       ), ␣Hate                   0 3           1             0
+                       ), ␣Sexual ␣( minor        0 3 5 7       1             1
+
+    first labels apart
+                       path                 nodes passed  class before  class after
+    root trie          unsafe               0             0             0
+    first-label trie   ⏎ H ate              0 1 2         0             0
+                       ⏎ Sex ual ␣( minor   0 1 3 4 5     0             1
+    continuation trie  , ␣Hate              0 2           0             0
+                       , ␣Sexual ␣( minor   0 2 4 6       0             1
+                       ), ␣Hate             0 3           1             0
+                       ), ␣Sexual ␣( minor  0 3 5 7       1             1
+
+Where first labels are apart, the path `unsafe` has the number of its list, 0, in place of a continuation class.
 """
 
 from __future__ import annotations
@@ -16,7 +40,7 @@ from torch import Tensor, nn
 from verdictree.releases.release import Prompt
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
-from verdictree_export.graph.attention import KeyValues
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.prefix_cache import PrefixCache
 from verdictree_export.graph.trie_paths import IMPOSSIBLE, TriePaths
 

@@ -1,4 +1,16 @@
-"""The paths that the beam search has followed: those of one depth, those chosen next, and all that was evaluated."""
+"""The paths that the beam search has followed: those of one depth, those chosen next, and all that was evaluated.
+
+What a path attends to is kept as marks over the keys of its request. For example, the first request of `prefill_pass`
+and its paths S1 and S10. Of the trie that a path led through it sees its own nodes, which are put in where they stand:
+
+    keys of request 0      Judge ␣this .⏎ ⏎ > unsafe ⏎ S 1 Hi ␣there
+    after the prefill pass x     x     x  x x ·      · · · x  x
+    after S1               x     x     x  x x x      x x · x  x
+    after S10              x     x     x  x x x      x x x x  x
+
+The path S1 was chosen at the node `S`; its last token, `1`, is the entry of the next trie, and fed there. Of S10 the
+last token is `0`, chosen at the node `1`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +46,7 @@ class Frontier:
     position  (paths,) position of the token that the trie hangs on
     log_prob  (paths,) log-probability of the path
     continuation_class  (paths,) of its last label; the number of its list without labels; 0 for a request
-    indices   (paths, length) the path as `verdictree.verdict_tree.tree.Path` counts it
+    indices   (paths, length) the path as `verdictree.verdict_tree.onward.Path` counts it
     slots     the paths' beam slots
     """
 

@@ -4,6 +4,9 @@ One call runs, for all requests of a batch at once,
   1. the prefill pass: conversation, suffix and root trie of the verdict tree, after the cached prefix; then
   2. depth by depth: what comes next in the tree after each path that is still likely enough, one label longer each.
 Nothing is decoded token by token: the nodes of a trie are evaluated side by side under tree attention.
+
+The tries are drawn in `verdict_tree.tree`, the prefill pass in `prefill_pass`, the passes after it in `blocks`, and
+what a path attends to in `frontier`.
 """
 
 from __future__ import annotations

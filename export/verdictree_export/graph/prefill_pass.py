@@ -7,6 +7,37 @@ The same tokens stand in three orders.
 - As **queries**, a row for each request: suffix and root trie, then the conversation, padded on the right.
 - As **keys**, a row for each request: the cached prefix, suffix and root trie, then the conversation, padded to a
   multiple of `attention.ALIGNMENT`. So what a request's tokens stand beside does not depend on its neighbours' lengths.
+
+For example, two requests, `Hi there` and `No`, with the prompts `Judge this.⏎ | conversation | ⏎>` and
+`Check: | conversation | >`, and the root trie that is drawn in `verdict_tree.tree` (⏎ is a line break, ␣ a space, · is
+padding):
+
+    packed   Hi ␣there │ No │ ⏎ > unsafe ⏎ S 1 │ · > unsafe ⏎ S 1
+
+    queries  0 ⏎ > unsafe ⏎ S 1  Hi ␣there
+    position   5 6 7      8 9 10 3  4
+
+    queries  1 · > unsafe ⏎ S 1 No ·
+    position     3 4      5 6 7 2
+
+    keys 0   Judge ␣this .⏎ ⏎ > unsafe ⏎ S 1 Hi ␣there and 53 more of padding
+    keys 1   Check : · · > unsafe ⏎ S 1 No and 54 more of padding
+
+    logits wanted at  > unsafe ⏎ S 1 │ > unsafe ⏎ S 1
+
+    attends to Judge ␣this .⏎ ⏎ > unsafe ⏎ S 1 Hi ␣there
+    ⏎          x     x     x  x · ·      · · · x  x
+    >          x     x     x  x x ·      · · · x  x
+    unsafe     x     x     x  x x x      · · · x  x
+    ⏎          x     x     x  x x x      x · · x  x
+    S          x     x     x  x x x      x x · x  x
+    1          x     x     x  x x x      x x x x  x
+    Hi         x     x     x  · · ·      · · · x  ·
+    ␣there     x     x     x  · · ·      · · · x  x
+
+A position is a token's place in the whole prompt: the suffix follows the conversation, though it stands before it here.
+The trie's nodes count on from there, by their depth. Row 0 is drawn at the end: the conversation is causal, the suffix
+sees it all, and a node of the trie sees its ancestors only. The trie's entry is the suffix's last token, `>`.
 """
 
 from __future__ import annotations

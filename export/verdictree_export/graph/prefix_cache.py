@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from verdictree.releases.release import Prompt
 from verdictree_export.finite import require_finite
-from verdictree_export.graph.attention import KeyValues
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.trie_paths import TriePaths
 
 

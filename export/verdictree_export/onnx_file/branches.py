@@ -2,6 +2,41 @@
 
 The branches stand side by side. Within one another would be simpler, but there ONNX Runtime packs no weights: products
 with few tokens take twice as long, and the unpacked weights stay in memory.
+
+For example, a graph with output y, which is `minus` where no x is above 0, and `twice` where none is above 5:
+
+    most = ReduceMax(x)
+    any_0 = Greater(most, zero)
+    minus = Neg(x)
+    table = Reshape(minus, square)
+    twice = Add(table, table)
+    least = ReduceMin(table)
+    any_1 = Less(least, minus_five)
+    y = Mul(twice, table)
+
+    becomes
+
+    most = ReduceMax(x)
+    any_0 = Greater(most, zero)
+    minus = Neg(x)
+    twice, any_1, table = if any_0
+      then: gives twice/any_0, any_1/any_0, table/any_0
+        table/any_0 = Reshape(minus, square)
+        twice/any_0 = Add(table/any_0, table/any_0)
+        least = ReduceMin(table/any_0)
+        any_1/any_0 = Less(least, minus_five)
+      otherwise: gives twice/any_0, any_1/any_0, table/any_0
+        twice/any_0 = Identity(minus)
+        any_1/any_0 = Constant()
+        table/any_0 = Constant()
+    y = if any_1
+      then: gives y/any_1
+        y/any_1 = Mul(twice, table)
+      otherwise: gives y/any_1
+        y/any_1 = Identity(twice)
+
+What a later branch reads (`table`) leaves the branch too, as an empty constant where it is not computed; and so does
+the later condition (`any_1`), as false.
 """
 
 from __future__ import annotations

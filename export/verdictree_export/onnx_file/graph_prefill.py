@@ -19,8 +19,8 @@ from verdictree.runtime.graph_io import OUTPUTS, feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens
-from verdictree_export.graph.attention import KeyValues
 from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import Array, GraphSession
 from verdictree_export.onnx_file.onnx_model import POLICIES, cache_names
