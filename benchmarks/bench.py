@@ -100,15 +100,15 @@ def _statement(guard: LocalGuard, workloads: Mapping[str, Workload]) -> dict[str
         "categories": len(release.policy.categories),
         "prefix_tokens": len(prompt.prefix_ids),
         "suffix_tokens": len(prompt.suffix_ids),
-        "mixes": [one.statement() for one in workloads.values()],
+        "mixes": [workload.statement() for workload in workloads.values()],
     }
 
 
-def _keep(folder: Path, document: dict[str, Any], found: list[Figure], title: str) -> None:
+def _keep(folder: Path, document: dict[str, Any], figures: list[Figure], title: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / "bench.md").write_text(markdown.render(document))
-    plot.latency_against_throughput(found, "production", title, folder / "latency-throughput.png")
+    plot.latency_against_throughput(figures, "production", title, folder / "latency-throughput.png")
 
 
 def _growth(options: Options, guard: LocalGuard, production: Workload, console: Console) -> list[growth.Row]:

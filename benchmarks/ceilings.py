@@ -32,9 +32,9 @@ def measure(shape: ModelShape, rows: tuple[int, ...] = ROWS) -> Ceilings:
     return {kind: _measure_kind(kind, shape, rows) for kind in KINDS}
 
 
-def best(one: Ceilings, other: Ceilings) -> Ceilings:
+def best(first: Ceilings, other: Ceilings) -> Ceilings:
     """The better of two measurements, number by number: other users of a machine can only lower them."""
-    return {kind: {name: max(rate, other[kind][name]) for name, rate in rates.items()} for kind, rates in one.items()}
+    return {kind: {name: max(rate, other[kind][name]) for name, rate in rates.items()} for kind, rates in first.items()}
 
 
 def _measure_kind(kind: str, shape: ModelShape, rows: tuple[int, ...]) -> dict[str, float]:

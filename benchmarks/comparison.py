@@ -62,12 +62,12 @@ def compare(
             workload = workloads["production"]
             saturation = statistics.median(results.best_rates(measured)[ours, workload.mix])
             schedule.sweep_rates(options.plan, ours, stacks[precision], workload, saturation, measured)
-    found = figures(measured)
-    return found, {
+    summarized = figures(measured)
+    return summarized, {
         "versions": {program.name: program.version for program in programs.values()},
         "absent": absent | measured.absent,
         "ready_s": {name: stack.ready_s for name, stack in stacks.items()},
         "saturation_requests_per_s": saturation,
-        "steady": results.steady(found, schedule.poisson(schedule.STEADY)) if saturation else None,
+        "steady": results.steady(summarized, schedule.poisson(schedule.STEADY)) if saturation else None,
         "ratios": ratios,
     }

@@ -84,7 +84,7 @@ def _exported(varied: str, value: int, model: Path, policies: Sequence[Policy], 
 
 def _row(varied: str, value: int, guard: LocalGuard, batch: Sequence[TokenizedConversation]) -> Row:
     *_, expansions = guard.infer(batch)  # warms up, too
-    tokens = sum(len(one.input_ids) for one in batch)
+    tokens = sum(len(conversation.input_ids) for conversation in batch)
     computed = cost.of_batch(guard.release, tokens, expansions).computed_tokens
     seconds: list[float] = []
     while sum(seconds) < _SECONDS or len(seconds) < _LEAST_RUNS:

@@ -46,7 +46,7 @@ def main(repository: Path, requests: int, concurrency: int) -> None:
 
 
 def _endless(mixes: list[workload.Workload]) -> Iterator[Conversation]:
-    bodies = [body for one in mixes for body in one.bodies]
+    bodies = [body for mix in mixes for body in mix.bodies]
     return (parse(body.encode()) for body in itertools.cycle(bodies))
 
 

@@ -115,23 +115,23 @@ def _request(text: str, deadline: float) -> pb.ModelInferRequest:
 
 async def measure(server: TritonServer, factor: float, seconds: float, deadline: float) -> Overload:
     """Load the server and say what became of it."""
-    found = Overload(factor, deadline, seconds)
+    overload = Overload(factor, deadline, seconds)
     callers = Callers(server.grpc_address, deadline)
     alone = sorted([(await callers.ask(60.0))[1] for _ in range(10)])[5]
-    found.saturation = await _saturation(callers)
+    overload.saturation = await _saturation(callers)
     computed = answered(server)
-    outcomes = await _flood(callers, factor * found.saturation, seconds, deadline)
+    outcomes = await _flood(callers, factor * overload.saturation, seconds, deadline)
     end = time.perf_counter()
     while time.perf_counter() - end < _MOST_RECOVERY_SECONDS:
         if all([(await callers.ask(60.0))[1] < _AS_FAST * alone for _ in range(3)]):
             break
-    found.recovery_s = time.perf_counter() - end
+    overload.recovery_s = time.perf_counter() - end
     await callers.close()
-    _summarize(found, outcomes)
-    delivered = found.statuses.get("OK", 0)
+    _summarize(overload, outcomes)
+    delivered = overload.statuses.get("OK", 0)
     # The requests that told the recovery are a handful; they count as computed for somebody.
-    found.in_vain = max(0.0, 1.0 - delivered / max(1.0, answered(server) - computed))
-    return found
+    overload.in_vain = max(0.0, 1.0 - delivered / max(1.0, answered(server) - computed))
+    return overload
 
 
 async def _saturation(callers: Callers) -> float:
@@ -168,16 +168,16 @@ async def _flood(callers: Callers, rate: float, seconds: float, deadline: float)
     return outcomes
 
 
-def _summarize(found: Overload, outcomes: list[tuple[str, float, float]]) -> None:
+def _summarize(overload: Overload, outcomes: list[tuple[str, float, float]]) -> None:
     latencies = sorted(latency for status, latency, _ in outcomes if status == "OK")
     windows = Counter(int(moment / _WINDOW_SECONDS) for status, _, moment in outcomes if status == "OK")
-    whole = range(int(found.seconds / _WINDOW_SECONDS))
-    found.offered = len(outcomes) / found.seconds
-    found.goodput = len(latencies) / found.seconds
-    found.least_goodput = min((windows[window] for window in whole), default=0) / _WINDOW_SECONDS
+    whole = range(int(overload.seconds / _WINDOW_SECONDS))
+    overload.offered = len(outcomes) / overload.seconds
+    overload.goodput = len(latencies) / overload.seconds
+    overload.least_goodput = min((windows[window] for window in whole), default=0) / _WINDOW_SECONDS
     if latencies:
-        found.p50_s, found.p99_s = latencies[len(latencies) // 2], latencies[int(0.99 * (len(latencies) - 1))]
-    found.statuses = dict(Counter(status for status, *_ in outcomes))
+        overload.p50_s, overload.p99_s = latencies[len(latencies) // 2], latencies[int(0.99 * (len(latencies) - 1))]
+    overload.statuses = dict(Counter(status for status, *_ in outcomes))
 
 
 @click.command()
@@ -188,10 +188,10 @@ def _summarize(found: Overload, outcomes: list[tuple[str, float, float]]) -> Non
 def main(repository: Path, factor: float, seconds: float, deadline: float) -> None:
     """Serve REPOSITORY's pinned release and overload it."""
     with TritonServer(repository) as server:
-        found = asyncio.run(measure(server, factor, seconds, deadline))
+        overload = asyncio.run(measure(server, factor, seconds, deadline))
     click.echo(machine.describe())
-    click.echo(found.table)
-    click.echo(json.dumps(asdict(found)))
+    click.echo(overload.table)
+    click.echo(json.dumps(asdict(overload)))
 
 
 if __name__ == "__main__":

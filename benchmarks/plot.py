@@ -41,5 +41,5 @@ def latency_against_throughput(figures: Sequence[Figure], mix: str, title: str, 
 
 
 def _line(axes: object, figures: Sequence[Figure], **style: object) -> None:
-    rates, latencies = [one.run.requests_per_s for one in figures], [one.run.p50_ms for one in figures]
+    rates, latencies = [figure.run.requests_per_s for figure in figures], [figure.run.p50_ms for figure in figures]
     axes.plot(rates, latencies, **style)  # type: ignore[attr-defined]

@@ -108,7 +108,7 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=False))
 
 
-def steady(found: list[Figure], load: str) -> dict[str, float]:
+def steady(figures: list[Figure], load: str) -> dict[str, float]:
     """p50, p99 and their ratio under this load."""
-    (run,) = (figure.run for figure in found if figure.load == load)
+    (run,) = (figure.run for figure in figures if figure.load == load)
     return {"p50_ms": run.p50_ms, "p99_ms": run.p99_ms, "p99 / p50": run.p99_ms / run.p50_ms}

@@ -33,7 +33,7 @@ class Workload:
 
     def statement(self) -> dict[str, Any]:
         """What a reader must know of it."""
-        lengths = sorted(one.num_tokens for one in self.tokenized)
+        lengths = sorted(conversation.num_tokens for conversation in self.tokenized)
         return {
             "mix": self.mix,
             "conversations": len(self.bodies),
@@ -82,8 +82,12 @@ def write_prompts(guard: LocalGuard, workloads: Mapping[str, Workload], path: Pa
     prompts, tree = guard.release.prompts, guard.release.tree
     mixes = {
         mix: [
-            [*prompts[one.prefix_ids[0]].prefix_ids, *one.input_ids.tolist(), *prompts[one.prefix_ids[0]].suffix_ids]
-            for one in workload.tokenized
+            [
+                *prompts[conversation.prefix_ids[0]].prefix_ids,
+                *conversation.input_ids.tolist(),
+                *prompts[conversation.prefix_ids[0]].suffix_ids,
+            ]
+            for conversation in workload.tokenized
         ]
         for mix, workload in workloads.items()
     }

@@ -60,7 +60,7 @@ def _tree(source: str) -> ast.Module:
 
 def _class(node: ast.ClassDef) -> Iterator[str]:
     yield f"### {node.name}\n\n{_docstring(node)}\n"
-    fields = [_code(one) for one in node.body if isinstance(one, ast.AnnAssign)]
+    fields = [_code(statement) for statement in node.body if isinstance(statement, ast.AnnAssign)]
     if fields:
         yield "```python\n" + "\n".join(fields) + "\n```\n"
     for method in node.body:
@@ -74,7 +74,7 @@ def _code(node: ast.AST) -> str:
 
 
 def _is_public(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    is_overload = any(_code(one) == "overload" for one in method.decorator_list)
+    is_overload = any(_code(decorator) == "overload" for decorator in method.decorator_list)
     named = not method.name.startswith("_") or method.name in ("__init__", "__getitem__")
     return named and not is_overload
 
@@ -82,7 +82,7 @@ def _is_public(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def _signature(owner: str, method: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     arguments = _code(method.args).removeprefix("self").removeprefix(", ").removeprefix("/, ")
     result = f" → {_code(method.returns)}" if method.returns and _code(method.returns) != "None" else ""
-    if any(_code(one) in ("property", "cached_property") for one in method.decorator_list):
+    if any(_code(decorator) in ("property", "cached_property") for decorator in method.decorator_list):
         return f"{method.name}{result}"
     if method.name == "__init__":
         return f"{owner}({arguments})"

@@ -29,27 +29,30 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
     from verdictree_export.inspection import TESTED_ARCHITECTURES
     from verdictree_export.inspection import inspect as look
 
-    found = look(checkpoint, family_name, [policy.load(path) for path in policies])
-    tested = "tested" if found.architecture in TESTED_ARCHITECTURES else "not among the tested ones; the export decides"
+    seen = look(checkpoint, family_name, [policy.load(path) for path in policies])
+    tested = "tested" if seen.architecture in TESTED_ARCHITECTURES else "not among the tested ones; the export decides"
     rows = [
-        ("checkpoint", f"{found.guard.name}: {found.architecture} ({tested}), {found.guard.max_positions} positions"),
-        ("family", found.family.name),
+        (
+            "checkpoint",
+            f"{seen.guard.name}: {seen.architecture} ({tested}), {seen.guard.max_positions} positions",
+        ),
+        ("family", seen.family.name),
     ]
-    for one in found.prompts:
-        category = f", category {one.category}" if one.category else ""
-        counts = f"{len(one.prefix_ids)} constant tokens before the conversation, {len(one.suffix_ids)} after"
-        rows.append(("prompt", f"policy {one.policy}, role {one.role}{category}: {counts}"))
-        middle = f"{one.uncached_before!r} conversation {one.uncached_after!r}"
-        rows.append(("", f"… {one.prefix[-50:]!r} | {middle} | {one.suffix[:50]!r} …"))
+    for prompt in seen.prompts:
+        category = f", category {prompt.category}" if prompt.category else ""
+        counts = f"{len(prompt.prefix_ids)} constant tokens before the conversation, {len(prompt.suffix_ids)} after"
+        rows.append(("prompt", f"policy {prompt.policy}, role {prompt.role}{category}: {counts}"))
+        middle = f"{prompt.uncached_before!r} conversation {prompt.uncached_after!r}"
+        rows.append(("", f"… {prompt.prefix[-50:]!r} | {middle} | {prompt.suffix[:50]!r} …"))
     for name, text in rows:
         say(f"{name:<12}{text}")
     console = Terminal(soft_wrap=True)
-    apart = f", {len(found.tree.first_label_trie)} more after a likely verdict" if found.tree.first_labels_apart else ""
-    console.print(_grown(Tree(f"answer ({len(found.tree.root_trie)} nodes{apart})"), found.answers))
-    if found.continuations:
-        tree = Tree(f"after a label ({len(found.tree.continuation_trie)} nodes)")
-        for labels, branches in found.continuations.items():
-            _grown(tree if len(found.continuations) == 1 else tree.add(f"after {', '.join(labels)}"), branches)
+    apart = f", {len(seen.tree.first_label_trie)} more after a likely verdict" if seen.tree.first_labels_apart else ""
+    console.print(_grown(Tree(f"answer ({len(seen.tree.root_trie)} nodes{apart})"), seen.answers))
+    if seen.continuations:
+        tree = Tree(f"after a label ({len(seen.tree.continuation_trie)} nodes)")
+        for labels, branches in seen.continuations.items():
+            _grown(tree if len(seen.continuations) == 1 else tree.add(f"after {', '.join(labels)}"), branches)
         console.print(tree)
 
 

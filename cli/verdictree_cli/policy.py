@@ -63,23 +63,23 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     given = list(read(path)) if path else []
     guard = LocalGuard.load(repository, number or pinned(repository))
     taxonomy = guard.release.policy_named(name)
-    own = [msgspec.structs.replace(one, policy=taxonomy.name) for one in given]
+    own = [msgspec.structs.replace(conversation, policy=taxonomy.name) for conversation in given]
     conversations = iter([*probes.probes(taxonomy), *own])
     verdicts = []
     while batch := list(islice(conversations, _BATCH)):
         verdicts.extend(guard.classify(batch))
     table = Table("category", "lowest", "highest", "")
     reaches = probes.reaches(taxonomy, verdicts)
-    for one in reaches:
+    for reach in reaches:
         row = (
-            visible(f"{one.code} {one.name}"),
-            f"{one.lowest:.3f}",
-            f"{one.highest:.3f}",
-            "never moves" if one.still else "",
+            visible(f"{reach.code} {reach.name}"),
+            f"{reach.lowest:.3f}",
+            f"{reach.highest:.3f}",
+            "never moves" if reach.still else "",
         )
         table.add_row(*row)
     Terminal().print(table)
-    still = [one.code for one in reaches if one.still]
+    still = [reach.code for reach in reaches if reach.still]
     if still:
         raise click.ClickException(
             f"{', '.join(still)} never moved by {probes.STILL} on {len(verdicts)} probes: the guard does not seem to "

@@ -48,14 +48,14 @@ def status(as_json: bool, **shared: Any) -> None:
 
     from verdictree_cli.rollout_status import table
 
-    with _rollout(shared) as one:
-        found = one.status()
+    with _rollout(shared) as rollout:
+        current = rollout.status()
     if as_json:
-        say_json(msgspec.json.encode(found))
+        say_json(msgspec.json.encode(current))
         return
-    Terminal().print(table(found))
-    if found.problem:
-        say(f"note: {found.problem}", err=True)
+    Terminal().print(table(current))
+    if current.problem:
+        say(f"note: {current.problem}", err=True)
 
 
 @_command
@@ -63,8 +63,8 @@ def status(as_json: bool, **shared: Any) -> None:
 @_reason
 def stage(release: int, reason: str, **shared: Any) -> None:
     """Verify RELEASE, load it beside the live one, warm it up and try its golden conversations."""
-    with _rollout(shared) as one:
-        one.stage(release, reason=reason)
+    with _rollout(shared) as rollouts:
+        rollouts.stage(release, reason=reason)
     say(f"release {release} is staged as guard_candidate; live traffic is where it was")
 
 
@@ -74,8 +74,8 @@ def stage(release: int, reason: str, **shared: Any) -> None:
 @_reason
 def shadow(fraction: float, without_texts: bool, reason: str, **shared: Any) -> None:
     """Ask the candidate too about a fraction of live requests, and record both verdicts."""
-    with _rollout(shared) as one:
-        one.shadow(fraction, record_texts=not without_texts, reason=reason)
+    with _rollout(shared) as rollouts:
+        rollouts.shadow(fraction, record_texts=not without_texts, reason=reason)
     say(f"the candidate is asked too about {fraction:.1%} of live requests" if fraction else "the shadow is over")
 
 
@@ -94,8 +94,8 @@ def compare(conversations: tuple[Path, ...], gates: Path | None, out: Path | Non
 
     limits = gate_files.load(gates) if gates else gate_files.Gates()
     given = [conversation for path in conversations for conversation in read(path)] if conversations else None
-    with _rollout(shared) as one:
-        compared = one.compare(given, limits)
+    with _rollout(shared) as rollouts:
+        compared = rollouts.compare(given, limits)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "comparison.json").write_bytes(compared.to_json())
@@ -113,8 +113,8 @@ def compare(conversations: tuple[Path, ...], gates: Path | None, out: Path | Non
 @_reason
 def canary(fraction: float, reason: str, **shared: Any) -> None:
     """Let the candidate answer a fraction of live requests, chosen by their routing keys."""
-    with _rollout(shared) as one:
-        one.canary(fraction, reason=reason)
+    with _rollout(shared) as rollouts:
+        rollouts.canary(fraction, reason=reason)
     say(f"the candidate answers {fraction:.1%} of live requests" if fraction else "the canary is over")
 
 
@@ -123,8 +123,8 @@ def canary(fraction: float, reason: str, **shared: Any) -> None:
 @_reason
 def promote(force: bool, reason: str, **shared: Any) -> None:
     """Make the candidate the live release, if it passed its gates."""
-    with _rollout(shared) as one:
-        number = one.promote(force=force, reason=reason)
+    with _rollout(shared) as rollouts:
+        number = rollouts.promote(force=force, reason=reason)
     say(f"release {number} is live; `verdictree rollout rollback` returns to the former one")
 
 
@@ -132,9 +132,9 @@ def promote(force: bool, reason: str, **shared: Any) -> None:
 @_reason
 def rollback(reason: str, **shared: Any) -> None:
     """Stop: end a canary or shadow, and return to the former release if there is one."""
-    with _rollout(shared) as one:
-        number = one.rollback(reason=reason)
-        notes = one.notes
+    with _rollout(shared) as rollouts:
+        number = rollouts.rollback(reason=reason)
+        notes = rollouts.notes
     for note in notes:
         say(f"note: {note}", err=True)
     say(f"release {number} answers all requests")
@@ -146,8 +146,8 @@ def rollback(reason: str, **shared: Any) -> None:
 @_reason
 def retire(release: int, delete: bool, reason: str, **shared: Any) -> None:
     """Unload RELEASE from the server."""
-    with _rollout(shared) as one:
-        one.retire(release, delete=delete, reason=reason)
+    with _rollout(shared) as rollouts:
+        rollouts.retire(release, delete=delete, reason=reason)
     say(f"release {release} is unloaded" + (" and deleted" if delete else "; its files are kept"))
 
 
@@ -161,8 +161,8 @@ def derive(
 ) -> None:
     """Write a release that shares RELEASE's graph (default: the live one's), with other thresholds or calibration."""
     parsed = dict(_threshold(text) for text in thresholds)
-    with _rollout(shared) as one:
-        derived = one.derive(release, calibration=calibration, thresholds=parsed, reason=reason)
+    with _rollout(shared) as rollouts:
+        derived = rollouts.derive(release, calibration=calibration, thresholds=parsed, reason=reason)
     say(f"release {derived.number} shares the graph; `verdictree rollout stage {derived.number}` loads it")
 
 
@@ -189,5 +189,5 @@ def _rollout(shared: dict[str, Any]) -> Iterator[Rollout]:
         admin_key=read_admin_key(key_file) if key_file else None,
         tls=tls(shared),
         who=shared["who"],
-    ) as one:
-        yield one
+    ) as rollouts:
+        yield rollouts

@@ -30,10 +30,10 @@ def read(url: str) -> str:
 
 
 def _fault(text: str, address: str) -> str:
-    scheme, found, _ = text.partition("://")
-    if found and scheme.lower() in ("https", "grpcs"):
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.lower() in ("https", "grpcs"):
         return f": leave out {scheme}:// and give the TLS files by themselves (tls=TLS(…), --tls-root)"
-    if found and scheme.lower() != "grpc":
+    if separator and scheme.lower() != "grpc":
         return f": leave out {scheme}://, and mind that the gRPC port is another than HTTP's"
     if any(c.isspace() or not is_visible(c) for c in address):
         return ", which holds white space or an invisible character"

@@ -149,10 +149,10 @@ def request_body(
 def read_verdict(result: InferResult) -> Verdict:
     """The verdict in the server's answer; ServerFailure where it holds none, or numbers that are no probabilities."""
     try:
-        found = verdict.parse(result.as_numpy(wire.VERDICT).item())
-        if fault := found.fault():
+        answer = verdict.parse(result.as_numpy(wire.VERDICT).item())
+        if fault := answer.fault():
             raise ValueError(fault)
-        return found
+        return answer
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError, struct.error) as exc:
         raise ServerFailure(
             f"expected a verdict's JSON in tensor {wire.VERDICT!r}, got something else ({exc}); "

@@ -81,10 +81,10 @@ def gather(pairs: Sequence[Pair]) -> Arrays:
 
 
 def _codes(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    found = {tuple(score.code for score in verdict.categories) for verdict in verdicts}
-    if len(found) != 1:
-        raise BadPairs(f"expected the same categories in all verdicts of a release, got {sorted(found)}")
-    return found.pop()
+    taxonomies = {tuple(score.code for score in verdict.categories) for verdict in verdicts}
+    if len(taxonomies) != 1:
+        raise BadPairs(f"expected the same categories in all verdicts of a release, got {sorted(taxonomies)}")
+    return taxonomies.pop()
 
 
 def _score(verdict: Verdict, code: str, is_calibrated: bool) -> float:

@@ -90,7 +90,7 @@ def compare_pairs(pairs: Sequence[Pair], *, live: int, candidate: int, source: s
     before, after = arrays.live_decisions, arrays.candidate_decisions
     milliseconds = [np.array([getattr(pair, name) for pair in arrays.pairs]) for name in ("live_ms", "candidate_ms")]
     failures = figures.share(np.array([pair.candidate is None for pair in pairs]))
-    decision, rows = _flags(before, after), tuple(_row(one) for one in arrays.scored)
+    decision, rows = _flags(before, after), tuple(_row(scored) for scored in arrays.scored)
     latency_ratio = figures.latency_ratio(*milliseconds)
     return Compared(
         live=live,

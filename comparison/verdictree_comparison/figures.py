@@ -91,7 +91,7 @@ def _bootstrapped(
     value = float(statistic(live, candidate))
     if len(live) < 2 or np.array_equal(live, candidate):
         return Figure(value, value, value)
-    found = stats.bootstrap(
+    resampled = stats.bootstrap(
         (live, candidate),
         statistic,
         n_resamples=NUM_RESAMPLES,
@@ -101,6 +101,6 @@ def _bootstrapped(
         method="percentile",
         rng=np.random.default_rng(_SEED),
     )
-    low, high = found.confidence_interval
+    low, high = resampled.confidence_interval
     # Rows that a resample repeats move a distance away from 0, so its interval can miss the figure: it is widened.
     return Figure(value, min(float(low), value), max(float(high), value))

@@ -40,8 +40,8 @@ def examples(arrays: Arrays, flips: Bools) -> tuple[Flip, ...]:
 def _flip(arrays: Arrays, row: int) -> Flip:
     pair = arrays.pairs[row]
     text = shown(pair.conversation.messages[-1].content) if pair.conversation else "[text not recorded]"
-    live = tuple(one.code for one in arrays.scored if one.live_flags[row])
-    candidate = tuple(one.code for one in arrays.scored if one.candidate_flags[row])
+    live = tuple(scored.code for scored in arrays.scored if scored.live_flags[row])
+    candidate = tuple(scored.code for scored in arrays.scored if scored.candidate_flags[row])
     return Flip(text, _side(pair.live, live), _side(pair.candidate or pair.live, candidate))
 
 

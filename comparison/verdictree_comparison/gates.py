@@ -73,6 +73,6 @@ def judge(gates: Gates, found: dict[str, list[tuple[str, float]]]) -> tuple[Outc
     outcomes = []
     for name in Gates.__struct_fields__:
         limit, is_floor = getattr(gates, name), name.startswith("min_")
-        where, value = (min if is_floor else max)(found[name], key=lambda one: one[1])
+        where, value = (min if is_floor else max)(found[name], key=lambda place: place[1])
         outcomes.append(Outcome(name, limit, value, where, value >= limit if is_floor else value <= limit))
     return tuple(outcomes)

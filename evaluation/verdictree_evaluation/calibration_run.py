@@ -48,11 +48,17 @@ class Summary:
         table = Table(title="calibrators by cross-validated log loss", title_justify="left")
         for name in ("score", "calibrator", "log loss: raw → chosen", "threshold", "rule", "positives"):
             table.add_column(name)
-        for one in (self.calibration.unsafe, *self.calibration.categories):
-            losses = self.losses[one.code]
-            change = f"{losses['none']:.4f} → {losses[one.calibrator.method]:.4f}" if losses else "–"
-            cells = (visible(one.code), one.calibrator.method, change, f"{one.threshold:.3f}", visible(one.rule))
-            table.add_row(*cells, f"{one.num_positives} of {one.num_positives + one.num_negatives}")
+        for outcome in (self.calibration.unsafe, *self.calibration.categories):
+            losses = self.losses[outcome.code]
+            change = f"{losses['none']:.4f} → {losses[outcome.calibrator.method]:.4f}" if losses else "–"
+            cells = (
+                visible(outcome.code),
+                outcome.calibrator.method,
+                change,
+                f"{outcome.threshold:.3f}",
+                visible(outcome.rule),
+            )
+            table.add_row(*cells, f"{outcome.num_positives} of {outcome.num_positives + outcome.num_negatives}")
         return table
 
 
@@ -80,17 +86,21 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
         data=dataset.files,
     )
     path = calibrations.save({**guard.guard.calibrations, guard.policy.name: artifact}, out)
-    losses = {code: {str(method): loss for method, loss in found.items()} for code, found in fitted.losses.items()}
+    losses = {code: {str(method): loss for method, loss in methods.items()} for code, methods in fitted.losses.items()}
     content = {"version": artifact.version, "data": dataset.files, "log_losses": losses}
     (out / REPORT).write_text(json.dumps(content, indent=1) + "\n")
-    notes = [f"{one.code}: {one.note}" for one in (fitted.unsafe, *fitted.categories) if one.note]
+    notes = [f"{outcome.code}: {outcome.note}" for outcome in (fitted.unsafe, *fitted.categories) if outcome.note]
     return Summary(artifact, losses, session.options["repository"], path, [*dataset.problems, *refused], notes)
 
 
 def _plan(session: Session, policy: Policy) -> calibrate.Plan:
     rules = dict(parse_rule(text) for text in session.options["rules"])
     # What the policy sets is what is served: no threshold is learned in its place.
-    own = {one.code: Rule("fixed", one.threshold) for one in policy.categories if one.threshold is not None}
+    own = {
+        category.code: Rule("fixed", category.threshold)
+        for category in policy.categories
+        if category.threshold is not None
+    }
     return calibrate.Plan(
         rule=rules.pop(None, MAX_F1),
         rules={**{code: rule for code, rule in rules.items() if code}, **own},

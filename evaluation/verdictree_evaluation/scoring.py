@@ -99,7 +99,8 @@ class InProcess:
             return []
         outputs = self.guard.infer(batch)
         outcomes = [
-            one if isinstance(one, NoVerdict) else uncalibrated(one) for one in self.guard.outcomes(batch, outputs)
+            outcome if isinstance(outcome, NoVerdict) else uncalibrated(outcome)
+            for outcome in self.guard.outcomes(batch, outputs)
         ]
         if self._label_logits is None:
             return [(outcome, None) for outcome in outcomes]
@@ -107,7 +108,7 @@ class InProcess:
         label_logits, log_normalizer, top_logit, expansions = outputs
         explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
         logits = map(self._label_logits, explored)
-        shown = (None if one is None else tuple(one.tolist()) for one in logits)
+        shown = (None if row_logits is None else tuple(row_logits.tolist()) for row_logits in logits)
         return list(zip(outcomes, shown, strict=True))
 
 

@@ -45,22 +45,24 @@ class Session:
         named = {name: self.options[f"csv_{name}"] for name in ("text", "labels", "id")}
         dataset = datasets.load(paths, codes, strict=self.options["strict"], columns=Columns(**named))
         if not dataset.rows:
-            found = f"; the first problem: {dataset.problems[0]}" if dataset.problems else ""
-            raise BadData(f"expected labelled rows in {', '.join(map(str, paths))}, got none{found}")
+            first = f"; the first problem: {dataset.problems[0]}" if dataset.problems else ""
+            raise BadData(f"expected labelled rows in {', '.join(map(str, paths))}, got none{first}")
         return dataset
 
     def score(self, guard: Guard, dataset: Dataset, path: Path, step: str = "scoring") -> tuple[Scored, list[Problem]]:
         """The rows with their verdicts, and a problem for each row that the guard refused."""
         with PredictionStore(path) as store:
             try:
-                found = score_all(guard, dataset.rows, store, lambda total, done: self.begin(step, total, done))
+                predictions = score_all(guard, dataset.rows, store, lambda total, done: self.begin(step, total, done))
             except VerdictreeError as exc:
                 raise EvaluationError(
                     f"the guard failed ({exc}); what was scored is kept in '{path}': run this again to go on from there"
                 ) from exc
-        pairs = zip(dataset.rows, found, strict=True)
-        refused = [Problem(row.place, one.error or "") for row, one in pairs if one.verdict is None]
-        scored = gather(dataset.rows, found, guard.codes)
+        pairs = zip(dataset.rows, predictions, strict=True)
+        refused = [
+            Problem(row.place, prediction.error or "") for row, prediction in pairs if prediction.verdict is None
+        ]
+        scored = gather(dataset.rows, predictions, guard.codes)
         if not len(scored):
             raise EvaluationError(f"expected verdicts, got none; the first error: {refused[0]}")
         return scored, refused

@@ -35,7 +35,7 @@ def check(
     if enough >= 1.0:
         return
     for policy in release.policies:
-        own = [one for one in conversations if one.judged_role in policy.roles]
+        own = [conversation for conversation in conversations if conversation.judged_role in policy.roles]
         least = _least_off_grammar(exported, chain(own, probes(policy)), policy, enough)
         if least > enough:
             raise _refusal(release, policy, least, exported, checkpoint)
@@ -44,10 +44,10 @@ def check(
 def _least_off_grammar(exported: LocalGuard, asked: Iterator[Conversation], policy: Policy, enough: float) -> float:
     least = 1.0
     while least > enough and (batch := list(islice(asked, _BATCH))):
-        named = [msgspec.structs.replace(one, policy=policy.name, truncate="head") for one in batch]
-        found = [verdict.off_grammar for verdict in exported.classify(named)]
-        require_finite(found, f"the graph under policy {policy.name!r}")
-        least = min(least, *found)
+        named = [msgspec.structs.replace(conversation, policy=policy.name, truncate="head") for conversation in batch]
+        masses = [verdict.off_grammar for verdict in exported.classify(named)]
+        require_finite(masses, f"the graph under policy {policy.name!r}")
+        least = min(least, *masses)
     return least
 
 

@@ -163,7 +163,8 @@ def _named(adapter: Path) -> str:
 def _parity(guard: Checkpoint, release: Release, graph: Path, tokenizer: Tokenizer, progress: Progress) -> Parity:
     prompts, tree, exploration = release.prompts, release.tree, release.exploration
     asked = [
-        (i, parity.example(one, release.conversation, tokenizer, release.max_tokens)) for i, one in enumerate(prompts)
+        (i, parity.example(prompt, release.conversation, tokenizer, release.max_tokens))
+        for i, prompt in enumerate(prompts)
     ]
     done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, prompts, asked))
     tolerance = PRECISIONS[release.precision].parity

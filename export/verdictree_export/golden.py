@@ -37,11 +37,11 @@ def with_golden(release: Release, graph: Path, tokenizer: Tokenizer, guard: Chec
     golden = tuple(
         Golden(
             messages=tuple(messages),
-            p_unsafe=one.p_unsafe,
-            p_safe=one.p_safe,
-            marginal=tuple(score.marginal for score in one.categories),
+            p_unsafe=verdict.p_unsafe,
+            p_safe=verdict.p_safe,
+            marginal=tuple(score.marginal for score in verdict.categories),
             tolerance=PRECISIONS[release.precision].golden,
         )
-        for messages, one in zip(conversations, verdicts, strict=True)
+        for messages, verdict in zip(conversations, verdicts, strict=True)
     )
     return msgspec.structs.replace(release, golden=golden)

@@ -69,7 +69,7 @@ def _write(models: Path, base: Release, release: Release, tokenizer: Tokenizer, 
     asked = [parity.example(prompt, release.conversation, tokenizer, release.max_tokens) for prompt in added]
     pairs = list(zip(added, asked, strict=True))
     whole = prefill_by_graph(source_graph, pairs, release.tree, release.exploration, folder)
-    caches = [*stored(source_graph, base.prompts), *(one.key_values for one in whole)]
+    caches = [*stored(source_graph, base.prompts), *(prefix.key_values for prefix in whole)]
     shutil.copy(source_graph, graph)
     compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
     onnx_model.set_policies(graph, compiled)

@@ -155,7 +155,10 @@ def rebind(calibrations: Mapping[str, Calibration], release: Release, directory:
     if calibrations:
         guard, manifest = release.guard_sha256, sha256(directory / MANIFEST)
         changes = {"release": release.number, "manifest_sha256": manifest, "guard_sha256": guard}
-        save({name: msgspec.structs.replace(one, **changes) for name, one in calibrations.items()}, directory)
+        save(
+            {name: msgspec.structs.replace(calibration, **changes) for name, calibration in calibrations.items()},
+            directory,
+        )
 
 
 def read(path: Path) -> dict[str, Calibration]:

@@ -32,7 +32,7 @@ class Decision:
             category.threshold if category.threshold is not None or outcome is None else outcome.threshold
             for category, outcome in zip(policy.categories, fitted, strict=True)
         )
-        self._limits = np.array([np.inf if one is None else one for one in self.thresholds])
+        self._limits = np.array([np.inf if threshold is None else threshold for threshold in self.thresholds])
 
     def scores(self, marginal: npt.ArrayLike) -> Array:
         """What the categories are judged by, of raw marginals (…, categories)."""

@@ -125,7 +125,7 @@ class Draft:
         first = not repositories.releases(self._repository)
         if self._template:
             self._copied = repositories.copy_template(self._template, self._repository)
-        for model in (*(one for one in COMPOSING_MODELS if one != GRAPH_MODEL), GRAPH_MODEL):
+        for model in (*(model for model in COMPOSING_MODELS if model != GRAPH_MODEL), GRAPH_MODEL):
             if model == GRAPH_MODEL:
                 (self._repository / ENSEMBLE / str(self.number)).mkdir(exist_ok=True)
                 if first:

@@ -117,10 +117,12 @@ class Journal:
 
     def recover(self, stable: int) -> None:
         """End an action that died, as the disk says that it ended; the caller holds the lock."""
-        one = self.unfinished()
-        if one:
-            details = {"before": one.stable, "begun_by": one.who}
-            self.write(one.action, "recovered", stable=stable, release=one.release, reason=one.reason, details=details)
+        begun = self.unfinished()
+        if begun:
+            details = {"before": begun.stable, "begun_by": begun.who}
+            self.write(
+                begun.action, "recovered", stable=stable, release=begun.release, reason=begun.reason, details=details
+            )
 
     @contextmanager
     def lock(self, action: str, patience: float = 0.0) -> Iterator[None]:

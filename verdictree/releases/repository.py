@@ -70,7 +70,7 @@ def steps(repository: Path, number: int) -> dict[str, int]:
 
 def needed_by(repository: Path, number: int) -> tuple[int, ...]:
     """The other releases that are served by steps of release `number`."""
-    others = (one for one in releases(repository) if one != number)
+    others = (other for other in releases(repository) if other != number)
     return tuple(one for one in others if number in steps(repository, one).values())
 
 
@@ -89,7 +89,7 @@ def set_versions(repository: Path, numbers: Iterable[int]) -> None:
 def step_versions(repository: Path, numbers: Iterable[int]) -> dict[str, set[int]]:
     """The versions that each composing model must load to serve these releases."""
     served = [steps(repository, number) for number in numbers]
-    return {model: {one[model] for one in served} for model in COMPOSING_MODELS}
+    return {model: {versions[model] for versions in served} for model in COMPOSING_MODELS}
 
 
 def spread_batch_size(repository: Path) -> None:

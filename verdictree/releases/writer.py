@@ -81,7 +81,7 @@ def _drafts(repository: Path) -> Iterator[None]:
 def _reserved(repository: Path, number: int | None) -> int:
     """Make the folder of a draft; the caller holds the drafts' lock."""
     drafts = {int(path.name.removeprefix(PREFIX)): path for path in repository.glob(f"{PREFIX}[0-9]*")}
-    live = {one for one, path in drafts.items() if file_lock.is_held(path / _HELD)}
+    live = {number for number, path in drafts.items() if file_lock.is_held(path / _HELD)}
     for dead in drafts.keys() - live:
         _clear(repository, dead)
     if number is None:

@@ -17,18 +17,18 @@ def fault(verdict: Verdict, golden: Golden | None, release: Release, calibration
 
     `calibration` is the version that the release's default policy is calibrated by.
     """
-    said, meant = (verdict.release, verdict.calibration), (release.number, calibration)
-    if said != meant:
-        return f"expected (release, calibration) {meant}, got {said}"
+    served, meant = (verdict.release, verdict.calibration), (release.number, calibration)
+    if served != meant:
+        return f"expected (release, calibration) {meant}, got {served}"
     codes = tuple(score.code for score in verdict.categories)
     if codes != release.policy.codes:
         return f"expected categories {release.policy.codes}, got {codes}"
     if golden is None:
         return None
-    found = (verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories))
+    said = (verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories))
     expected = (golden.p_unsafe, golden.p_safe, *golden.marginal)
     names = ("p_unsafe", "p_safe", *codes)
-    for name, got, wanted in zip(names, found, expected, strict=True):
+    for name, got, wanted in zip(names, said, expected, strict=True):
         if not abs(log_odds(got) - log_odds(wanted)) <= golden.tolerance:  # so written, a NaN is a fault
             return f"expected {name} {wanted:.4f} for {golden.messages[-1].content!r}, got {got:.4f}"
     return None

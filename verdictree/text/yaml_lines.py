@@ -119,7 +119,7 @@ def _check_scalar(node: yaml.Node) -> None:
 
 def _split_number(node: yaml.MappingNode, key: yaml.ScalarNode) -> str:
     """What to say of `{threshold: 0,5}`, whose comma begins the key 5."""
-    names = [one for one, _ in node.value]
+    names = [key for key, _ in node.value]
     at = names.index(key)
     before = f"{names[at - 1].value}: {node.value[at - 1][1].value}," if at else ""
     found = quoted(f"{before}{key.value}")

@@ -53,7 +53,7 @@ def compare(
 def gates(repository: Path, journal: Journal, candidate: int, force: bool) -> dict[str, Any]:
     """The outcome of the last comparison of these two contents; GatesFailed where it failed, or there is none."""
     wanted = contents(repository, candidate)
-    found = [one for one in journal.entries() if one.action == "compare" and one.details["contents"] == wanted]
+    found = [entry for entry in journal.entries() if entry.action == "compare" and entry.details["contents"] == wanted]
     failed = found[-1].details["failed"] if found else ["no comparison with the live release; run `compare` first"]
     if failed and not force:
         raise GatesFailed(f"release {candidate} may not be promoted: {'; '.join(failed)}")
@@ -68,7 +68,7 @@ def _asked(server: Server, conversations: Iterable[Conversation]) -> tuple[Seque
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
         found = pool.map(lambda work: _pair(server, *work), zip(conversations, orders, itertools.repeat(live)))
         answers = list(found)
-    judged = [one for one in answers if one is not None]
+    judged = [answer for answer in answers if answer is not None]
     refused = len(answers) - len(judged)
     return judged, f"given, {refused} refused as invalid" if refused else "given"
 

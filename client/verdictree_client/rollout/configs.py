@@ -89,7 +89,7 @@ def served(guard: Mapping[str, Any] | None, router: Mapping[str, Any] | None) ->
     number = int(guard["version_policy"]["specific"]["versions"][0])
     if guard["ensemble_scheduling"]["step"][0]["model_name"] != ROUTER or router is None:
         return Served(number)
-    values = {name: one["string_value"] for name, one in router["parameters"].items()}
+    values = {name: parameter["string_value"] for name, parameter in router["parameters"].items()}
     split = Split(float(values["canary_fraction"]), float(values["shadow_fraction"]), values["record_texts"] == "true")
     return Served(number, int(values["candidate"]), split)
 

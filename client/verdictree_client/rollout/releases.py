@@ -50,9 +50,9 @@ def derive(
     base = releases.load_verified(repository, source)
     folder = repository / MARGINALS_MODEL / str(source)
     fitted = calibrations.load(folder, base) if calibration is None else calibrations.read(calibration)
-    for one in fitted.values():
-        if one.manifest_sha256 != sha256(folder / MANIFEST):
-            raise Refused(f"expected a calibration fitted for release {source}, got one for release {one.release}")
+    for made in fitted.values():
+        if made.manifest_sha256 != sha256(folder / MANIFEST):
+            raise Refused(f"expected a calibration fitted for release {source}, got one for release {made.release}")
     if thresholds:
         name = base.policy.name
         fitted = {**fitted, name: _with_thresholds(fitted.get(name) or _uncalibrated(base), thresholds)}
@@ -60,7 +60,7 @@ def derive(
     with release_writer.new(repository, "derive", journal=journal, patience=_PATIENCE) as draft:
         release = msgspec.structs.replace(base, created=created, shares=base.version(GRAPH_MODEL))
         changes = {"version": f"{draft.number}.1", "created": created}
-        own = {name: msgspec.structs.replace(one, **changes) for name, one in fitted.items()}
+        own = {name: msgspec.structs.replace(calibration, **changes) for name, calibration in fitted.items()}
         return draft.commit(release, own, reason=reason, details={"source": source})
 
 
@@ -82,14 +82,14 @@ def _with_thresholds(fitted: Calibration, thresholds: Mapping[str | None, float]
     unknown = [code for code in thresholds if code is not None and code not in known]
     if unknown:
         raise Refused(f"expected codes among {', '.join(known)}, got {', '.join(map(str, unknown))}")
-    unset = [one.code for one in outcomes if one.rule == "none" and one.code not in thresholds]
+    unset = [outcome.code for outcome in outcomes if outcome.rule == "none" and outcome.code not in thresholds]
     if unset and None not in thresholds:
         raise Refused(f"expected a threshold for {', '.join(unset)} too, the release has none; give --threshold 0.2")
     unsafe, *categories = (
-        msgspec.structs.replace(one, threshold=value, rule=_BY_HAND)
-        if (value := thresholds.get(one.code, thresholds.get(None))) is not None
-        else one
-        for one in outcomes
+        msgspec.structs.replace(outcome, threshold=value, rule=_BY_HAND)
+        if (value := thresholds.get(outcome.code, thresholds.get(None))) is not None
+        else outcome
+        for outcome in outcomes
     )
     return msgspec.structs.replace(fitted, unsafe=unsafe, categories=tuple(categories))
 

@@ -50,7 +50,7 @@ class Server:
             return
         self._call(self._triton.unload_model, model, client_timeout=_LOAD_SECONDS)
         deadline = time.monotonic() + _LOAD_SECONDS
-        while any(one.name == model and one.state == "UNLOADING" for one in self._index()):
+        while any(entry.name == model and entry.state == "UNLOADING" for entry in self._index()):
             if time.monotonic() > deadline:
                 raise ControlFailed(f"expected {model} unloaded within {_LOAD_SECONDS:g} s; a request may hang in it")
             time.sleep(_POLL_SECONDS)
@@ -58,7 +58,10 @@ class Server:
     def ready_versions(self, *models: str) -> set[int]:
         """The versions that take requests, of all these models."""
         index = self._index()
-        ready = ({int(one.version) for one in index if one.name == model and one.state == "READY"} for model in models)
+        ready = (
+            {int(entry.version) for entry in index if entry.name == model and entry.state == "READY"}
+            for model in models
+        )
         return set.intersection(*ready)
 
     def config(self, model: str) -> Mapping[str, Any] | None:
@@ -88,7 +91,7 @@ class Server:
     def _index(self) -> Sequence[Any]:
         """Name, version and state of every version of every model that the server has or had."""
         index = self._call(self._triton.get_model_repository_index, client_timeout=_ASK_SECONDS)
-        return [one for one in index.models if one.version]
+        return [model for model in index.models if model.version]
 
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
         key = self._admin_key()

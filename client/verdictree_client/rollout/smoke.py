@@ -49,6 +49,6 @@ def warm_up(server: Server, ensemble: str, release: Release) -> None:
     conversations = [Conversation(golden.messages) for golden in release.golden] * _WARM_UP_ROUNDS
     with ThreadPoolExecutor(_WARM_UP_CONCURRENCY) as pool:
         try:
-            list(pool.map(lambda one: server.ask(ensemble, one), conversations))
+            list(pool.map(lambda conversation: server.ask(ensemble, conversation), conversations))
         except GuardError as exc:
             raise StageFailed(f"expected release {release.number} to answer side by side: {exc}") from exc

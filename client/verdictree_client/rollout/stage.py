@@ -77,7 +77,7 @@ def loaded(repository: Path, server: Server) -> tuple[int, ...]:
     """The releases of which every step is ready, in order."""
     ready = {model: server.ready_versions(model) for model in COMPOSING_MODELS}
     steps = {number: repositories.steps(repository, number) for number in ready[MARGINALS_MODEL]}
-    return tuple(sorted(n for n, one in steps.items() if all(one[model] in ready[model] for model in ready)))
+    return tuple(sorted(n for n, versions in steps.items() if all(versions[model] in ready[model] for model in ready)))
 
 
 def is_loaded(repository: Path, server: Server, number: int) -> bool:

@@ -44,7 +44,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def status(repository: Path, server: Server, journal: Journal) -> Status:
     """Ask the disk and the server; NotPermitted without the admin key where the server wants it."""
     stable = repositories.pinned(repository)
-    found = Status(
+    current = Status(
         stable=stable,
         former=journal.former(stable),
         candidate=repositories.candidate(repository),
@@ -55,23 +55,25 @@ def status(repository: Path, server: Server, journal: Journal) -> Status:
         served = traffic.served(server)
         loaded = stage.loaded(repository, server)
     except ServerAway as exc:
-        return msgspec.structs.replace(found, problem=str(exc))
+        return msgspec.structs.replace(current, problem=str(exc))
     split = served.split if served else Split()
     return msgspec.structs.replace(
-        found,
+        current,
         serving=served.release if served else None,
         loaded=loaded,
         canary=split.canary,
         shadow=split.shadow,
-        problem=_problem(found, served.release if served else None, loaded, journal.unfinished()),
+        problem=_problem(current, served.release if served else None, loaded, journal.unfinished()),
     )
 
 
-def _problem(found: Status, serving: int | None, loaded: Container[int], unfinished: Entry | None) -> str:
+def _problem(current: Status, serving: int | None, loaded: Container[int], unfinished: Entry | None) -> str:
     if unfinished:
         return f"`{unfinished.action}` was begun by {unfinished.who} at {unfinished.time} and has not ended"
-    if serving != found.stable:
-        return f"the disk pins release {found.stable}, the server serves {serving}; the next command brings it in line"
-    if found.candidate is not None and found.candidate not in loaded:
-        return f"release {found.candidate} is staged but not loaded, the server was restarted; stage it again"
+    if serving != current.stable:
+        return (
+            f"the disk pins release {current.stable}, the server serves {serving}; the next command brings it in line"
+        )
+    if current.candidate is not None and current.candidate not in loaded:
+        return f"release {current.candidate} is staged but not loaded, the server was restarted; stage it again"
     return ""

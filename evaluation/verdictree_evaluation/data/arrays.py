@@ -105,9 +105,9 @@ class Scored:
 def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequence[str]) -> Scored:
     """Rows and their predictions, in the same order, as arrays; rows without a verdict are left out."""
     pairs = [
-        (row, one.verdict, one.label_logits)
-        for row, one in zip(rows, predictions, strict=True)
-        if one.verdict is not None
+        (row, prediction.verdict, prediction.label_logits)
+        for row, prediction in zip(rows, predictions, strict=True)
+        if prediction.verdict is not None
     ]
     shape = (len(pairs), len(codes))
     scores = [[verdict[code] for code in codes] for _, verdict, _ in pairs]
@@ -123,16 +123,18 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         p_unsafe=np.array([verdict.p_unsafe for _, verdict, _ in pairs], dtype=np.float64),
         p_safe=np.array([verdict.p_safe for _, verdict, _ in pairs], dtype=np.float64),
         estimates={
-            name: np.array([[getattr(one, name) for one in row] for row in scores], np.float64).reshape(shape)
+            name: np.array([[getattr(score, name) for score in row] for row in scores], np.float64).reshape(shape)
             for name in ESTIMATORS
         },
         greedy=np.array([[c in verdict.greedy.labels for c in codes] for _, verdict, _ in pairs], bool).reshape(shape),
         label_logits=np.array([logits or [0.0] * len(codes) for _, _, logits in pairs]) if has_logits else None,
-        calibrated=np.array([[_calibrated(one) for one in row] for row in scores], float) if has_calibrated else None,
+        calibrated=np.array([[_calibrated(score) for score in row] for row in scores], float)
+        if has_calibrated
+        else None,
         p_unsafe_calibrated=(
             np.array([verdict.p_unsafe_calibrated for _, verdict, _ in pairs], float) if has_calibrated else None
         ),
-        served_flags=np.array([[one.flagged for one in row] for row in scores], bool) if has_calibrated else None,
+        served_flags=np.array([[score.flagged for score in row] for row in scores], bool) if has_calibrated else None,
         unexplored=np.array([verdict.unexplored for _, verdict, _ in pairs], dtype=np.float64),
     )
 

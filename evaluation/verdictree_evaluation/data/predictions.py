@@ -76,7 +76,7 @@ class PredictionStore:
 
     def pending(self, rows: Iterable[Row], release: str) -> list[Row]:
         """The rows that have no verdict yet."""
-        return [row for row in rows if (found := self.find(row, release)) is None or found.verdict is None]
+        return [row for row in rows if (known := self.find(row, release)) is None or known.verdict is None]
 
     def _keep(self, prediction: Prediction) -> None:
         self._found[prediction.key] = prediction

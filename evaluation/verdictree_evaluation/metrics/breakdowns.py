@@ -36,18 +36,18 @@ def measure_categories(scored: Scored, method: Method) -> list[dict[str, Any]]:
     flags = method.flags[PER_CATEGORY]
     for column, code in enumerate(scored.codes):
         known = scored.known[:, column]
-        one = replace(
+        source = replace(
             scored.select(known),
             truth=scored.truth[known][:, [column]],
             known=np.ones((int(known.sum()), 1), dtype=bool),
         )
         part = Method(code, scored.estimates[REFERENCE][known][:, [column]], {PER_CATEGORY: flags[known][:, [column]]})
-        values = metrics.figures(one, part)
+        values = metrics.figures(source, part)
         if scored.calibrated is not None:
-            values["ECE calibrated"] = metrics.ece(scored.calibrated[known, column], one.truth[:, 0])
-        positives = int(one.truth.sum())
+            values["ECE calibrated"] = metrics.ece(scored.calibrated[known, column], source.truth[:, 0])
+        positives = int(source.truth.sum())
         values["in top k"] = float(in_top[scored.truth[:, column], column].mean()) if positives else None
-        found.append({"code": code, "positives": positives, "negatives": len(one) - positives, "figures": values})
+        found.append({"code": code, "positives": positives, "negatives": len(source) - positives, "figures": values})
     return found
 
 

@@ -71,16 +71,16 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
 
     def outcome(code: str, scores: Array, truth: Bools) -> Outcome:
         if code in plan.raw:
-            found = calibrators.Fit(Calibrator(), {}, "the policy leaves it uncalibrated")
+            fit = calibrators.Fit(Calibrator(), {}, "the policy leaves it uncalibrated")
         else:
-            found = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
-        losses[code] = found.losses
+            fit = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
+        losses[code] = fit.losses
         rule = plan.rule_of(code)
-        threshold, note = choose(rule, found.calibrator(scores), truth)
-        notes = "; ".join(part for part in (found.note, note) if part)
+        threshold, note = choose(rule, fit.calibrator(scores), truth)
+        notes = "; ".join(part for part in (fit.note, note) if part)
         positives = int(truth.sum())
         negatives = len(truth) - positives
-        return Outcome(code, _plain(found.calibrator), threshold, str(rule), positives, negatives, notes)
+        return Outcome(code, _plain(fit.calibrator), threshold, str(rule), positives, negatives, notes)
 
     unsafe = outcome(UNSAFE, scored.p_unsafe, scored.unsafe)
     marginal = scored.estimates["marginal"]
@@ -97,15 +97,15 @@ def check_positives(fitted: Fitted, plan: Plan) -> None:
     A fixed threshold is not chosen on rows, so it may stand.
     """
     few = [
-        one
-        for one in (fitted.unsafe, *fitted.categories)
-        if one.num_positives < plan.min_positives and plan.rule_of(one.code).kind != "fixed"
+        outcome
+        for outcome in (fitted.unsafe, *fitted.categories)
+        if outcome.num_positives < plan.min_positives and plan.rule_of(outcome.code).kind != "fixed"
     ]
     if few:
-        found = ", ".join(f"{one.code} {one.num_positives}" for one in few)
-        fixed = " ".join(f"--threshold {one.code}:fixed=0.2" for one in few)
+        counts = ", ".join(f"{outcome.code} {outcome.num_positives}" for outcome in few)
+        fixed = " ".join(f"--threshold {outcome.code}:fixed=0.2" for outcome in few)
         raise EvaluationError(
-            f"expected at least {plan.min_positives} positives to choose a threshold on, got {found}; give more rows, "
+            f"expected at least {plan.min_positives} positives to choose a threshold on, got {counts}; give more rows, "
             f"or thresholds of your own ({fixed}), or a lower --min-positives"
         )
 

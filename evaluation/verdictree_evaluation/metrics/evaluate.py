@@ -33,21 +33,21 @@ class View:
 
 def views(scored: Scored, tune: Scored | None) -> list[View]:
     """The readings that the rows' label kinds allow; the first one masks what is unlabelled."""
-    found = [View("known labels", "Categories that a row says nothing of are left out.", scored, tune)]
+    views = [View("known labels", "Categories that a row says nothing of are left out.", scored, tune)]
     if not scored.known.all():
         text = (
             "Categories that a row says nothing of count as absent. Too strict, since a text can hold hazards that it "
             "was not written for; but only this reading sees one category taken for another."
         )
-        found.append(View("unlabelled as absent", text, scored.closed(), tune.closed() if tune else None))
+        views.append(View("unlabelled as absent", text, scored.closed(), tune.closed() if tune else None))
     composed = scored.of_kind("composed")
     if composed.sum() >= MIN_VIEW_ROWS and not composed.all():
         other = tune.select(tune.of_kind("composed")) if tune else None
         learned = (other if other is not None and len(other) >= MIN_VIEW_ROWS else tune) if tune else None
         text = "Only rows joined from prompts of several categories; categories of none of their parts count as absent."
         rows = scored.select(composed).closed()
-        found.append(View("composed rows", text, rows, learned.closed() if learned else None))
-    return found
+        views.append(View("composed rows", text, rows, learned.closed() if learned else None))
+    return views
 
 
 def calibrated(

@@ -34,14 +34,14 @@ def judged_categories(scored: Scored) -> list[int]:
 
 def figures(scored: Scored, method: Method) -> Figures:
     """Every figure that the method has; None where the rows do not define it (no positives, no negatives)."""
-    found: Figures = {}
+    figures: Figures = {}
     for rule in RULES:
         flags = method.flags.get(rule)
         if flags is not None:
-            found |= {f"{name} @ {rule}": value for name, value in _decision_figures(scored, flags).items()}
+            figures |= {f"{name} @ {rule}": value for name, value in _decision_figures(scored, flags).items()}
     if method.scores is not None:
-        found |= _score_figures(scored, method.scores)
-    return found
+        figures |= _score_figures(scored, method.scores)
+    return figures
 
 
 def _decision_figures(scored: Scored, flags: Bools) -> Figures:

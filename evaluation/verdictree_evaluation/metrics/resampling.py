@@ -30,9 +30,9 @@ def resamples(num_rows: int, count: int, seed: int) -> Array:
 def distributions(statistics: dict[str, Statistic], weights: Array) -> dict[str, Array]:
     """Each figure on each resample, (count,); nan where a resample does not define it."""
     found = {name: np.empty(len(weights)) for name in statistics}
-    for index, one in enumerate(weights):
+    for index, row_weights in enumerate(weights):
         for name, statistic in statistics.items():
-            found[name][index] = statistic(one)
+            found[name][index] = statistic(row_weights)
     return found
 
 

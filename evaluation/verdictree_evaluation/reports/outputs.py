@@ -114,4 +114,4 @@ def _plots(scored: Scored, flags: Bools) -> dict[str, str]:
 
 
 def _marginal(run: Run) -> Method:
-    return next(one for one in methods(run.scored, run.tune, run.seed) if one.name == evaluate.REFERENCE)
+    return next(method for method in methods(run.scored, run.tune, run.seed) if method.name == evaluate.REFERENCE)

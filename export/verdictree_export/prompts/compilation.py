@@ -33,7 +33,7 @@ def compile_prompts(
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:
     """The conversation tokens that the model's positions leave beside the prompt and the longest verdict."""
-    constant = max(len(one.prefix_ids) + len(one.suffix_ids) for one in prompts)
+    constant = max(len(prompt.prefix_ids) + len(prompt.suffix_ids) for prompt in prompts)
     longest = (max(map(len, paths), default=0) for paths in (tree.verdict_tokens, tree.first, tree.further))
     verdict, first, further = longest
     answer = verdict + first + (exploration.max_labels - 1) * further

@@ -99,8 +99,8 @@ def _around_conversation(
     checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: list[Message]
 ) -> tuple[str, str]:
     whole, conversation = render(checkpoint, family, question, messages), family.conversation.render(messages)
-    before, found, after = whole.rpartition(conversation)
-    if not found:
+    before, inside, after = whole.rpartition(conversation)
+    if not inside:
         raise UnsupportedGuard(f"the chat template rewrites what it is given: {conversation!r} is not in its prompt")
     return before, after
 

@@ -79,7 +79,7 @@ class OnnxModel:
     def run(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
         """Return, for each request in order, its outputs [rows, ...] or why it has none."""
         refused = {index: fault for index, request in enumerate(requests) if (fault := self._fault(request))}
-        answered = iter(self._answers([one for index, one in enumerate(requests) if index not in refused]))
+        answered = iter(self._answers([request for index, request in enumerate(requests) if index not in refused]))
         return [InvalidInput(refused[i]) if i in refused else next(answered) for i in range(len(requests))]
 
     def _fault(self, request: Tensors) -> str | None:

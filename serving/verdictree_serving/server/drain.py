@@ -53,7 +53,7 @@ def _wait_until_quiet(server: PrivateHttp, model: str, is_whole: Callable[[], bo
 def _num_answered(server: PrivateHttp, model: str) -> list[int]:
     """How often each version has answered, refusals left out."""
     stats = server.get(f"/v2/models/{model}/stats", _CALL_SECONDS)["model_stats"]
-    return [one["inference_stats"]["success"]["count"] for one in stats]
+    return [version["inference_stats"]["success"]["count"] for version in stats]
 
 
 def _load_closed(server: PrivateHttp, model: str) -> None:
@@ -68,4 +68,4 @@ def _load_closed(server: PrivateHttp, model: str) -> None:
 def _states(server: PrivateHttp, model: str) -> dict[str, str]:
     """The state of each version of the model."""
     index = server.post("/v2/repository/index", {}, _CALL_SECONDS)
-    return {one["version"]: one["state"] for one in index if one["name"] == model and "version" in one}
+    return {entry["version"]: entry["state"] for entry in index if entry["name"] == model and "version" in entry}

@@ -47,4 +47,4 @@ class VitalSigns:
 
 def _for_longer(since: Iterable[float], seconds: float) -> bool:
     now = time.monotonic()
-    return any(now - one >= seconds for one in since)
+    return any(now - moment >= seconds for moment in since)
