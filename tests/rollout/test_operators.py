@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from verdictree.errors import InvalidAdminKey, RepositoryBusy
+from verdictree.releases import repository as repositories
 from verdictree.releases.journal import Journal
 from verdictree_client import GuardClient
 from verdictree_client.rollout import NotPermitted, Refused, Rollout, ServerAway, stage
@@ -48,6 +49,15 @@ def test_second_operator_is_refused(rollout, repository, server, monkeypatch):
 
 
 @pytest.mark.server
+def test_a_guard_that_is_slow_for_its_callers_is_staged(repository, start):
+    """Bug: the warm-up expires in queues that were made for callers in a hurry, and a sound release is refused."""
+    repositories.bound_queues(repository, deadline=0.002)
+    server = start(repository)
+    with Rollout(repository, server.grpc_address) as rollout:
+        rollout.stage(2)
+        assert rollout.status().candidate == 2
+
+
 def test_admin_key_locks_control_but_not_inference(repository, tmp_path):
     """Guards against anyone who reaches the server loading and unloading models, over gRPC or HTTP."""
     key = tmp_path / "key"

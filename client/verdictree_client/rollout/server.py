@@ -17,6 +17,8 @@ from verdictree.releases.admin_key import ADMIN_KEY_NAME
 from verdictree.releases.release import GRAPH_MODEL
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS, triton_arguments
+from verdictree_client.deadline import Deadline
+from verdictree_client.errors import Overloaded
 from verdictree_client.errors import from_triton as guard_error
 from verdictree_client.protocol import read_verdict
 from verdictree_client.rollout.errors import ControlFailed, from_triton
@@ -25,6 +27,7 @@ _ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_KEY_NAME}"
 _LOAD_SECONDS = 600.0  # a large guard's weights come from a slow disk
 _ASK_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_OVERLOADED_PAUSE = 0.5
 
 
 class Server:
@@ -80,13 +83,22 @@ class Server:
         return int(config["max_batch_size"])
 
     def ask(self, ensemble: str, conversation: Conversation) -> Verdict:
-        """What an ensemble says of a conversation; GuardError where it says nothing."""
+        """What an ensemble says of a conversation; GuardError where it says nothing.
+
+        A queue that is full, or too slow for the callers that it was made for, is asked again for a minute: a guard of
+        real size takes seconds for each of several requests side by side, which says nothing against its release.
+        """
         tensor = InferInput(wire.REQUEST, [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[msgspec.json.encode(conversation)]], dtype=np.object_))
-        try:
-            return read_verdict(self._triton.infer(ensemble, [tensor], client_timeout=_ASK_SECONDS))
-        except InferenceServerException as exc:
-            raise guard_error(exc) from exc
+        deadline = Deadline(_ASK_SECONDS)
+        while True:
+            try:
+                return read_verdict(self._triton.infer(ensemble, [tensor], client_timeout=deadline.remaining))
+            except InferenceServerException as exc:
+                error = guard_error(exc)
+                if not isinstance(error, Overloaded) or deadline.remaining <= _OVERLOADED_PAUSE:
+                    raise error from exc
+            time.sleep(_OVERLOADED_PAUSE)
 
     def _index(self) -> Sequence[Any]:
         """Name, version and state of every version of every model that the server has or had."""
