@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree import policy
 from verdictree.conversation import MAX_BYTES, MAX_MESSAGES, Conversation, Message, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy
+from verdictree.policy import Policy
 
 # Nine times nine times nine …: a few hundred bytes that are a billion values.
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -110,7 +110,7 @@ def test_bad_policy_is_named(tmp_path, text, line, said):
     path = tmp_path / "policy.yaml"
     path.write_text(text)
     with pytest.raises(InvalidPolicy, match=said) as error:
-        policy.load(path)
+        Policy.read(path)
     assert str(error.value).startswith(f"{path}:{line}: ") and "\n" not in str(error.value)
     assert len(str(error.value)) < 700
 
@@ -121,16 +121,16 @@ def test_aliases_stand_for_what_they_name(tmp_path):
     path.write_text(
         f"\ufeff{HEAD}- {{code: A, name: a, description: &d Both.}}\n- {{code: B, name: b, description: *d}}"
     )
-    assert [one.description for one in policy.load(path).categories] == ["Both.", "Both."]
+    assert [one.description for one in Policy.read(path).categories] == ["Both.", "Both."]
 
 
 def test_missing_policy_is_named(tmp_path):
     """A wrong path should say so rather than show a traceback."""
     with pytest.raises(InvalidPolicy, match="no such policy file"):
-        policy.load(tmp_path / "none.yaml")
+        Policy.read(tmp_path / "none.yaml")
 
 
 def test_shipped_policies_load():
     """A policy in the repository that does not load would break the first command of the README."""
     paths = sorted(Path("policies").glob("*.yaml"))
-    assert paths and all(policy.load(path).codes for path in paths)
+    assert paths and all(Policy.read(path).codes for path in paths)
