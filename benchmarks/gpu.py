@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import cost, random_checkpoint
 from benchmarks.cost import LinearShape, ModelShape, model_shape
 from benchmarks.shapes import SHAPES
-from verdictree import policy as policies
+from verdictree.policy import Policy
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import TokenizedConversation
 from verdictree_export.exporter import export_release
@@ -69,7 +69,7 @@ def _measure(name: str) -> Iterator[dict[str, Any]]:
             source = str(random_checkpoint.write(Path(scratch) / "checkpoint", EMBEDDED, torch.float16, **changes))
         shape, repository = model_shape(load_weightless(source).model.config), Path(scratch) / "repository"
         release = export_release(
-            source, "instruct", [policies.load(_POLICY)], repository, precision="fp16", max_off_grammar=1.0
+            source, "instruct", [Policy.read(_POLICY)], repository, precision="fp16", max_off_grammar=1.0
         )
         guard = LocalGuard.load(repository, release.number, providers=(_CUDA,))
         ceiling = max(_ceiling(shape, rows) for rows in _CEILING_ROWS)

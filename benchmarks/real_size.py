@@ -85,7 +85,10 @@ def main(folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            said = json.loads(server.stdout.readline())
+            line = server.stdout.readline()
+            if not line:
+                raise click.ClickException("the server did not start; it says why above")
+            said = json.loads(line)
             document: dict[str, Any] = {"machine": machine.describe(), "shape": _SHAPE}
             document["ready_s"] = round(time.perf_counter() - start, 1)
             with _loaded(said["grpc"]) as load, Rollout(repository, said["grpc"]) as rollout:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from verdictree.releases import release
+from verdictree.releases.release import Release
 from verdictree.releases.repository import pinned
 from verdictree_cli.display import table
 from verdictree_cli.terminal import Terminal
@@ -33,7 +33,7 @@ def main(repository: Path) -> None:
     """Run the demo on a model repository."""
     console = Terminal()
     start = time.perf_counter()
-    release.load_verified(repository, pinned(repository))
+    Release.load_verified(repository, pinned(repository))
     with console.status("starting Triton"), TritonServer(repository) as server:
         console.print(f"Triton is ready on {server.grpc_address} after {time.perf_counter() - start:.1f} s")
         with GuardClient(server.grpc_address) as client:

@@ -67,10 +67,10 @@ import sys
 sys.modules |= dict.fromkeys({blocked}, None)
 from click.testing import CliRunner
 import verdictree, verdictree_client
-from verdictree import policy
+from verdictree.policy import Policy
 from verdictree_cli import main
 assert verdictree.__file__.startswith({place!r}), verdictree.__file__
-assert policy.load(__import__("pathlib").Path("embedded")).codes
+assert Policy.read(__import__("pathlib").Path("embedded")).codes
 for arguments in (["--help"], *([name, "--help"] for name in main.commands)):
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from verdictree.policy import Category, Policy
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
 from verdictree.releases.calibration import Calibration, Outcome
+from verdictree.releases.release import MANIFEST, MARGINALS_MODEL, Release, sha256
 
 POLICY = Policy(
     name="tiny",
@@ -106,13 +106,13 @@ def write_checkpoint(
 
 def calibrate(models: Path, policy: str, outcomes: Sequence[Outcome]) -> Path:
     """Give release 1 of a repository a calibration of one policy, `outcomes` for P(unsafe) and for each category."""
-    release, directory = releases.load_verified(models, 1), models / releases.MARGINALS_MODEL / "1"
+    release, directory = Release.load_verified(models, 1), models / MARGINALS_MODEL / "1"
     fitted = Calibration(
         version="1.1",
         created="",
         release=1,
         policy=policy,
-        manifest_sha256=releases.sha256(directory / releases.MANIFEST),
+        manifest_sha256=sha256(directory / MANIFEST),
         guard_sha256=release.guard_sha256,
         data={},
         unlabelled="masked",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 
@@ -50,41 +50,41 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     instructions: str = ""
     roles: tuple[Role, ...] = ROLES
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a policy file, or by its bare name one that ships, as `embedded`.
+
+        Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
+        missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated,
+        reserved or contains white space or a comma.
+        """
+        try:
+            text = shipped_policies.locate(path).read_text(encoding="utf-8")
+        except FileNotFoundError as exc:
+            raise InvalidPolicy(
+                f"{path}: no such policy file; give the path of a policy YAML, or the name of one that ships: "
+                f"{', '.join(shipped_policies.names())}"
+            ) from exc
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
+        try:
+            document = parse(text)
+            policy = msgspec.convert(document.value, cls)
+        except YamlError as exc:
+            raise InvalidPolicy(f"{path}:{exc.line}: {exc}") from exc
+        except msgspec.ValidationError as exc:
+            said = bounded(str(exc), _QUOTED)
+            raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {said}; {_fix(said)}") from exc
+        fault = _fault(policy)
+        if fault:
+            place, message = fault
+            raise InvalidPolicy(f"{path}:{document.line(place)}: {message}")
+        return policy
+
     @property
     def codes(self) -> tuple[str, ...]:
         """The category codes, in the policy's order."""
         return tuple(category.code for category in self.categories)
-
-
-def load(path: Path) -> Policy:
-    """Read a policy file, or by its bare name one that ships, as `embedded`.
-
-    Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
-    missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated,
-    reserved or contains white space or a comma.
-    """
-    try:
-        text = shipped_policies.locate(path).read_text(encoding="utf-8")
-    except FileNotFoundError as exc:
-        raise InvalidPolicy(
-            f"{path}: no such policy file; give the path of a policy YAML, or the name of one that ships: "
-            f"{', '.join(shipped_policies.names())}"
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    try:
-        document = parse(text)
-        policy = msgspec.convert(document.value, Policy)
-    except YamlError as exc:
-        raise InvalidPolicy(f"{path}:{exc.line}: {exc}") from exc
-    except msgspec.ValidationError as exc:
-        said = bounded(str(exc), _QUOTED)
-        raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {said}; {_fix(said)}") from exc
-    fault = _fault(policy)
-    if fault:
-        place, message = fault
-        raise InvalidPolicy(f"{path}:{document.line(place)}: {message}")
-    return policy
 
 
 def _fix(message: str) -> str:

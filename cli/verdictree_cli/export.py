@@ -110,10 +110,11 @@ def export(
     max_tokens: int,
 ) -> None:
     """Export CHECKPOINT (a folder, hub id, GGUF file, or "embedded") as a release of the model repository."""
-    from verdictree import families, policy
+    from verdictree import families
+    from verdictree.policy import Policy, check_distinct
 
-    taxonomies = [policy.load(path) for path in policies]
-    policy.check_distinct(tuple(taxonomies))
+    taxonomies = [Policy.read(path) for path in policies]
+    check_distinct(tuple(taxonomies))
     if family_name != "auto":
         families.family(family_name)  # a wrong name is told before anything large is imported
     from verdictree.conversation_file import read_labelled

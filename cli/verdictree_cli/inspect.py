@@ -24,12 +24,12 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
     """Show CHECKPOINT's family, its prompt split and its verdict tree, without loading its weights."""
     from rich.tree import Tree
 
-    from verdictree import policy
+    from verdictree.policy import Policy
     from verdictree_cli.terminal import Terminal, say
     from verdictree_export.inspection import TESTED_ARCHITECTURES
     from verdictree_export.inspection import inspect as look
 
-    seen = look(checkpoint, family_name, [policy.load(path) for path in policies])
+    seen = look(checkpoint, family_name, [Policy.read(path) for path in policies])
     tested = "tested" if seen.architecture in TESTED_ARCHITECTURES else "not among the tested ones; the export decides"
     rows = [
         (

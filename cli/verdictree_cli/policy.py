@@ -27,10 +27,10 @@ def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
     The weights' file is shared and nothing is exported again. The server goes on with the release that it serves:
     `verdictree rollout stage` and `promote` bring the new one into service.
     """
-    from verdictree.policy import load
+    from verdictree.policy import Policy
     from verdictree.releases.repository import pinned
 
-    policies = [load(path) for path in files]
+    policies = [Policy.read(path) for path in files]
     number = source or pinned(repository)
     from verdictree_cli.terminal import say
     from verdictree_export.policy_addition import add_policies

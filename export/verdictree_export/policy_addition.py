@@ -18,7 +18,6 @@ from verdictree import families
 from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
 from verdictree.releases import writer as release_writer
 from verdictree.releases.draft import Draft
 from verdictree.releases.release import (
@@ -52,7 +51,7 @@ def add_policies(models: Path, source: int, policies: Sequence[Policy], number: 
     Raises InvalidRelease for a damaged source, InvalidPolicy for a name that is taken, UnsupportedGuard or
     AmbiguousGrammar where the guard cannot be asked by a policy, and then leaves the repository as it was.
     """
-    base = releases.load_verified(models, source)
+    base = Release.load_verified(models, source)
     fitted = calibrations.load(models / MARGINALS_MODEL / str(source), base)
     with release_writer.new(models, "policy add", number) as draft:
         release, tokenizer = _planned(models, base, policies, draft.number)

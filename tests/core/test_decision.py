@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from verdictree.errors import InvalidPolicy
 from verdictree.pair import Pair
-from verdictree.policy import Category, Policy, load
+from verdictree.policy import Category, Policy
 from verdictree.releases import decision as decisions
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
 from verdictree.releases.decision import DEFAULT_THRESHOLD, Decision
@@ -113,4 +113,4 @@ def test_the_code_unsafe_is_reserved(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("name: p\nversion: '1'\ncategories:\n- {code: S1, name: One}\n- {code: unsafe, name: Unsafe}\n")
     with pytest.raises(InvalidPolicy, match=r"p.yaml:5: category code 'unsafe' is reserved"):
-        load(path)
+        Policy.read(path)

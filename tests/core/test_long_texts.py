@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation
-from verdictree.releases.release import load
+from verdictree.releases.release import Release
 from verdictree.runtime import tokenization
 from verdictree.runtime.tokenization import ConversationTokenizer
 
 FOLDER = Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_tokenizer" / "1"
-RELEASE = load(FOLDER)
+RELEASE = Release.load(FOLDER)
 TOKENIZE = ConversationTokenizer.load(RELEASE, FOLDER)
 LIMIT = RELEASE.max_tokens
 

@@ -12,8 +12,9 @@ from core.real_encodings import END, LLAMA_3_WORDS, QWEN_WORDS, llama_3, package
 from tokenizers import AddedToken, Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from verdictree import families, policy
+from verdictree import families
 from verdictree.errors import AmbiguousGrammar
+from verdictree.policy import Policy
 from verdictree.runtime.plain_text import is_control, plain_text
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree_export.prompts import checkpoint
@@ -24,9 +25,9 @@ def encodings() -> dict[str, tiktoken.Encoding]:
     return {"llama 3": llama_3(), "qwen 2.5": qwen(), "mistral": tekken()}
 
 
-CODES = policy.load(Path("policies/llama-guard-3.yaml")).codes
-QWEN_NAMES = tuple(category.name for category in policy.load(Path("policies/qwen3guard.yaml")).categories)
-NEMOTRON_NAMES = tuple(category.name for category in policy.load(Path("policies/nemotron.yaml")).categories)
+CODES = Policy.read(Path("policies/llama-guard-3.yaml")).codes
+QWEN_NAMES = tuple(category.name for category in Policy.read(Path("policies/qwen3guard.yaml")).categories)
+NEMOTRON_NAMES = tuple(category.name for category in Policy.read(Path("policies/nemotron.yaml")).categories)
 
 
 @pytest.mark.parametrize(

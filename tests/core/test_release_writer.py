@@ -13,17 +13,17 @@ import msgspec
 import pytest
 
 from verdictree.errors import InvalidRelease, NotWritable, ReleaseTaken
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
 from verdictree.releases.journal import Journal
+from verdictree.releases.release import FORMAT, Release
 
 TEMPLATE = Path(__file__).parents[2] / "model_repository"
-MANIFEST = releases.load(Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_lm" / "1")
+MANIFEST = Release.load(Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_lm" / "1")
 
 
-def release_of(draft) -> releases.Release:
+def release_of(draft) -> Release:
     """A release whose graph is a few bytes: a writer looks at its files, not into them."""
     (draft.folder("guard_lm") / "model.onnx").write_text(f"graph {draft.number}")
     return msgspec.structs.replace(MANIFEST, files={})
@@ -71,7 +71,7 @@ def test_a_release_is_whole_pinned_and_in_the_journal(tmp_path):
     """Guards against a first release that nothing serves, and one that nobody can account for."""
     repository = tmp_path / "models"
     first, second = write(repository), write(repository, reason="better")
-    assert releases.load_verified(repository, 2) == second and (second.format, second.number) == (releases.FORMAT, 2)
+    assert Release.load_verified(repository, 2) == second and (second.format, second.number) == (FORMAT, 2)
     assert repositories.pinned(repository) == 1 == first.number and repositories.versions(repository) == (1,)
     lines = [(one.action, one.release, one.stable, one.reason) for one in Journal(repository).entries()]
     assert lines == [("export", 1, 1, ""), ("export", 2, 1, "better")]
@@ -97,7 +97,7 @@ def test_writers_at_the_same_time_have_numbers_of_their_own(tmp_path):
             process.communicate()
     assert repositories.releases(repository) == (1, 2, 3, 4, 5)
     for number in numbers:
-        assert releases.load_verified(repository, number).number == number
+        assert Release.load_verified(repository, number).number == number
         assert (repository / f"guard_lm/{number}/model.onnx").read_text() == f"graph {number}"
     assert repositories.pinned(repository) in numbers
 
@@ -113,11 +113,11 @@ def test_a_writer_killed_at_any_step(tmp_path):
             through = process.stdout.readline() == "done\n"
         assert process.returncode == (0 if through else -signal.SIGKILL)
         for number in repositories.releases(repository):
-            assert releases.load_verified(repository, number) and repositories.pinned(repository) == number
+            assert Release.load_verified(repository, number) and repositories.pinned(repository) == number
         write(repository)
         found = repositories.releases(repository)
         assert found in ((1,), (1, 2)) and repositories.pinned(repository) == 1
-        assert all(releases.load_verified(repository, number) for number in found)
+        assert all(Release.load_verified(repository, number) for number in found)
         assert not list(repository.glob(".release-*"))
         if through:
             break
@@ -206,7 +206,7 @@ def test_a_template_without_a_release_becomes_one(tmp_path):
     shutil.copytree(
         TEMPLATE, repository, ignore=shutil.ignore_patterns(".rollout", "[2-9]*", "release.json", "*.bin", "*.onnx")
     )
-    assert write(repository, 1).number == 1 and releases.load_verified(repository, 1)
+    assert write(repository, 1).number == 1 and Release.load_verified(repository, 1)
 
 
 def test_a_file_in_place_of_the_repository(tmp_path):

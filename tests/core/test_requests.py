@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdictree import policy, shipped_policies
+from verdictree import shipped_policies
 from verdictree.conversation import MAX_BYTES, MAX_MESSAGES, Conversation, Message, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy
+from verdictree.policy import Policy
 
 # Nine times nine times nine …: a few hundred bytes that are a billion values.
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -110,7 +111,7 @@ def test_bad_policy_is_named(tmp_path, text, line, said):
     path = tmp_path / "policy.yaml"
     path.write_text(text)
     with pytest.raises(InvalidPolicy, match=said) as error:
-        policy.load(path)
+        Policy.read(path)
     assert str(error.value).startswith(f"{path}:{line}: ") and "\n" not in str(error.value)
     assert len(str(error.value)) < 700
 
@@ -121,13 +122,13 @@ def test_aliases_stand_for_what_they_name(tmp_path):
     path.write_text(
         f"\ufeff{HEAD}- {{code: A, name: a, description: &d Both.}}\n- {{code: B, name: b, description: *d}}"
     )
-    assert [one.description for one in policy.load(path).categories] == ["Both.", "Both."]
+    assert [one.description for one in Policy.read(path).categories] == ["Both.", "Both."]
 
 
 def test_missing_policy_is_named(tmp_path):
     """A wrong path should say so rather than show a traceback."""
     with pytest.raises(InvalidPolicy, match=r"no such policy file; .* one that ships: children, embedded, llama"):
-        policy.load(tmp_path / "none.yaml")
+        Policy.read(tmp_path / "none.yaml")
 
 
 def test_shipped_policies_load_by_name(tmp_path, monkeypatch):
@@ -135,11 +136,11 @@ def test_shipped_policies_load_by_name(tmp_path, monkeypatch):
     paths = sorted(Path("policies").resolve().glob("*.yaml"))
     monkeypatch.chdir(tmp_path)
     assert [path.stem for path in paths] == list(shipped_policies.names())
-    assert all(policy.load(Path(path.stem)) == policy.load(path) for path in paths)
+    assert all(Policy.read(Path(path.stem)) == Policy.read(path) for path in paths)
 
 
 def test_own_policy_comes_before_a_shipped_one(tmp_path, monkeypatch):
     """A file of one's own that happens to be called like a shipped policy must not be passed over."""
     monkeypatch.chdir(tmp_path)
     Path("embedded").write_text(f"{HEAD}- {{code: A, name: a}}")
-    assert policy.load(Path("embedded")).codes == ("A",)
+    assert Policy.read(Path("embedded")).codes == ("A",)

@@ -20,10 +20,11 @@ from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidConversation, InvalidPolicy, InvalidRelease, UnsupportedGuard
 from verdictree.families.guard_family import Question
 from verdictree.policy import Category
-from verdictree.releases import release, repository
+from verdictree.releases import repository
+from verdictree.releases.release import Release
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.local_guard import LocalGuard
-from verdictree.verdict_tree import tree
+from verdictree.verdict_tree import compiler
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree_export.exporter import export_release
 from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
@@ -82,11 +83,11 @@ def ask(text, **options):
 
 def test_release_is_whole_and_pinned(models):
     """A second export must not move traffic, and a manifest must describe what lies on disk."""
-    first = release.load_verified(models, 1)
-    assert repository.pinned(models) == 1 and release.load_verified(models, 2).number == 2
+    first = Release.load_verified(models, 1)
+    assert repository.pinned(models) == 1 and Release.load_verified(models, 2).number == 2
     assert first.parity.max_abs_log_prob_difference <= first.parity.tolerance == 1e-3
     assert first.parity.num_nodes > 100
-    assert first.guard_sha256 != release.load_verified(models, 2).guard_sha256  # another exploration, other scores
+    assert first.guard_sha256 != Release.load_verified(models, 2).guard_sha256  # another exploration, other scores
     assert set(first.files) == {
         *(f"guard_lm/1/checkpoint/{name}" for name in WEIGHTLESS),
         "guard_lm/1/model.onnx",
@@ -104,7 +105,7 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
 
 def test_last_layer_is_computed_where_it_is_read(models):
     """Guards against a last layer over all tokens, of which only the root trie's nodes reach the LM head."""
-    manifest = release.load_verified(models, 2)
+    manifest = Release.load_verified(models, 2)
     model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
     down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
     outputs = [node.output[0] for node in down]  # in the branch are those of label paths
@@ -163,7 +164,7 @@ def test_pruned_release_bounds_the_whole_one(models, offline):
 
 def test_a_list_that_is_not_opened_is_unexplored(folder, offline, tmp_path, monkeypatch):
     """Guards against labels of probability 0 that nobody looked at, and against a list that nobody opens."""
-    monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
+    monkeypatch.setattr(compiler, "_LARGEST_SHARED_SUBTREE", -1)
     (whole,) = offline.classify([ask("hello")])
     for epsilon in (whole.p_unsafe * 0.99, whole.p_unsafe * 1.01):
         limits = Exploration(1, epsilon, 8)
@@ -267,7 +268,7 @@ def test_damaged_release_is_named(models, tmp_path, damage, said):
     shutil.copytree(models, copy)
     damage(copy)
     with pytest.raises(InvalidRelease, match=said):
-        release.load_verified(copy, 1)
+        Release.load_verified(copy, 1)
 
 
 def test_mixed_release_is_named(models, tmp_path):
@@ -278,7 +279,7 @@ def test_mixed_release_is_named(models, tmp_path):
     other = msgspec.json.decode(manifest.read_bytes())
     manifest.write_text(json.dumps(other | {"created": "yesterday"}))
     with pytest.raises(InvalidRelease, match="belongs to another release"):
-        release.load_verified(copy, 1)
+        Release.load_verified(copy, 1)
 
 
 def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):

@@ -9,11 +9,11 @@ from test_policies import ask
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidPolicy, InvalidRelease, UnsupportedGuard
 from verdictree.policy import Category, Policy
-from verdictree.releases import release as releases
 from verdictree.releases import repository
 from verdictree.releases.calibration import Calibrator, Outcome
+from verdictree.releases.release import GRAPH_MODEL, WEIGHTS_FILE, Release
 from verdictree.runtime.local_guard import LocalGuard
-from verdictree.verdict_tree import tree
+from verdictree.verdict_tree import compiler
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_client.rollout import releases as release_files
 from verdictree_export import policy_addition
@@ -64,7 +64,7 @@ def test_added_policies_answer_as_exported_ones(models):
 def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
     """The graph's depths are fixed: labels that are added must not move the first ones into the root trie, or out."""
     checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", verdict_strength=1.0))
-    monkeypatch.setattr(tree, "_LARGEST_GRAFT", -1)
+    monkeypatch.setattr(compiler, "_LARGEST_SHARED_SUBTREE", -1)
     export_release(
         checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path / "m", exploration=EXPLORATION, max_off_grammar=1.0
     )
@@ -79,9 +79,9 @@ def test_lists_open_as_the_graph_opens_them(models, tmp_path, monkeypatch):
 
 def test_the_guard_itself_is_shared(models):
     """A copy of the weights for every policy would fill the disk; another default or pin would move traffic."""
-    first, second = (models / releases.GRAPH_MODEL / str(n) / releases.WEIGHTS_FILE for n in (1, 2))
+    first, second = (models / GRAPH_MODEL / str(n) / WEIGHTS_FILE for n in (1, 2))
     assert first.samefile(second)
-    release = releases.load_verified(models, 2)
+    release = Release.load_verified(models, 2)
     assert [one.name for one in release.policies] == ["tiny", "wider", "answers"]
     assert repository.pinned(models) == 1 and len(release.golden) == 3
 
@@ -101,7 +101,7 @@ def test_a_derived_release_can_be_added_to(models):
 
 def test_the_source_is_not_touched(models):
     """Triton would load a live release anew whose folder has changed, and stop its requests for seconds."""
-    folder = models / releases.GRAPH_MODEL / "1"
+    folder = models / GRAPH_MODEL / "1"
     before = folder.stat().st_mtime_ns
     number = add_policies(models, 1, ADDED[1:]).number
     release_files.delete(models, number)
@@ -138,7 +138,7 @@ def test_a_name_that_ends_otherwise(tmp_path):
     export_release(checkpoint, "nemotron", [alike], tmp_path / "models", exploration=EXPLORATION, max_off_grammar=1.0)
     added = add_policies(tmp_path / "models", 1, [other])
     assert (
-        len(releases.load_verified(tmp_path / "models", 1).tree.answer_suffixes),
+        len(Release.load_verified(tmp_path / "models", 1).tree.answer_suffixes),
         len(added.tree.answer_suffixes),
     ) == (1, 2)
     exported = export_release(

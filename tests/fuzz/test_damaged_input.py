@@ -13,11 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verdictree import conversation_file, pair, policy
+from verdictree import conversation_file, pair
 from verdictree.conversation import Conversation, parse
 from verdictree.errors import InvalidConversation, InvalidPolicy, InvalidRelease, NoVerdict, VerdictreeError
-from verdictree.releases import calibration, release
+from verdictree.policy import Policy
+from verdictree.releases import calibration
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, MARGINALS_MODEL, Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.text import yaml_lines
 from verdictree.text.visible import is_visible
@@ -133,7 +135,7 @@ def test_a_policy_is_read_or_refused_with_a_line(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("p") / "policy.yaml"
     path.write_bytes(content)
     try:
-        found = policy.load(path)
+        found = Policy.read(path)
     except InvalidPolicy as error:
         check_said(error)
         assert str(error).startswith(str(path))
@@ -166,17 +168,17 @@ def copy(tmp_path_factory) -> Path:
     return Path(shutil.copytree(OLD, tmp_path_factory.mktemp("release") / "models"))
 
 
-MANIFEST = json.loads((OLD / release.MARGINALS_MODEL / "1" / release.MANIFEST).read_text())
+MANIFEST = json.loads((OLD / MARGINALS_MODEL / "1" / MANIFEST).read_text())
 
 
 @settings(max_examples=200)
 @given(either(MANIFEST))
 def test_a_manifest_is_read_or_refused(copy, content):
     """A manifest that half loads would serve another guard than the one that was exported."""
-    for model in release.COMPOSING_MODELS:
-        (copy / model / "1" / release.MANIFEST).write_bytes(content)
+    for model in COMPOSING_MODELS:
+        (copy / model / "1" / MANIFEST).write_bytes(content)
     try:
-        found = release.load_verified(copy, 1)
+        found = Release.load_verified(copy, 1)
     except VerdictreeError as error:
         check_said(error)
     else:

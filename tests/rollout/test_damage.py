@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from verdictree.errors import InvalidRelease
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
-from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, sha256
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, Release, sha256
 from verdictree_client.rollout import Refused, StageFailed
 
 pytestmark = pytest.mark.server
@@ -33,7 +32,7 @@ def wrong_hash(repository):
 def truncated_weights_with_a_fitting_hash(repository):
     graph = repository / "guard_lm/2/model.onnx"
     graph.write_bytes(graph.read_bytes()[:2000])
-    release = releases.load(repository / "guard_lm/2")
+    release = Release.load(repository / "guard_lm/2")
     write_manifest(
         repository,
         msgspec.structs.replace(release, files={**release.files, "guard_lm/2/model.onnx": sha256(graph)}),
@@ -41,7 +40,7 @@ def truncated_weights_with_a_fitting_hash(repository):
 
 
 def wrong_tree(repository):
-    release = releases.load(repository / "guard_lm/2")
+    release = Release.load(repository / "guard_lm/2")
     tree = msgspec.structs.replace(release.tree, verdict_tokens=tuple(reversed(release.tree.verdict_tokens)))
     write_manifest(repository, msgspec.structs.replace(release, tree=tree))
 

@@ -7,9 +7,9 @@ import pytest
 from verdictree.errors import InvalidRelease
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import model_config, startup
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
 from verdictree.releases.journal import Journal
+from verdictree.releases.release import COMPOSING_MODELS, Release, sha256
 from verdictree_client.rollout import Refused, Rollout
 from verdictree_client.rollout import releases as release_files
 
@@ -23,8 +23,8 @@ def test_derived_release_shares_the_weights(repository):
     """Guards against a copy of the weights for each change of a threshold, and a release that is not whole."""
     before = blocks(repository)
     release = release_files.derive(repository, 1, None, {None: 0.2, "S1": 0.4, "unsafe": 0.1})
-    assert release.number == 3 and releases.load_verified(repository, 3) == release
-    assert release.files == releases.load(repository / "guard_lm/1").files
+    assert release.number == 3 and Release.load_verified(repository, 3) == release
+    assert release.files == Release.load(repository / "guard_lm/1").files
     weights = (repository / "guard_lm/1/model.onnx").stat().st_blocks
     assert blocks(repository) - before < weights
     (found,) = calibrations.load(repository / "guard_marginals/3", release).values()
@@ -56,7 +56,7 @@ def test_deleted_release_leaves_the_others_whole(repository):
     release_files.delete(repository, 3)
     with pytest.raises(Refused, match="release 4 shares its graph"):
         release_files.delete(repository, 1)
-    assert releases.load_verified(repository, 4).version("guard_lm") == 1
+    assert Release.load_verified(repository, 4).version("guard_lm") == 1
     release_files.delete(repository, 4)
     release_files.delete(repository, 1)
     assert repositories.releases(repository) == (2,)
@@ -89,12 +89,12 @@ def test_retire_keeps_what_is_needed(rollout, repository):
 @pytest.mark.server
 def test_live_release_changed_on_disk_is_noticed(rollout, repository):
     """Guards against a load of the candidate that brings another calibration of the live release in with it."""
-    manifest = releases.load(repository / "guard_marginals/1")
+    manifest = Release.load(repository / "guard_marginals/1")
     release_files.derive(repository, 1, None, {None: 0.2})
     ((name, fitted),) = calibrations.read(repository / "guard_marginals/3/calibration.json").items()
     import msgspec
 
-    digest = releases.sha256(repository / "guard_marginals/1/release.json")
+    digest = sha256(repository / "guard_marginals/1/release.json")
     moved = msgspec.structs.replace(fitted, release=manifest.number, manifest_sha256=digest, version="1.1")
     calibrations.save({name: moved}, repository / "guard_marginals/1")
     from verdictree_client.rollout import StageFailed
@@ -109,7 +109,7 @@ def test_pin_is_whole_at_every_step(repository, monkeypatch):
 
     def check(path, text):
         original(path, text)
-        for model in releases.COMPOSING_MODELS:
+        for model in COMPOSING_MODELS:
             served = model_config.versions((repository / model / "config.pbtxt").read_text())
             assert repositories.pinned(repository) in served
 

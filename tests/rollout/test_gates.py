@@ -11,8 +11,7 @@ import pytest
 
 from verdictree.conversation import Conversation, Message
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
-from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, sha256
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, Release, sha256
 from verdictree_client.rollout import GatesFailed
 from verdictree_comparison import Gates
 
@@ -35,7 +34,7 @@ def calibrated(rollout):
 def perturb_head(repository, number):
     """Give a derived release a graph of its own with a noisy language-model head, and the hashes that this has."""
     path = repository / f"guard_lm/{number}/model.onnx"
-    base = releases.load(path.parent)
+    base = Release.load(path.parent)
     for model_name in ("guard_lm", "guard_tokenizer"):
         shutil.copytree(base.folder(repository, model_name), repository / model_name / str(number), dirs_exist_ok=True)
     model = onnx.load(path)

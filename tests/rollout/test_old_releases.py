@@ -14,9 +14,8 @@ from test_emergency import OLD, releases_that_answer
 
 from verdictree.errors import InvalidRelease
 from verdictree.releases import adapters, startup
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
-from verdictree.releases.release import COMPOSING_MODELS, FORMAT, MANIFEST
+from verdictree.releases.release import COMPOSING_MODELS, FORMAT, MANIFEST, Release
 from verdictree.releases.repository import ADAPTER
 from verdictree.releases.software import VERSION
 from verdictree_client import GuardClient
@@ -46,7 +45,7 @@ def test_adapters_are_those_of_the_template():
 def test_an_old_release_is_served_as_it_is(old):
     """Guards against an upgrade after which releases whose adapters cannot be replaced do not load."""
     with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
-        golden = releases.load(old / "guard_lm/1").golden[0]
+        golden = Release.load(old / "guard_lm/1").golden[0]
         verdict = guard.classify(list(golden.messages))
         assert verdict.p_unsafe == pytest.approx(golden.p_unsafe, abs=1e-3)
     assert old_adapter(old) == old_adapter(OLD) and "triton_steps" not in old_adapter(old)
@@ -86,7 +85,7 @@ def test_a_start_brings_the_adapters_up_to_date(old):
     for model in (*COMPOSING_MODELS, "guard_router"):
         text = adapters.adapter(model)
         assert text is None or old_adapter(old, model) == text
-    assert releases.load_verified(old, 1).format == 1
+    assert Release.load_verified(old, 1).format == 1
     (old / "guard_tokenizer/1" / ADAPTER).write_text("def broken(")
     startup.prepare(old, None)
     assert old_adapter(old) == adapters.adapter("guard_tokenizer")
@@ -127,7 +126,7 @@ def test_a_manifest_of_another_version_says_so(old, changes, said):
     """Guards against an operator who exports for hours what only another version can read."""
     rewrite(old, **changes)
     with pytest.raises(InvalidRelease, match=said):
-        releases.load(old / "guard_lm/1")
+        Release.load(old / "guard_lm/1")
     with pytest.raises(InvalidRelease, match=said):
         startup.prepare(old, None)
 
@@ -137,6 +136,6 @@ def test_the_writer_names_itself(old):
     with Rollout(old, "127.0.0.1:1") as rollout:
         derived = rollout.derive(1, thresholds={None: 0.2})
     assert (derived.format, derived.software, derived.shares) == (FORMAT, VERSION, 1)
-    assert derived.guard_sha256 == releases.load(old / "guard_lm/1").guard_sha256
+    assert derived.guard_sha256 == Release.load(old / "guard_lm/1").guard_sha256
     assert msgspec.json.decode(derived.to_json())["format"] == FORMAT
     assert re.fullmatch(r"\d+\.\d+.*", VERSION) and repositories.steps(old, 2)["guard_lm"] == 1

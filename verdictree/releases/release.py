@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Container
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -123,6 +124,51 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
     format: int = 1
     software: str = ""
 
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read the manifest in a release's directory.
+
+        Raises InvalidRelease where it is missing, damaged, or of another version of the software that this one cannot
+        read.
+        """
+        path = directory / MANIFEST
+        content = _content(path)
+        try:
+            header = msgspec.json.decode(content, type=_Header)
+            if header.format > FORMAT:
+                raise InvalidRelease(_foreign(path, header, "install that version, or a later one, to serve it"))
+            return msgspec.json.decode(content, type=cls)
+        except msgspec.ValidationError as exc:
+            if header_of_another_version := _header(content):
+                fix = f"serve it with the version that made it, or export the guard again ({exc})"
+                raise InvalidRelease(_foreign(path, header_of_another_version, fix)) from exc
+            raise InvalidRelease(_damaged(path, exc)) from exc
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
+            raise InvalidRelease(_damaged(path, exc)) from exc
+
+    @classmethod
+    def load_verified(cls, repository: Path, number: int, models: Container[str] = COMPOSING_MODELS) -> Self:
+        """Read release `number` of a model repository and check the files of `models` against their hashes.
+
+        Raises InvalidRelease, naming the file, where one is missing or changed, or the composing models' manifests
+        differ.
+        """
+        directories = [repository / model / str(number) for model in COMPOSING_MODELS]
+        releases = [cls.load(directory) for directory in directories]
+        for directory, release in zip(directories, releases, strict=True):
+            if release != releases[0] or release.number != number:
+                raise InvalidRelease(f"'{directory / MANIFEST}' belongs to another release; export the release again")
+        for name, expected in releases[0].files.items():
+            if Path(name).parts[0] not in models:
+                continue
+            path = repository / name
+            if not path.is_file():
+                raise InvalidRelease(f"release {number} lacks its file '{path}'; export the release again")
+            if (actual := sha256(path)) != expected:
+                got = f"expected SHA-256 {expected[:12]}…, got {actual[:12]}…"
+                raise InvalidRelease(f"'{path}' is not the file that was exported ({got}); export the release again")
+        return releases[0]
+
     def version(self, model: str) -> int:
         """The version of a composing model that serves this release."""
         return self.number if self.shares is None or model == MARGINALS_MODEL else self.shares
@@ -187,30 +233,13 @@ class _Header(msgspec.Struct, frozen=True):
     software: str = ""
 
 
-def load(directory: Path) -> Release:
-    """Read the manifest in a release's directory.
-
-    Raises InvalidRelease where it is missing, damaged, or of another version of the software that this one cannot read.
-    """
-    path = directory / MANIFEST
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as exc:
         raise InvalidRelease(f"expected a release manifest at '{path}', got none; run `verdictree export`") from exc
     except OSError as exc:
         raise InvalidRelease(f"the release manifest '{path}' cannot be read: {exc.strerror}; look at the disk") from exc
-    try:
-        header = msgspec.json.decode(content, type=_Header)
-        if header.format > FORMAT:
-            raise InvalidRelease(_foreign(path, header, "install that version, or a later one, to serve it"))
-        return msgspec.json.decode(content, type=Release)
-    except msgspec.ValidationError as exc:
-        if header_of_another_version := _header(content):
-            fix = f"serve it with the version that made it, or export the guard again ({exc})"
-            raise InvalidRelease(_foreign(path, header_of_another_version, fix)) from exc
-        raise InvalidRelease(_damaged(path, exc)) from exc
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
-        raise InvalidRelease(_damaged(path, exc)) from exc
 
 
 def _header(content: bytes) -> _Header | None:
@@ -232,31 +261,6 @@ def _foreign(path: Path, header: _Header, fix: str) -> str:
 
 def _damaged(path: Path, exc: Exception) -> str:
     return f"the release manifest '{path}' is damaged ({exc}); export the release again"
-
-
-def load_verified(repository: Path, number: int, models: Container[str] = COMPOSING_MODELS) -> Release:
-    """Read release `number` of a model repository and check the files of `models` against their hashes.
-
-    Raises InvalidRelease, naming the file, where one is missing or changed, or the composing models' manifests differ.
-    """
-    directories = [repository / model / str(number) for model in COMPOSING_MODELS]
-    releases = [load(directory) for directory in directories]
-    for directory, release in zip(directories, releases, strict=True):
-        if release != releases[0] or release.number != number:
-            raise InvalidRelease(f"'{directory / MANIFEST}' belongs to another release; export the release again")
-    for name, expected in releases[0].files.items():
-        if Path(name).parts[0] not in models:
-            continue
-        path = repository / name
-        if not path.is_file():
-            raise InvalidRelease(f"release {number} lacks its file '{path}'; export the release again")
-        actual = sha256(path)
-        if actual != expected:
-            raise InvalidRelease(
-                f"'{path}' is not the file that was exported (expected SHA-256 {expected[:12]}…, got {actual[:12]}…); "
-                "export the release again"
-            )
-    return releases[0]
 
 
 def sha256(path: Path) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from verdictree.errors import NotWritable, RepositoryBusy
 from verdictree.releases import adapters
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
 from verdictree.releases.journal import Journal
+from verdictree.releases.release import Release
 from verdictree.releases.repository import ROUTER
 
 
@@ -22,7 +22,7 @@ def prepare(repository: Path, number: int | None, deadline: float | None = None)
     On a disk that takes nothing the repository is served as it is; NotWritable where another release is asked for.
     """
     stable = repositories.pinned(repository)
-    releases.load_verified(repository, number or stable)
+    Release.load_verified(repository, number or stable)
     journal = Journal(repository)
     try:
         with journal.lock("serve"):

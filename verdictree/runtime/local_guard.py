@@ -12,9 +12,8 @@ from tokenizers import Tokenizer
 from verdictree.conversation import Conversation
 from verdictree.errors import NoVerdict
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
 from verdictree.releases.calibration import Calibration
-from verdictree.releases.release import Release
+from verdictree.releases.release import GRAPH_FILE, GRAPH_MODEL, MARGINALS_MODEL, TOKENIZER_MODEL, Release
 from verdictree.runtime.graph_io import OUTPUTS
 from verdictree.runtime.scorer import Scorer
 from verdictree.runtime.session import open_session
@@ -54,16 +53,16 @@ class LocalGuard:
 
         Raises InvalidRelease where the release is damaged.
         """
-        release = releases.load_verified(repository, number)
+        release = Release.load_verified(repository, number)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        graph = release.folder(repository, releases.GRAPH_MODEL) / releases.GRAPH_FILE
+        graph = release.folder(repository, GRAPH_MODEL) / GRAPH_FILE
         session = open_session(graph, options, providers)
         return cls(
             release,
-            load_tokenizer(release.folder(repository, releases.TOKENIZER_MODEL)),
+            load_tokenizer(release.folder(repository, TOKENIZER_MODEL)),
             lambda feeds: session.run(OUTPUTS, feeds),
-            calibrations.load(repository / releases.MARGINALS_MODEL / str(number), release),
+            calibrations.load(repository / MARGINALS_MODEL / str(number), release),
         )
 
     def classify(self, conversations: Sequence[Conversation]) -> list[Verdict]:

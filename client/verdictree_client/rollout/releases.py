@@ -11,7 +11,6 @@ import msgspec
 
 from verdictree.policy import UNSAFE
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
 from verdictree.releases import repository as repositories
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import CALIBRATION, Calibration, Calibrator, Outcome
@@ -47,7 +46,7 @@ def derive(
     replace the default policy's thresholds by code, "unsafe" for P(unsafe), None for all that are not named.
     Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of.
     """
-    base = releases.load_verified(repository, source)
+    base = Release.load_verified(repository, source)
     folder = repository / MARGINALS_MODEL / str(source)
     fitted = calibrations.load(folder, base) if calibration is None else calibrations.read(calibration)
     for made in fitted.values():

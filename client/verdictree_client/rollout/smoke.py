@@ -8,7 +8,6 @@ from pathlib import Path
 
 from verdictree.conversation import Conversation
 from verdictree.releases import calibration as calibrations
-from verdictree.releases import release as releases
 from verdictree.releases.release import MARGINALS_MODEL, Release
 from verdictree.runtime import golden_check
 from verdictree_client.errors import GuardError
@@ -24,7 +23,7 @@ def verified(repository: Path, number: int, models: Iterable[str]) -> tuple[Rele
 
     Raises InvalidRelease for a release that is damaged.
     """
-    release = releases.load_verified(repository, number, frozenset(models))
+    release = Release.load_verified(repository, number, frozenset(models))
     fitted = calibrations.load(repository / MARGINALS_MODEL / str(number), release)
     calibration = fitted.get(release.policy.name)
     if not release.golden:

@@ -18,8 +18,8 @@ from train import run
 from training import LoraTraining, Settings
 
 from verdictree import families
-from verdictree import policy as policies
 from verdictree.errors import InvalidPolicy
+from verdictree.policy import Policy
 from verdictree_evaluation.data.formats import Row
 from verdictree_export.prompts import checkpoint
 
@@ -39,7 +39,7 @@ def main(rows: tuple[Path, ...], policy: Path, output: Path, **options: float) -
     """Train on all ROWS, in any format that `verdictree evaluate` reads; none is held out."""
     settings = Settings(**options, warmup_steps=_WARM_UP, cooldown_steps=_COOL_DOWN)  # type: ignore[arg-type]
     try:
-        asked = policies.load(policy)
+        asked = Policy.read(policy)
     except InvalidPolicy as exc:
         raise click.ClickException(str(exc)) from exc
     drawn = in_rounds(read_rows(rows, asked.codes), settings.steps * settings.rows_per_step, settings.seed)

@@ -14,7 +14,7 @@ from composing import JOINTS, UNSEEN_JOINTS, Composer
 from rows import read_rows, write_rows
 from splits import HELD_OUT_SOURCES, Splits, split_rows
 
-from verdictree import policy as policies
+from verdictree.policy import Policy
 from verdictree_evaluation.data.formats import Row
 
 POLICY = Path(__file__).parents[3] / "policies" / "embedded.yaml"
@@ -91,7 +91,7 @@ _EXPORTED: dict[str, Callable[[Splits, Sequence[str], int], Sequence[Row]]] = {
 @click.option("--seed", default=0, show_default=True)
 def main(data_dir: Path, split: str, output: Path, seed: int) -> None:
     """Write a split of the moderation rows in DATA_DIR, the one that training with this seed holds out."""
-    codes = policies.load(POLICY).codes
+    codes = Policy.read(POLICY).codes
     exported = _EXPORTED[split](load_splits(data_dir, codes, seed), codes, seed)
     write_rows(exported, output)
     click.echo(f"{len(exported)} rows in {output}")

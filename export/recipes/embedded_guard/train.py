@@ -22,7 +22,7 @@ from rows import read_rows
 from training import LoraTraining, Settings
 
 from verdictree import families
-from verdictree import policy as policies
+from verdictree.policy import Policy
 from verdictree_export.prompts import checkpoint
 
 _STEPS_PER_STATE = 10
@@ -60,7 +60,7 @@ def main(
 ) -> None:
     """Train on the training split of DATA_DIR and write the adapter, its state and its log to --output."""
     settings = Settings(**options)  # type: ignore[arg-type] # click has converted each to its default's type
-    policy = policies.load(POLICY)
+    policy = Policy.read(POLICY)
     splits = load_splits(data_dir, policy.codes, settings.seed)
     rows = [*splits.train, *read_rows(jsonl, policy.codes)]
     drawn = training_rows(rows, policy.codes, settings.steps * settings.rows_per_step, settings.seed)

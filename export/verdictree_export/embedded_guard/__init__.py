@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verdictree import policy, shipped_policies
 from verdictree.policy import Policy
 from verdictree.verdict_tree.exploration import Exploration
 
@@ -16,5 +15,5 @@ _FAMILIES = ("auto", "instruct")
 
 def is_calibrated(family_name: str, policies: Sequence[Policy], precision: str, exploration: Exploration) -> bool:
     """Whether an export like this is the one that the calibration was fitted on; another one's scores mean else."""
-    own = policy.load(shipped_policies.locate(Path("embedded")))
+    own = Policy.read(Path("embedded"))
     return family_name in _FAMILIES and list(policies) == [own] and precision == "fp32" and exploration == Exploration()

@@ -10,8 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from verdictree.releases import release as releases
-from verdictree.releases.release import MANIFEST
+from verdictree.releases.release import MANIFEST, Release
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class GraphLimits:
         """The limits of the release in a model's directory, None for a model that is no release's."""
         if not (version_directory / MANIFEST).is_file():
             return None
-        release = releases.load(version_directory)
+        release = Release.load(version_directory)
         return cls(release.num_questions, len(release.prompts), release.max_tokens)
 
     def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:

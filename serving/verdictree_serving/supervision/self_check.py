@@ -13,9 +13,8 @@ import msgspec
 
 from verdictree import verdict, wire
 from verdictree.errors import VerdictreeError
-from verdictree.releases import release as releases
 from verdictree.releases import repository
-from verdictree.releases.release import MARGINALS_MODEL, Release
+from verdictree.releases.release import MARGINALS_MODEL, Release, sha256
 from verdictree.runtime import golden_check
 from verdictree_serving.supervision.health import Health
 
@@ -124,7 +123,7 @@ class _Files:
             if signature is None or signature == self._seen[name]:
                 continue  # a file that is removed stays what it was to those who opened it
             self._seen[name] = signature
-            if releases.sha256(path) != expected:
+            if sha256(path) != expected:
                 return f"its file {name} was changed on disk"
         return ""
 
@@ -146,6 +145,6 @@ def _pinned(model_repository: Path) -> int | None:
 
 def _manifest(model_repository: Path, number: int) -> Release | None:
     try:
-        return releases.load(model_repository / MARGINALS_MODEL / str(number))
+        return Release.load(model_repository / MARGINALS_MODEL / str(number))
     except VerdictreeError:
         return None

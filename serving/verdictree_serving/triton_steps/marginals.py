@@ -11,7 +11,8 @@ import triton_python_backend_utils as pb_utils
 
 from verdictree import wire
 from verdictree.errors import NoVerdict
-from verdictree.releases import calibration, release
+from verdictree.releases import calibration
+from verdictree.releases.release import Release
 from verdictree.runtime.scorer import Scorer
 from verdictree_serving.triton_steps.errors import error
 
@@ -25,7 +26,7 @@ class MarginalsStep:
     def initialize(self, args: dict[str, str]) -> None:
         """Compile this release's marginals and read its calibration, if it has one."""
         directory = Path(args["model_repository"]) / args["model_version"]
-        manifest = release.load(directory)
+        manifest = Release.load(directory)
         self._score = Scorer(manifest, calibration.load(directory, manifest))
 
     def execute(self, requests: list[Any]) -> list[Any]:

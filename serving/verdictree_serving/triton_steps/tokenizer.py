@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from verdictree import wire
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
-from verdictree.releases import release
+from verdictree.releases.release import Release
 from verdictree.runtime.tokenization import ConversationTokenizer
 from verdictree_serving.gate import NOT_TAKING, Gate
 from verdictree_serving.triton_steps.errors import error, send
@@ -35,7 +35,7 @@ class TokenizerStep:
     def initialize(self, args: dict[str, str]) -> None:
         """Load this release's tokenizer."""
         directory = Path(args["model_repository"]) / args["model_version"]
-        self._tokenize = ConversationTokenizer.load(release.load(directory), directory)
+        self._tokenize = ConversationTokenizer.load(Release.load(directory), directory)
         self._gate = Gate.of_environment()
         self._refusals = Refusals()
         self._long = ThreadPoolExecutor(1, thread_name_prefix="long")
