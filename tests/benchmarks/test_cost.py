@@ -38,7 +38,7 @@ def test_blocks_count_by_the_length_of_their_path():
 
 
 def test_an_opening_by_itself_counts_where_it_is_evaluated():
-    """Guards against a first-label trie that every request is charged for, and against one that is free."""
+    """A first-label trie that every request is charged for, and against one that is free."""
     unused = [3, 3, 3]
     expansions = np.array([[unused] * 4, [[0, 3, 3], [0, 1, 3], [0, 1, 0], [0, 2, 3]]], dtype=np.int32)
     found = cost.of_batch(release(root=2, first_label=6, continuation=4, suffixes=(7, 9)), 30, expansions)

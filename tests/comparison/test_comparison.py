@@ -58,7 +58,7 @@ def compared(found, gates=None):
 
 
 def test_psi_is_its_sum_over_the_deciles():
-    """Guards against bins that are not those of the live release, or a sum that is not the PSI."""
+    """Bins that are not those of the live release, or a sum that is not the PSI."""
     live, candidate = RNG.beta(2, 5, 500), RNG.beta(2, 4, 500)
     edges = np.quantile(live, np.arange(1, 10) / 10)
     p, q = [], []
@@ -71,7 +71,7 @@ def test_psi_is_its_sum_over_the_deciles():
 
 
 def test_scores_at_one_point_have_a_psi():
-    """Guards against empty bins, nan or infinity where most scores are the same."""
+    """Empty bins, nan or infinity where most scores are the same."""
     live = np.where(np.arange(400) < 380, 0.0, RNG.uniform(size=400))
     assert figures.psi(live, live).high == 0
     moved = figures.psi(live, np.minimum(live + 0.3, 1))
@@ -79,7 +79,7 @@ def test_scores_at_one_point_have_a_psi():
 
 
 def test_ks_is_the_largest_gap_of_the_distribution_functions():
-    """Guards against another distance by the same name."""
+    """Another distance by the same name."""
     live, candidate = RNG.normal(size=300), RNG.normal(0.5, 1, size=300)
     grid = np.concatenate([live, candidate])
     gap = max(abs(np.mean(live <= x) - np.mean(candidate <= x)) for x in grid)
@@ -89,7 +89,7 @@ def test_ks_is_the_largest_gap_of_the_distribution_functions():
 
 @pytest.mark.parametrize("figure", [figures.mean_abs_difference, figures.latency_ratio])
 def test_intervals_cover(figure):
-    """Guards against intervals that are too narrow to hold a gate against: 95 % must cover in most of 60 draws."""
+    """Intervals that are too narrow to hold a gate against: 95 % must cover in most of 60 draws."""
     big = RNG.gamma(3, 1, 200_000), RNG.gamma(3, 1.3, 200_000)
     truth = float(np.mean(np.abs(big[1] - big[0])) if figure is figures.mean_abs_difference else 1.3)
     found = [figure(RNG.gamma(3, 1, 150), RNG.gamma(3, 1.3, 150)) for _ in range(60)]
@@ -97,14 +97,14 @@ def test_intervals_cover(figure):
 
 
 def test_share_has_wilsons_interval():
-    """Guards against an interval of width zero at no flips of few: that is no evidence."""
+    """An interval of width zero at no flips of few: that is no evidence."""
     found = figures.share(np.zeros(200, dtype=bool))
     z = 1.959964
     assert found.value == found.low == 0 and found.high == pytest.approx(z**2 / (200 + z**2), rel=1e-4)
 
 
 def test_flips_are_counted_and_shown():
-    """Guards against flips that cancel out in an agreement, and against the wrong direction."""
+    """Flips that cancel out in an agreement, and against the wrong direction."""
     live = [(0.9, 0.9)] * 30 + [(0.01, 0.01)] * 70
     candidate = [(0.1, 0.1)] * 4 + [(0.9, 0.9)] * 26 + [(0.8, 0.01)] * 2 + [(0.01, 0.01)] * 68
     found = compared(pairs_of(live, candidate))
@@ -118,7 +118,7 @@ def test_flips_are_counted_and_shown():
 
 
 def test_own_flags_count_where_a_release_is_calibrated():
-    """Guards against a change of thresholds that nobody sees, since it moves no score."""
+    """A change of thresholds that nobody sees, since it moves no score."""
     live = [(0.3, 0.3, (True, True))] * 50
     candidate = [(0.3, 0.3, (False, False))] * 50
     found = compared(pairs_of(live, candidate))
@@ -127,7 +127,7 @@ def test_own_flags_count_where_a_release_is_calibrated():
 
 
 def test_gates_hold_the_bad_end_of_the_interval():
-    """Guards against a promotion on too few conversations, and a failed gate without its name."""
+    """A promotion on too few conversations, and a failed gate without its name."""
     same = [(p, p / 2) for p in RNG.beta(0.4, 2, 300)]
     assert compared(pairs_of(same, same)).passed
     few = compared(pairs_of(same[:60], same[:60]))
@@ -140,7 +140,7 @@ def test_gates_hold_the_bad_end_of_the_interval():
 
 
 def test_failures_of_the_candidate_count():
-    """Guards against a candidate that looks perfect since its failures are left out."""
+    """A candidate that looks perfect since its failures are left out."""
     same = [(p, p / 2) for p in RNG.beta(0.4, 2, 300)]
     found = pairs_of(same, same)
     failed = [Pair(live=one.live, live_ms=1.0, error="boom", num_dropped=3) for one in found[:15]]
@@ -152,7 +152,7 @@ def test_failures_of_the_candidate_count():
 
 
 def test_categories_of_one_release_are_said():
-    """Guards against a new category that is silently left out."""
+    """A new category that is silently left out."""
     found = [
         Pair(
             live=verdict(1, 0.1, 0.1, codes=("S1", "S2")), live_ms=1.0, candidate=verdict(2, 0.1, 0.1), candidate_ms=1.0
@@ -164,7 +164,7 @@ def test_categories_of_one_release_are_said():
 
 
 def test_report_and_json(tmp_path):
-    """Guards against a moderated text that runs in the reader's browser, and JSON that is none."""
+    """A moderated text that runs in the reader's browser, and JSON that is none."""
     live, candidate = [(0.9, 0.9)] * 5 + [(0.1, 0.1)] * 5, [(0.1, 0.1)] * 5 + [(0.9, 0.1)] * 5
     one = compared(pairs_of(live, candidate, text="<script>alert(1)</script>\u202e"))
     html = report.render(one)
@@ -181,7 +181,7 @@ def test_report_and_json(tmp_path):
     [("max_psy: 1", "unknown field `max_psy`"), ("max_psi: a", "Expected `float`"), ("a: [", "not valid YAML")],
 )
 def test_gates_file(tmp_path, text, said):
-    """Guards against a misspelt gate that is silently not held."""
+    """A misspelt gate that is silently not held."""
     path = tmp_path / "gates.yaml"
     path.write_text("max_psi: 0.5\n")
     assert gate_files.load(path) == Gates(max_psi=0.5)

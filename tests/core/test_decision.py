@@ -54,7 +54,7 @@ OVERRIDES = st.lists(
 
 @given(OVERRIDES, st.data(), P, P, st.booleans())
 def test_arrays_and_verdicts_are_decided_alike(overrides, data, p_unsafe, unsafe_threshold, is_calibrated):
-    """Guards against an evaluation that reports other flags than the server raises, whatever a policy overrides."""
+    """An evaluation that reports other flags than the server raises, whatever a policy overrides."""
     size = len(overrides)
     marginals = data.draw(st.lists(P, min_size=size, max_size=size))
     fitted = data.draw(st.lists(P, min_size=size, max_size=size))
@@ -77,7 +77,7 @@ def test_arrays_and_verdicts_are_decided_alike(overrides, data, p_unsafe, unsafe
 
 @pytest.mark.parametrize(("whole", "category"), [*itertools.product([True, False], repeat=2)])
 def test_an_answer_is_flagged_where_anything_of_it_is(whole, category):
-    """Guards against `flagged: false` over a category that is flagged: a caller would let it through."""
+    """`flagged: false` over a category that is flagged: a caller would let it through."""
     artifact = calibration(0.5, ("S0", 0.5), ("S1", 2.0), calibrator=Calibrator())
     verdict = Decision(policy({}, {}), artifact).applied(raw(0.9 if whole else 0.1, [0.9 if category else 0.1, 0.9]))
     assert (verdict.unsafe_flagged, verdict["S0"].flagged, verdict["S1"].flagged) == (whole, category, False)
@@ -86,7 +86,7 @@ def test_an_answer_is_flagged_where_anything_of_it_is(whole, category):
 
 
 def test_thresholds_without_a_calibration():
-    """Guards against a policy's own threshold that counts only where somebody calibrated."""
+    """A policy's own threshold that counts only where somebody calibrated."""
     decision = Decision(policy({"threshold": 0.3}, {}))
     assert decision.applied(raw(0.9, [0.3, 0.9])).flagged is True
     below = decision.applied(raw(0.9, [0.2, 0.9]))
@@ -96,7 +96,7 @@ def test_thresholds_without_a_calibration():
 
 @given(P, st.lists(P, min_size=2, max_size=2), P, P)
 def test_a_comparison_follows_the_server(p_unsafe, marginals, first, second):
-    """Guards against gates that are judged on other decisions than the ones that users got."""
+    """Gates that are judged on other decisions than the ones that users got."""
     live = Decision(policy({}, {}), calibration(first, ("S0", second), ("S1", first))).applied(raw(p_unsafe, marginals))
     candidate = raw(p_unsafe, marginals)
     arrays = gather([Pair(live=live, live_ms=1.0, candidate=candidate, candidate_ms=1.0)])
@@ -109,7 +109,7 @@ def test_a_comparison_follows_the_server(p_unsafe, marginals, first, second):
 
 
 def test_the_code_unsafe_is_reserved(tmp_path):
-    """Guards against a category whose scores and thresholds are taken for P(unsafe)'s."""
+    """A category whose scores and thresholds are taken for P(unsafe)'s."""
     path = tmp_path / "p.yaml"
     path.write_text("name: p\nversion: '1'\ncategories:\n- {code: S1, name: One}\n- {code: unsafe, name: Unsafe}\n")
     with pytest.raises(InvalidPolicy, match=r"p.yaml:5: category code 'unsafe' is reserved"):

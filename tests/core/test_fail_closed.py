@@ -31,7 +31,7 @@ def computed():
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("output", [0, 1, 2])
 def test_one_number_that_is_none_is_no_verdict(computed, output, number):
-    """Bug: NaN compares with no threshold, so a damaged guard flags nothing."""
+    """NaN compares with no threshold, so a damaged guard flags nothing."""
     guard, batch, outputs = computed
     (whole,) = guard.outcomes(batch, outputs)
     assert isinstance(whole, Verdict)
@@ -47,7 +47,7 @@ def test_one_number_that_is_none_is_no_verdict(computed, output, number):
 
 
 def test_a_guard_that_answers_something_else_is_flagged(computed):
-    """Bug: P(unsafe) is next to 0 because the guard says nothing of the kind, and that passes for "not flagged"."""
+    """P(unsafe) is next to 0 because the guard says nothing of the kind, and that passes for "not flagged"."""
     guard, batch, outputs = computed
     (verdict,) = guard.outcomes(batch, outputs)
     for limit, undecided in ((verdict.off_grammar + 1e-6, False), (verdict.off_grammar - 1e-6, True)):
@@ -60,7 +60,7 @@ def test_a_guard_that_answers_something_else_is_flagged(computed):
 
 
 def test_offline_raises_what_a_server_answers_as_an_error(computed):
-    """Bug: an evaluation counts rows as safe that a server would have refused."""
+    """An evaluation counts rows as safe that a server would have refused."""
     guard, batch, outputs = computed
     damaged = [array * math.nan if array.dtype == np.float32 else array for array in outputs]
     with pytest.raises(NoVerdict, match="expected finite numbers"):
@@ -68,7 +68,7 @@ def test_offline_raises_what_a_server_answers_as_an_error(computed):
 
 
 def test_what_a_stranger_sends_is_measured_before_it_is_scored(computed):
-    """Bug: a tensor of another shape is an IndexError, and fails everybody's batch."""
+    """A tensor of another shape is an IndexError, and fails everybody's batch."""
     guard, batch, outputs = computed
     names = ("label_logits", "log_normalizer", "top_logit", "expansions")
     good = dict(zip(names, outputs, strict=True))

@@ -42,7 +42,7 @@ TEXTS = st.lists(st.tuples(UNITS, st.integers(1, 2000)), min_size=1, max_size=4)
 
 @given(TEXTS)
 def test_what_is_refused_is_too_long_and_what_is_taken_is_whole(text):
-    """Bug: a bound by characters refuses what fits, or the pieces that are counted are what is judged."""
+    """A bound by characters refuses what fits, or the pieces that are counted are what is judged."""
     ids = whole_ids(text)
     try:
         found = TOKENIZE(conversation(text))
@@ -54,7 +54,7 @@ def test_what_is_refused_is_too_long_and_what_is_taken_is_whole(text):
 
 @given(TEXTS)
 def test_a_cut_text_keeps_its_last_tokens(text):
-    """Bug: what is judged of a long text is not its end, or more than is allowed."""
+    """What is judged of a long text is not its end, or more than is allowed."""
     found, ids = TOKENIZE(conversation(text, truncate="head")), whole_ids(text)
     assert len(found.input_ids) == min(len(ids), LIMIT)
     if len(ids) > LIMIT:
@@ -71,7 +71,7 @@ def test_a_cut_text_keeps_its_last_tokens(text):
 @pytest.mark.parametrize("unit", ["1", "a", " ", "🙂", "e\u0301", "why ", "ab1 ", "-", "\n"])
 @pytest.mark.parametrize("truncate", [None, "head"])
 def test_half_a_megabyte_costs_what_a_few_thousand_tokens_cost(unit, truncate):
-    """Bug: one client that sends half a megabyte of digits, all refused, holds up everybody."""
+    """One client that sends half a megabyte of digits, all refused, holds up everybody."""
     longest = "x" + (unit * (480_000 // len(unit.encode()))) + "x"
     fair = conversation("why " * 2000, truncate="head")
     begin = time.perf_counter()
@@ -87,7 +87,7 @@ def test_half_a_megabyte_costs_what_a_few_thousand_tokens_cost(unit, truncate):
 
 
 def test_a_prompts_own_words_are_never_cut():
-    """Bug: truncation cuts the words between prompt and conversation, and counts them as the conversation's."""
+    """Truncation cuts the words between prompt and conversation, and counts them as the conversation's."""
     prompts = tuple(
         msgspec.structs.replace(one, uncached_before="Judge this: ", uncached_after="Judge") for one in RELEASE.prompts
     )

@@ -68,7 +68,7 @@ def start(repository, kill_at=-1):
 
 
 def test_a_release_is_whole_pinned_and_in_the_journal(tmp_path):
-    """Guards against a first release that nothing serves, and one that nobody can account for."""
+    """A first release that nothing serves, and one that nobody can account for."""
     repository = tmp_path / "models"
     first, second = write(repository), write(repository, reason="better")
     assert Release.load_verified(repository, 2) == second and (second.format, second.number) == (FORMAT, 2)
@@ -79,7 +79,7 @@ def test_a_release_is_whole_pinned_and_in_the_journal(tmp_path):
 
 
 def test_writers_at_the_same_time_have_numbers_of_their_own(tmp_path):
-    """Guards against a writer that removes what another one is writing under the same number."""
+    """A writer that removes what another one is writing under the same number."""
     repository = tmp_path / "models"
     processes = [start(repository) for _ in range(5)]
     try:
@@ -103,7 +103,7 @@ def test_writers_at_the_same_time_have_numbers_of_their_own(tmp_path):
 
 
 def test_a_writer_killed_at_any_step(tmp_path):
-    """Guards against half a release that counts as one, a number that stays taken, and one that pins nothing."""
+    """Half a release that counts as one, a number that stays taken, and one that pins nothing."""
     for step in range(1000):
         repository = tmp_path / str(step)
         with start(repository, step) as process:
@@ -125,7 +125,7 @@ def test_a_writer_killed_at_any_step(tmp_path):
 
 
 def test_a_commit_waits_for_a_rollout_but_a_draft_does_not(tmp_path):
-    """Guards against an export that blocks a rollout for minutes, or is lost since one runs when it ends."""
+    """An export that blocks a rollout for minutes, or is lost since one runs when it ends."""
     repository = tmp_path / "models"
     write(repository)
     with start(repository) as process:
@@ -142,7 +142,7 @@ def test_a_commit_waits_for_a_rollout_but_a_draft_does_not(tmp_path):
 
 @pytest.mark.parametrize("there", [False, True], ids=["no repository", "an empty one"])
 def test_a_first_draft_that_fails_leaves_nothing(tmp_path, there):
-    """Guards against a repository of configurations without a release."""
+    """A repository of configurations without a release."""
     repository = tmp_path / "a" / "models"
     if there:
         repository.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_a_first_draft_that_fails_leaves_nothing(tmp_path, there):
 
 
 def test_a_draft_that_fails_leaves_the_others(tmp_path):
-    """Guards against a failed export that takes a release, or a configuration, with it."""
+    """A failed export that takes a release, or a configuration, with it."""
     repository = tmp_path / "models"
     write(repository)
     before = everything(repository)
@@ -164,7 +164,7 @@ def test_a_draft_that_fails_leaves_the_others(tmp_path):
 
 
 def test_a_number_that_is_taken(tmp_path):
-    """Guards against an export that writes over the release in service, a staged one, or one to go back to."""
+    """An export that writes over the release in service, a staged one, or one to go back to."""
     repository = tmp_path / "models"
     write(repository)
     write(repository)
@@ -177,7 +177,7 @@ def test_a_number_that_is_taken(tmp_path):
 
 
 def test_a_calibration_that_does_not_fit_commits_nothing(tmp_path):
-    """Guards against a release in service without the calibration that it was to have."""
+    """A release in service without the calibration that it was to have."""
     repository = tmp_path / "models"
 
     def outcome(code):
@@ -201,7 +201,7 @@ def test_a_calibration_that_does_not_fit_commits_nothing(tmp_path):
 
 
 def test_a_template_without_a_release_becomes_one(tmp_path):
-    """Guards against a checkout's own model_repository, whose folder 1 holds adapters only, counting as taken."""
+    """A checkout's own model_repository, whose folder 1 holds adapters only, counting as taken."""
     repository = tmp_path / "models"
     shutil.copytree(
         TEMPLATE, repository, ignore=shutil.ignore_patterns(".rollout", "[2-9]*", "release.json", "*.bin", "*.onnx")
@@ -210,7 +210,7 @@ def test_a_template_without_a_release_becomes_one(tmp_path):
 
 
 def test_a_file_in_place_of_the_repository(tmp_path):
-    """Guards against a traceback where no repository can be."""
+    """A traceback where no repository can be."""
     (tmp_path / "file").touch()
     with pytest.raises(NotWritable, match="expected to write"):
         write(tmp_path / "file" / "models")

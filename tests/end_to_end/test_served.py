@@ -43,7 +43,7 @@ def test_served_equals_offline(client, offline, conversation):
 
 
 def test_the_embedded_guard_comes_calibrated(client):
-    """Guards against a first table of raw scores: the calibration that ships with the adapter must fit its release."""
+    """A first table of raw scores: the calibration that ships with the adapter must fit its release."""
     verdict = client.classify(CONVERSATIONS[0])
     assert verdict.calibration and verdict.p_unsafe_calibrated < 0.1 and not verdict.flagged
     assert not any(score.flagged or score.calibrated is None for score in verdict.categories)

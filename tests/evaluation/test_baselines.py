@@ -20,13 +20,13 @@ LOGITS = np.array([[3.0, 1.0, 0.0], [12.0, 11.0, -4.0], [-1.0, -2.0, -3.0]])
 
 
 def test_top_probability():
-    """Guards against taking the largest logit for a probability, or the largest probability for an uncertainty."""
+    """Taking the largest logit for a probability, or the largest probability for an uncertainty."""
     p = math.exp(3) / (math.exp(3) + math.exp(1) + 1)
     assert baselines.top_probability(LOGITS)[0] == pytest.approx(1 / (1 + p))
 
 
 def test_entropy():
-    """Guards against entropy in bits, or over logits instead of probabilities; and nan where a probability is 0."""
+    """Entropy in bits, or over logits instead of probabilities; and nan where a probability is 0."""
     weights = [math.exp(3), math.exp(1), 1.0]
     p = [w / sum(weights) for w in weights]
     assert baselines.entropy(LOGITS)[0] == pytest.approx(-sum(x * math.log(x) for x in p))
@@ -34,14 +34,14 @@ def test_entropy():
 
 
 def test_logtoku():
-    """Guards against evidence from the wrong logits, and against dividing AU and EU instead of multiplying."""
+    """Evidence from the wrong logits, and against dividing AU and EU instead of multiplying."""
     a, b = 3.0, 1.0
     aleatoric = -(a / 4 * (digamma(a + 1) - digamma(5)) + b / 4 * (digamma(b + 1) - digamma(5)))
     assert baselines.logtoku(LOGITS)[0] == pytest.approx(aleatoric * 2 / (a + 1 + b + 1))
 
 
 def test_logtoku_without_evidence():
-    """Guards against nan and digamma's poles where all logits are negative."""
+    """Nan and digamma's poles where all logits are negative."""
     assert baselines.logtoku(LOGITS)[2] == 0.0
 
 
@@ -58,7 +58,7 @@ def encode(text: str) -> list[int]:
 
 
 def test_label_logits_of_split_labels():
-    """Guards against counting S10 as S1 where the tokenizer splits digits, and against the wrong node's logits."""
+    """Counting S10 as S1 where the tokenizer splits digits, and against the wrong node's logits."""
     tree = compile_tree(label_list("safe", "unsafe", "\n", ","), CODES, encode, [0])
     rng = np.random.default_rng(0)
     full = rng.normal(size=(len(tree.first_label_trie), 12))
@@ -76,7 +76,7 @@ def test_label_logits_of_split_labels():
 
 
 def test_second_label_rule_is_the_best_one():
-    """Guards against a rule for naming two labels that brute force over all thresholds and sides beats."""
+    """A rule for naming two labels that brute force over all thresholds and sides beats."""
     rng = np.random.default_rng(1)
     rows = [row(f"r{i}", rng.choice(CODES, 2, replace=False), "complete") for i in range(12)]
     rows += [row(f"s{i}", (CODES[i % 3],), "complete") for i in range(12)]
@@ -96,7 +96,7 @@ def test_second_label_rule_is_the_best_one():
 
 
 def test_baselines_need_logits():
-    """Guards against invented baselines where a server scored the rows."""
+    """Invented baselines where a server scored the rows."""
     data = scored([row("a", ("S1",)), row("b")], np.full((2, 3), 0.5))
     names = [method.name for method in decisions.methods(data, data)]
     assert not set(baselines.BASELINES) & set(names)
@@ -105,7 +105,7 @@ def test_baselines_need_logits():
 
 
 def test_safe_rows_name_nothing():
-    """Guards against baselines that flag a label on every safe row, since they never look at P(unsafe)."""
+    """Baselines that flag a label on every safe row, since they never look at P(unsafe)."""
     data = scored([row("a"), row("b", ("S1",))], np.full((2, 3), 0.5), p_unsafe=[0.1, 0.9], logits=LOGITS[:2])
     flags = decisions._baseline(baselines.entropy)(data, data)
     assert not flags[0].any() and flags[1].any()

@@ -30,7 +30,7 @@ def overconfident(count: int = 400, seed: int = 0):
 
 @pytest.mark.parametrize("fitter", FITTERS)
 def test_calibrators_are_strictly_increasing(fitter):
-    """Guards against a calibrator that reorders or ties scores: ranking must never change."""
+    """A calibrator that reorders or ties scores: ranking must never change."""
     calibrator = fitter(*overconfident())
     scores = calibrator(np.concatenate([[0.0, 1e-12, 1e-9], np.linspace(1e-6, 1 - 1e-6, 500), [1.0]]))
     assert calibrator.fault() is None
@@ -39,14 +39,14 @@ def test_calibrators_are_strictly_increasing(fitter):
 
 @pytest.mark.parametrize("fitter", FITTERS)
 def test_calibrators_improve_log_loss(fitter):
-    """Guards against a fit on the wrong scale, which would leave an overconfident score as it is."""
+    """A fit on the wrong scale, which would leave an overconfident score as it is."""
     calibrator = fitter(*overconfident())
     scores, truth = overconfident(seed=1)
     assert log_loss(truth, calibrator(scores)) < log_loss(truth, scores) - 0.05
 
 
 def test_apply_equals_scikit_learn():
-    """Guards against numpy steps that drift from the fitted ones, between knots and outside of them."""
+    """Numpy steps that drift from the fitted ones, between knots and outside of them."""
     scores, truth = overconfident()
     calibrator = calibrators.isotonic(scores, truth)
     margin = 1 / (len(scores) + 2)
@@ -57,7 +57,7 @@ def test_apply_equals_scikit_learn():
 
 
 def test_the_least_log_loss_wins():
-    """Guards against always choosing the most flexible calibrator: a calibrated score stays nearly as it is."""
+    """Always choosing the most flexible calibrator: a calibrated score stays nearly as it is."""
     rng = np.random.default_rng(0)
     scores = rng.random(2000)
     fit = calibrators.fit(scores, rng.random(2000) < scores)
@@ -67,7 +67,7 @@ def test_the_least_log_loss_wins():
 
 
 def test_scores_that_rank_backwards_are_not_turned_round():
-    """Guards against a falling calibrator where a guard is worse than chance."""
+    """A falling calibrator where a guard is worse than chance."""
     scores, truth = overconfident()
     fit = calibrators.fit(scores, ~truth)
     assert set(fit.losses) == {"none", "isotonic"} and fit.calibrator.fault() is None
@@ -75,14 +75,14 @@ def test_scores_that_rank_backwards_are_not_turned_round():
 
 @pytest.mark.parametrize("positives", [0, 1, 19])
 def test_too_few_positives(positives):
-    """Guards against a calibrator fitted on a handful of rows; the reason must name the number."""
+    """A calibrator fitted on a handful of rows; the reason must name the number."""
     truth = np.arange(200) < positives
     fit = calibrators.fit(np.linspace(1, 0, 200), truth)
     assert fit.calibrator == Calibrator() and f"{positives} positives, at least 20" in fit.note
 
 
 def test_separable_scores_stay_finite():
-    """Guards against an infinite slope where a score tells the classes apart without error."""
+    """An infinite slope where a score tells the classes apart without error."""
     scores = np.concatenate([np.full(50, 0.9), np.full(50, 0.1)])
     for fitter in FITTERS:
         calibrator = fitter(scores, scores > 0.5)
@@ -91,7 +91,7 @@ def test_separable_scores_stay_finite():
 
 @pytest.mark.parametrize("target", [0.3, 0.7, 0.95])
 def test_thresholds_reach_their_target(target):
-    """Guards against the threshold beside the right one: `>=` at it must reach the target, the next one not better."""
+    """The threshold beside the right one: `>=` at it must reach the target, the next one not better."""
     scores, truth = overconfident()
     at = {kind: choose(Rule(kind, target), scores, truth)[0] for kind in ("precision", "recall", "fpr")}
     assert recall_score(truth, scores >= at["recall"]) >= target > recall_score(truth, scores > at["recall"])
@@ -103,7 +103,7 @@ def test_thresholds_reach_their_target(target):
 
 
 def test_max_f1_is_the_highest():
-    """Guards against a curve read off by one."""
+    """A curve read off by one."""
     scores, truth = overconfident(60)
     threshold, _ = choose(MAX_F1, scores, truth)
 
@@ -114,7 +114,7 @@ def test_max_f1_is_the_highest():
 
 
 def test_targets_out_of_reach_are_told():
-    """Guards against a threshold that silently misses what was asked for."""
+    """A threshold that silently misses what was asked for."""
     scores, truth = np.array([0.9, 0.8, 0.1]), np.array([False, True, True])
     assert "out of reach" in choose(Rule("precision", 0.99), scores, truth)[1]
     threshold, note = choose(Rule("fpr", 0.0), scores, truth)
@@ -124,7 +124,7 @@ def test_targets_out_of_reach_are_told():
 
 
 def test_rules_are_read():
-    """Guards against a rule that means something else than it says."""
+    """A rule that means something else than it says."""
     assert parse_rule("max-f1") == (None, MAX_F1)
     assert parse_rule("fixed") == (None, Rule("fixed", 0.2))
     assert parse_rule("S1:recall=0.95") == ("S1", Rule("recall", 0.95))
@@ -155,7 +155,7 @@ def artifact(fitted, tmp_path):
 
 
 def test_artifact_round_trip(artifact, tmp_path):
-    """Guards against parameters that lose digits on disk: served scores would differ from the fitted ones."""
+    """Parameters that lose digits on disk: served scores would differ from the fitted ones."""
     loaded = calibrations.load(tmp_path, FakeRelease())
     assert loaded == {"p": artifact}
     decision = Decision(FakeRelease.policies[0], artifact)
@@ -167,7 +167,7 @@ def test_artifact_round_trip(artifact, tmp_path):
 
 
 def test_damaged_artifacts_are_refused(artifact, tmp_path):
-    """Guards against a damaged calibration being served, or left out silently: both change every flag."""
+    """A damaged calibration being served, or left out silently: both change every flag."""
     path = tmp_path / calibrations.CALIBRATION
     whole = path.read_bytes()
     other = json.loads(whole)
@@ -179,14 +179,14 @@ def test_damaged_artifacts_are_refused(artifact, tmp_path):
 
 
 def test_an_artifact_of_another_release_is_refused(artifact, tmp_path):
-    """Guards against the calibration of the release that lay there before an export."""
+    """The calibration of the release that lay there before an export."""
     (tmp_path / "release.json").write_text('{"new": 1}')
     with pytest.raises(InvalidRelease, match="made for another release"):
         calibrations.load(tmp_path, FakeRelease())
 
 
 def test_a_calibration_follows_its_guard_alone(artifact, tmp_path):
-    """Guards against the shipped calibration landing on another guard, whose scores mean something else."""
+    """The shipped calibration landing on another guard, whose scores mean something else."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "release.json").write_text('{"new": 1}')
@@ -200,7 +200,7 @@ def test_a_calibration_follows_its_guard_alone(artifact, tmp_path):
 
 
 def test_a_falling_calibrator_is_refused(artifact, tmp_path):
-    """Guards against an artifact, written by hand, that turns the ranking round."""
+    """An artifact, written by hand, that turns the ranking round."""
     import msgspec
 
     falling = msgspec.structs.replace(artifact.unsafe, calibrator=Calibrator("platt", slope=-1.0))
@@ -210,13 +210,13 @@ def test_a_falling_calibrator_is_refused(artifact, tmp_path):
 
 
 def test_calibrating_a_code_that_is_not_there():
-    """Guards against a threshold rule with a misspelt code being ignored."""
+    """A threshold rule with a misspelt code being ignored."""
     with pytest.raises(EvaluationError, match="got S99"):
         calibrate.fit(skilled(40), calibrate.Plan(rules={"S99": MAX_F1}))
 
 
 def test_an_artifact_of_another_policy_is_refused(artifact, tmp_path):
-    """Guards against one tenant's calibration being applied to another tenant's scores."""
+    """One tenant's calibration being applied to another tenant's scores."""
     import msgspec
 
     for name, made in [("q", artifact), ("p", msgspec.structs.replace(artifact, policy="q"))]:
@@ -226,7 +226,7 @@ def test_an_artifact_of_another_policy_is_refused(artifact, tmp_path):
 
 
 def test_a_category_that_the_policy_leaves_raw():
-    """Guards against `calibrated: false` being ignored: the analyst wants the guard's own number, and its threshold."""
+    """`calibrated: false` being ignored: the analyst wants the guard's own number, and its threshold."""
     rows = skilled(400, sharpness=3.0)
     found = calibrate.fit(rows, calibrate.Plan(raw=frozenset({"S2"})))
     assert [one.calibrator.method == "none" for one in found.categories] == [False, True, False]

@@ -46,7 +46,7 @@ def invoke(command, *arguments):
 
 
 def test_calibrate_then_evaluate(repository, tmp_path):
-    """Guards against a calibration that the release does not load, or that evaluate and it apply differently."""
+    """A calibration that the release does not load, or that evaluate and it apply differently."""
     options = ("--repository", repository, "--threads", "1")
     train, test = write_rows(tmp_path / "train.csv", "a"), write_rows(tmp_path / "test.csv", "b")
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
@@ -77,7 +77,7 @@ def test_calibrate_then_evaluate(repository, tmp_path):
 
 
 def test_thresholds_of_too_few_rows_are_refused(repository, tmp_path):
-    """Guards against a flag that is decided by six rows, in place of one that rested on hundreds."""
+    """A flag that is decided by six rows, in place of one that rested on hundreds."""
     options = ("--repository", repository, "--threads", "1", "--out", tmp_path / "c")
     few = CliRunner().invoke(main, ["calibrate", write_rows(tmp_path / "few.csv", "a"), *map(str, options)])
     assert few.exit_code == 1 and not (tmp_path / "c" / "calibration.json").exists()
@@ -90,7 +90,7 @@ def test_thresholds_of_too_few_rows_are_refused(repository, tmp_path):
 
 
 def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):
-    """Guards against a calibration making all raw scores stale: they do not depend on it."""
+    """A calibration making all raw scores stale: they do not depend on it."""
     options = ("--repository", repository, "--threads", "1", "--min-positives", "8")
     train = write_rows(tmp_path / "train.csv", "a")
     invoke(calibrate, train, "--out", tmp_path / "c", *options)
@@ -99,7 +99,7 @@ def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):
 
 
 def test_a_conversation_that_is_too_long(repository, tmp_path):
-    """Guards against one long row ending the run: it is named and left out, and judged in part with --truncate."""
+    """One long row ending the run: it is named and left out, and judged in part with --truncate."""
     path = tmp_path / "long.csv"
     write_rows(path, "a", 8)
     path.write_text(path.read_text() + "long," + "words " * 2000 + ",\n")
@@ -110,7 +110,7 @@ def test_a_conversation_that_is_too_long(repository, tmp_path):
 
 
 def test_a_damaged_calibration_is_a_load_error(repository, tmp_path):
-    """Guards against raw scores going out as if the release had never been calibrated."""
+    """Raw scores going out as if the release had never been calibrated."""
     path = shutil.copytree(repository, tmp_path / "m") / "guard_marginals" / "1" / "calibration.json"
     path.write_bytes(b"{}")
     with pytest.raises(InvalidRelease, match="damaged"):

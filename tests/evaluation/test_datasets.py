@@ -23,7 +23,7 @@ def line(name: str = "a", labels: tuple[str, ...] = ("S1",), kind: str = "target
 
 
 def test_shared_format(tmp_path):
-    """Guards against lost fields: labels out of the policy's order would be read as other categories."""
+    """Lost fields: labels out of the policy's order would be read as other categories."""
     path = tmp_path / "d.jsonl"
     path.write_text(line(labels=("S10", "S1"), kind="composed") + "\n" + line("b", (), "safe"))
     first, second = load([path], CODES, strict=True).rows
@@ -32,7 +32,7 @@ def test_shared_format(tmp_path):
 
 
 def test_paper_format(tmp_path):
-    """Guards against reading the paper's rows, all categories of which were annotated, as partly unlabelled."""
+    """Reading the paper's rows, all categories of which were annotated, as partly unlabelled."""
     path = tmp_path / "p.jsonl"
     path.write_text('{"llama_guard_3_categories": ["S2", "S10"], "unsafe_query": "q"}\n')
     (row,) = load([path], CODES, strict=True).rows
@@ -40,7 +40,7 @@ def test_paper_format(tmp_path):
 
 
 def test_csv_with_named_columns(tmp_path):
-    """Guards against guessing which column is the text."""
+    """Guessing which column is the text."""
     path = tmp_path / "t.csv"
     path.write_text('name,prompt,codes\nx,"a, ""b""\nc",S1;S10\ny,ok,\n')
     with pytest.raises(BadData, match="expected columns 'text' and 'labels'"):
@@ -65,7 +65,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad, message", BAD.values(), ids=BAD)
 def test_bad_lines_are_named_and_left_out(tmp_path, bad, message):
-    """Guards against one bad line ending a long run, vanishing silently, or being reported without its place."""
+    """One bad line ending a long run, vanishing silently, or being reported without its place."""
     path = tmp_path / "d.jsonl"
     end = "" if "stops" in message else line("z", ("S2",))
     path.write_text(line() + bad + end)
@@ -78,7 +78,7 @@ def test_bad_lines_are_named_and_left_out(tmp_path, bad, message):
 
 
 def test_bad_csv_lines(tmp_path):
-    """Guards against a CSV record that is cut off, or has too few fields, being read as a shorter text."""
+    """A CSV record that is cut off, or has too few fields, being read as a shorter text."""
     path = tmp_path / "t.csv"
     path.write_text('id,text,labels\na,hello,S1\nb,hello\nc,"cut off,S1')
     dataset = load([path], CODES)
@@ -87,7 +87,7 @@ def test_bad_csv_lines(tmp_path):
 
 
 def test_duplicates_across_files(tmp_path):
-    """Guards against ids that clash between two files: one row's verdict would be the other's."""
+    """Ids that clash between two files: one row's verdict would be the other's."""
     for name in ("x", "y"):
         (tmp_path / f"{name}.jsonl").write_text(line())
     dataset = load([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], CODES)
@@ -95,7 +95,7 @@ def test_duplicates_across_files(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    """Guards against a traceback, or an empty data set, for a path that is not there."""
+    """A traceback, or an empty data set, for a path that is not there."""
     with pytest.raises(BadData, match="cannot be read"):
         load([tmp_path / "none.jsonl"], CODES)
 

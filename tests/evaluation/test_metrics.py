@@ -15,7 +15,7 @@ from verdictree_evaluation.reports import report
 
 
 def test_unlabelled_categories_are_masked():
-    """Guards against counting what a targeted or composed row says nothing of as a negative."""
+    """Counting what a targeted or composed row says nothing of as a negative."""
     kinds = [("targeted", ("S1",)), ("composed", ("S1", "S10")), ("safe", ()), ("complete", ("S2",))]
     data = scored([row(kind, labels, kind) for kind, labels in kinds], np.zeros((4, 3)))
     assert data.known.tolist() == [[True, False, False], [True, False, True], [True] * 3, [True] * 3]
@@ -23,7 +23,7 @@ def test_unlabelled_categories_are_masked():
 
 
 def test_masked_entries_change_no_figure():
-    """Guards against a figure that looks at unlabelled entries: theirs may be anything."""
+    """A figure that looks at unlabelled entries: theirs may be anything."""
     rows = [row("a", ("S1",)), row("b", ("S2",)), row("c"), row("d", ("S1", "S2"), "composed")]
     scores = np.random.default_rng(0).random((4, 3))
     data = scored(rows, scores, p_unsafe=np.full(4, 0.5))
@@ -38,7 +38,7 @@ def test_masked_entries_change_no_figure():
 
 
 def test_weighted_figures_equal_scikit_learns():
-    """Guards against bootstrap intervals around another figure than the one that they stand beside."""
+    """Bootstrap intervals around another figure than the one that they stand beside."""
     data = skilled(300)
     unit = np.ones(len(data))
     for method in methods(data, None):
@@ -49,7 +49,7 @@ def test_weighted_figures_equal_scikit_learns():
 
 
 def test_weights_are_repeated_rows():
-    """Guards against a resample that weighs entries or ties wrongly: it must equal scikit-learn with sample_weight."""
+    """A resample that weighs entries or ties wrongly: it must equal scikit-learn with sample_weight."""
     rng = np.random.default_rng(0)
     scores, truth = rng.integers(0, 5, 80) / 5, rng.random(80) < 0.4
     weights = resampling.resamples(80, 1, seed=3)[0]
@@ -60,21 +60,21 @@ def test_weights_are_repeated_rows():
 
 
 def test_ece_by_hand():
-    """Guards against a binning or an averaging other than the one that the report states."""
+    """A binning or an averaging other than the one that the report states."""
     scores, truth = np.array([0.01, 0.02, 0.5, 1.0]), np.array([False, True, True, True])
     gaps = [abs(1 - 0.03), abs(1 - 0.5), 0.0]
     assert metrics.ece(scores, truth) == pytest.approx(sum(gaps) / 4)
 
 
 def test_false_positive_rate_at_recall():
-    """Guards against the recall being reached on the wrong side of the threshold."""
+    """The recall being reached on the wrong side of the threshold."""
     scores = np.array([*np.linspace(0.5, 0.95, 10), 0.52, 0.56, 0.1])
     truth = np.array([True] * 10 + [False] * 3)
     assert metrics.fpr_at_recall(scores, truth) == pytest.approx(1 / 3)
 
 
 def test_paired_differences():
-    """Guards against a difference whose sign is turned round, or whose interval ignores that both saw the same rows."""
+    """A difference whose sign is turned round, or whose interval ignores that both saw the same rows."""
     data = skilled(200)
     view = evaluate.views(data, None)[0]
     found = evaluate.measure(view, 100, seed=0)
@@ -88,7 +88,7 @@ def test_paired_differences():
 
 
 def test_cross_fitting_judges_other_rows():
-    """Guards against thresholds that were tuned on the rows that they judge: noise would look like skill."""
+    """Thresholds that were tuned on the rows that they judge: noise would look like skill."""
     rng = np.random.default_rng(0)
     rows = [row(f"r{i}", (CODES[i % 3],) if i % 2 else (), "complete" if i % 2 else "safe") for i in range(60)]
     data = scored(rows, rng.random((60, 3)))
@@ -100,7 +100,7 @@ def test_cross_fitting_judges_other_rows():
 
 
 def test_views():
-    """Guards against a composed table from a handful of rows, and a strict one where nothing is unlabelled."""
+    """A composed table from a handful of rows, and a strict one where nothing is unlabelled."""
     complete = skilled(40)
     assert [view.name for view in evaluate.views(complete, None)] == ["known labels"]
     rows = [row(f"c{i}", ("S1", "S2"), "composed") for i in range(25)] + [row(f"s{i}") for i in range(5)]
@@ -109,7 +109,7 @@ def test_views():
 
 
 def test_a_source_of_one_side_is_ranked_against_the_other_side():
-    """Guards against a source without a figure because it holds unsafe rows alone, and against flags of other rows."""
+    """A source without a figure because it holds unsafe rows alone, and against flags of other rows."""
     rows = [msgspec.structs.replace(one, source="hard" if i == 0 else one.source) for i, one in enumerate(SIDES)]
     data = scored(rows, np.full((4, 3), 0.1), p_unsafe=[0.3, 0.9, 0.2, 0.4])
     fake, hard = breakdowns.measure_sources(data, data.p_unsafe >= 0.35)
@@ -122,14 +122,14 @@ SIDES = [row("a", ("S1",)), row("b", ("S2",)), row("c"), row("d")]
 
 @pytest.mark.parametrize("name, sign", [("micro-F1 @ tuned", 1), ("Hamming loss @ tuned", -1), ("Brier", -1)])
 def test_a_difference_favours_the_marginal_by_the_figures_own_direction(name, sign):
-    """Guards against a higher loss shown as a gain."""
+    """A higher loss shown as a gain."""
     gain, nothing = {"interval": (0.1, 0.2)}, {"interval": (-0.1, 0.2)}
     assert report._is_better(gain, name) == (sign > 0) and report._is_worse(gain, name) == (sign < 0)
     assert not report._is_better(nothing, name) and not report._is_worse(nothing, name)
 
 
 def test_in_top_k_looks_at_as_many_categories_as_a_row_has():
-    """Guards against a composed row that can never count in full, since only one category can be the most probable."""
+    """A composed row that can never count in full, since only one category can be the most probable."""
     rows = [row("a", ("S1",)), row("b", ("S1", "S10"), "composed"), row("c", ("S2",))]
     data = scored(rows, [[0.3, 0.2, 0.1], [0.2, 0.1, 0.3], [0.3, 0.2, 0.1]])
     marginal = next(one for one in methods(data, data) if one.name == "marginal")

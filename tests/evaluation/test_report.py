@@ -54,7 +54,7 @@ def evaluated(tmp_path, monkeypatch):
 
 
 def test_report_escapes_hostile_text(evaluated):
-    """Guards against a moderated text running in the analyst's browser; no scripts, nothing fetched, no reordering."""
+    """A moderated text running in the analyst's browser; no scripts, nothing fetched, no reordering."""
     html = (evaluated() / "report.html").read_text()
     assert "&lt;script&gt;alert(1)" in html and "<script" not in html
     assert "<img src=x" not in html and "<b>d" not in html and "<i>fake" not in html
@@ -70,14 +70,14 @@ def without_plots(monkeypatch):
 
 
 def test_redacted_report_holds_no_text(evaluated, without_plots):
-    """Guards against texts that may not leave the building: not in the report, the metrics or the predictions."""
+    """Texts that may not leave the building: not in the report, the metrics or the predictions."""
     out = evaluated(redact=True)
     for path in out.iterdir():
         assert "alert(1)" not in path.read_text(), path.name
 
 
 def test_metrics_are_json(evaluated, without_plots):
-    """Guards against NaN, which is not JSON, where a figure is not defined; the constant guard defines few."""
+    """NaN, which is not JSON, where a figure is not defined; the constant guard defines few."""
     text = (evaluated() / "metrics.json").read_text()
     measured = json.loads(text, parse_constant=pytest.fail)
     names = [row["method"] for row in measured["views"][0]["methods"]]
@@ -86,7 +86,7 @@ def test_metrics_are_json(evaluated, without_plots):
 
 
 def test_tuning_rows_must_be_others(evaluated, without_plots, tmp_path):
-    """Guards against thresholds tuned on the judged rows under another id."""
+    """Thresholds tuned on the judged rows under another id."""
     with pytest.raises(BadData, match=r"both in DATA and in --tune"):
         evaluated(tune=[write_data(tmp_path / "tune.jsonl", "d")])
     measured = json.loads((evaluated(tune=[write_data(tmp_path / "tune.jsonl", "t")]) / "metrics.json").read_text())
@@ -94,7 +94,7 @@ def test_tuning_rows_must_be_others(evaluated, without_plots, tmp_path):
 
 
 def test_a_failing_guard_says_how_to_go_on(evaluated, monkeypatch, tmp_path):
-    """Guards against a long run that ends with a bare gRPC status, from which nobody learns that nothing is lost."""
+    """A long run that ends with a bare gRPC status, from which nobody learns that nothing is lost."""
 
     class Failing(CountingGuard):
         def score(self, rows):
@@ -108,6 +108,6 @@ def test_a_failing_guard_says_how_to_go_on(evaluated, monkeypatch, tmp_path):
 
 
 def test_long_texts_are_cut():
-    """Guards against a report of megabytes, and against control characters that hide what follows."""
+    """A report of megabytes, and against control characters that hide what follows."""
     assert len(visible.shown("x" * 10_000)) == visible.MAX_CHARACTERS
     assert visible.shown("a\n\tb\x1b[31m\u2066c") == "a b�[31m�c"

@@ -26,7 +26,7 @@ def run(path, guard, rows=ROWS):
 
 
 def test_resume_scores_nothing_twice(tmp_path):
-    """Guards against a killed run losing what it scored, or scoring it again."""
+    """A killed run losing what it scored, or scoring it again."""
     path = tmp_path / "predictions.jsonl"
     first, second = CountingGuard(stop_after=4), CountingGuard()
     with pytest.raises(KeyboardInterrupt):
@@ -36,7 +36,7 @@ def test_resume_scores_nothing_twice(tmp_path):
 
 
 def test_a_half_written_line_is_scored_again(tmp_path):
-    """Guards against a file that stops mid-line making the run fail, or gluing the next line to it."""
+    """A file that stops mid-line making the run fail, or gluing the next line to it."""
     path = tmp_path / "predictions.jsonl"
     run(path, CountingGuard(), ROWS[:3])
     path.write_bytes(path.read_bytes()[:-20])
@@ -48,7 +48,7 @@ def test_a_half_written_line_is_scored_again(tmp_path):
 
 
 def test_another_release_or_text_is_scored_anew(tmp_path):
-    """Guards against verdicts of an older release, or of another text under the same id, being taken for this one's."""
+    """Verdicts of an older release, or of another text under the same id, being taken for this one's."""
     path = tmp_path / "predictions.jsonl"
     run(path, CountingGuard())
     other, changed = CountingGuard(release="other"), CountingGuard()
@@ -58,7 +58,7 @@ def test_another_release_or_text_is_scored_anew(tmp_path):
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    """Guards against half of the predictions being dropped silently because a line in the middle is damaged."""
+    """Half of the predictions being dropped silently because a line in the middle is damaged."""
     path = tmp_path / "predictions.jsonl"
     path.write_text("nonsense\n")
     with pytest.raises(BadPredictions, match=r"predictions\.jsonl:1"):
@@ -90,7 +90,7 @@ def server(monkeypatch):
 
 
 def test_a_servers_refusal_is_no_verdict(server, tmp_path):
-    """Guards against a refused row counting as safe, or ending the run."""
+    """A refused row counting as safe, or ending the run."""
     server.failures = {"r2": InvalidRequest("expected at most 9 tokens, got 10")}
     found = run(tmp_path / "p.jsonl", Served("host:1"))
     assert found[2].error == "expected at most 9 tokens, got 10"
@@ -98,7 +98,7 @@ def test_a_servers_refusal_is_no_verdict(server, tmp_path):
 
 
 def test_a_failing_server_stops_the_run_and_loses_nothing(server, tmp_path):
-    """Guards against an outage being recorded as errors of the rows, or what was scored before it being lost."""
+    """An outage being recorded as errors of the rows, or what was scored before it being lost."""
     server.failures = {"r3": ServerUnavailable("gone")}
     path = tmp_path / "p.jsonl"
     with pytest.raises(ServerUnavailable):
@@ -109,7 +109,7 @@ def test_a_failing_server_stops_the_run_and_loses_nothing(server, tmp_path):
 
 
 def test_a_servers_calibration_is_part_of_the_key(server, monkeypatch):
-    """Guards against calibrated scores of an older calibration being taken for the server's present ones."""
+    """Calibrated scores of an older calibration being taken for the server's present ones."""
     before = Served("host:1").release
     monkeypatch.setattr(server, "calibration", "1.2")
     assert Served("host:1").release != before

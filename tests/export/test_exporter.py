@@ -104,7 +104,7 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
 
 
 def test_last_layer_is_computed_where_it_is_read(models):
-    """Guards against a last layer over all tokens, of which only the root trie's nodes reach the LM head."""
+    """A last layer over all tokens, of which only the root trie's nodes reach the LM head."""
     manifest = Release.load_verified(models, 2)
     model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
     down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
@@ -163,7 +163,7 @@ def test_pruned_release_bounds_the_whole_one(models, offline):
 
 
 def test_a_list_that_is_not_opened_is_unexplored(folder, offline, tmp_path, monkeypatch):
-    """Guards against labels of probability 0 that nobody looked at, and against a list that nobody opens."""
+    """Labels of probability 0 that nobody looked at, and against a list that nobody opens."""
     monkeypatch.setattr(compiler, "_LARGEST_SHARED_SUBTREE", -1)
     (whole,) = offline.classify([ask("hello")])
     for epsilon in (whole.p_unsafe * 0.99, whole.p_unsafe * 1.01):

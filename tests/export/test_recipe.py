@@ -68,7 +68,7 @@ def fixture_rows() -> list[Row]:
 
 
 def test_packed_rows_equal_rows_one_by_one() -> None:
-    """Guards against rows that see each other, positions that do not restart, and a prefix without its gradient."""
+    """Rows that see each other, positions that do not restart, and a prefix without its gradient."""
     rows = encoded_rows(5)
     model, expected = tiny_llama(), tiny_llama()
     total = torch.zeros(())
@@ -86,7 +86,7 @@ def test_packed_rows_equal_rows_one_by_one() -> None:
 
 
 def test_loss_counts_answer_tokens_only() -> None:
-    """Guards against training on the prompt: a target must be an answer's token, at the place that predicts it."""
+    """Training on the prompt: a target must be an answer's token, at the place that predicts it."""
     rows = encoded_rows(3)
     step = pack(PREFIX, rows)
     assert step.targets.tolist() == [token for row in rows for token in row.answer]
@@ -114,7 +114,7 @@ def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """Guards against a resumed run that repeats or skips rows, or forgets its optimizer or learning rate."""
+    """A resumed run that repeats or skips rows, or forgets its optimizer or learning rate."""
     for name in ("straight", "resumed"):
         (tmp_path / name).mkdir()
     straight, _ = train(tmp_path / "straight", [4])
@@ -127,7 +127,7 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_validation_loss_is_the_mean_over_rows_and_trains_nothing(tmp_path: Path) -> None:
-    """Guards against a validation figure that depends on how rows are shared out, or that moves the weights."""
+    """A validation figure that depends on how rows are shared out, or that moves the weights."""
     rows = encoded_rows(7)
     training = LoraTraining(tiny_llama(), PREFIX, rows, Settings(steps=4, rows_per_step=3, rank=4))
     alone = [training.mean_loss([row]) for row in rows]
@@ -137,7 +137,7 @@ def test_validation_loss_is_the_mean_over_rows_and_trains_nothing(tmp_path: Path
 
 
 def test_state_of_other_settings_is_refused(tmp_path: Path) -> None:
-    """Guards against going on silently with another learning rate than the run began with."""
+    """Going on silently with another learning rate than the run began with."""
     _, training = train(tmp_path, [1])
     other = LoraTraining(tiny_llama(), PREFIX, encoded_rows(12), Settings(steps=9, rank=4))
     with pytest.raises(ValueError, match="expected a run with"):
@@ -146,7 +146,7 @@ def test_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_further_training_begins_with_the_given_adapter(tmp_path: Path) -> None:
-    """Guards against further training that silently starts from a fresh adapter."""
+    """Further training that silently starts from a fresh adapter."""
     train(tmp_path, [4])
     further = LoraTraining(tiny_llama(), PREFIX, encoded_rows(12), Settings(steps=9, rank=4))
     further.begin_with(tmp_path / "adapter")
@@ -157,7 +157,7 @@ def test_further_training_begins_with_the_given_adapter(tmp_path: Path) -> None:
 
 
 def test_adapter_is_small_and_names_no_path(tmp_path: Path) -> None:
-    """Guards against fp32 weights and against a machine's path in the published configuration."""
+    """Fp32 weights and against a machine's path in the published configuration."""
     train(tmp_path, [1])
     weights = adapter_weights(tmp_path)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
@@ -167,7 +167,7 @@ def test_adapter_is_small_and_names_no_path(tmp_path: Path) -> None:
 
 
 def test_cooldown_changes_only_the_last_steps() -> None:
-    """Guards against a run that is ended early having trained its first steps otherwise than the full one."""
+    """A run that is ended early having trained its first steps otherwise than the full one."""
     settings = Settings(steps=100, cooldown_steps=10)
     rates = [settings.rate_until(step, last_step=60) for step in range(60)]
     assert rates[:50] == [settings.rate(step) for step in range(50)]
@@ -179,7 +179,7 @@ def ids(rows: tuple[Row, ...]) -> set[str]:
 
 
 def test_splits_are_disjoint_and_deterministic() -> None:
-    """Guards against test rows in training, and against splits that change with the order of the files."""
+    """Test rows in training, and against splits that change with the order of the files."""
     rows = fixture_rows()
     splits = split_rows(rows, seed=0)
     parts = [ids(splits.train), ids(splits.validation), ids(splits.test)]
@@ -195,14 +195,14 @@ def _parts(splits: Splits) -> tuple[tuple[Row, ...], ...]:
 
 
 def test_held_out_sources_are_only_tested_on() -> None:
-    """Guards against a figure for an unseen source that training or the thresholds have seen."""
+    """A figure for an unseen source that training or the thresholds have seen."""
     splits = split_rows(fixture_rows(), seed=0)
     assert not {row.source for row in (*splits.train, *splits.validation)} & HELD_OUT_SOURCES
     assert {row.source for row in splits.test} >= HELD_OUT_SOURCES
 
 
 def test_near_duplicate_of_a_test_row_is_never_trained_on() -> None:
-    """Guards against the same prompt, in other case and with a word changed, in training and in a held-out source."""
+    """The same prompt, in other case and with a word changed, in training and in a held-out source."""
     rows = fixture_rows()
     held_out = next(row for row in rows if row.source in HELD_OUT_SOURCES)
     for number in range(20):
@@ -220,7 +220,7 @@ def composer() -> Composer:
 
 
 def test_composed_row_names_the_categories_of_its_parts(composer: Composer) -> None:
-    """Guards against labels in drawing order, a category twice, and a safe part that adds or takes a label."""
+    """Labels in drawing order, a category twice, and a safe part that adds or takes a label."""
     known = {row.id: row for row in fixture_rows()}
     for num_unsafe, num_safe in ((2, 0), (3, 0), (1, 1), (2, 1)):
         for _ in range(20):
@@ -233,7 +233,7 @@ def test_composed_row_names_the_categories_of_its_parts(composer: Composer) -> N
 
 
 def test_multilabel_rows_differ() -> None:
-    """Guards against the same composed row twice in a figure, which a small split would draw sooner or later."""
+    """The same composed row twice in a figure, which a small split would draw sooner or later."""
     pairs = [written_row(n, "crimes", CODES[n % 3]) for n in range(30)]
     rows = multilabel_rows(pairs, CODES, seed=0)
     assert len({row.id for row in rows}) == len(rows) == 400
@@ -241,14 +241,14 @@ def test_multilabel_rows_differ() -> None:
 
 
 def test_joined_safe_prompts_stay_safe(composer: Composer) -> None:
-    """Guards against joining as a cue: safe prompts joined the same way must be labelled safe."""
+    """Joining as a cue: safe prompts joined the same way must be labelled safe."""
     row = composer.joined(0, 2)
     assert row.labels == ()
     assert row.label_kind == "safe"
 
 
 def test_only_an_agent_that_refuses_takes_the_label_away(composer: Composer) -> None:
-    """Guards against a harmful last message labelled safe, or a refusal labelled unsafe, once there are turns."""
+    """A harmful last message labelled safe, or a refusal labelled unsafe, once there are turns."""
     unsafe, seen = next(row for row in fixture_rows() if row.labels), set()
     for _ in range(100):
         row = composer.in_turns(unsafe)
@@ -261,7 +261,7 @@ def test_only_an_agent_that_refuses_takes_the_label_away(composer: Composer) -> 
 
 
 def test_rows_survive_writing_and_wrong_ones_are_named(tmp_path: Path) -> None:
-    """Guards against an exported split that reads back otherwise, and against a silent unknown label."""
+    """An exported split that reads back otherwise, and against a silent unknown label."""
     path = tmp_path / "rows.jsonl"
     write_rows(fixture_rows(), path)
     assert [msgspec.structs.replace(row, place="") for row in read_rows([path], CODES)] == fixture_rows()

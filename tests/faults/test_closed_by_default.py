@@ -56,7 +56,7 @@ def post(server, path: str, body: object, headers: dict[str, str] | None = None)
 
 
 def test_no_request_runs_code_on_the_server(server, tmp_path):
-    """Bug: one HTTP request brings a model with it, which Triton runs with its own rights."""
+    """One HTTP request brings a model with it, which Triton runs with its own rights."""
     ran = tmp_path / "ran"
     code = base64.b64encode(_CODE.format(path=str(ran)).encode()).decode()
     body = {"parameters": {"config": _CONFIG, "file:1/model.py": code}}
@@ -82,14 +82,14 @@ def test_no_request_runs_code_on_the_server(server, tmp_path):
     ],
 )
 def test_http_control_calls_want_the_key(server, path, body):
-    """Bug: anyone who reaches the port unloads the guard, reads its memory, or fills its disk with traces."""
+    """Anyone who reaches the port unloads the guard, reads its memory, or fills its disk with traces."""
     assert post(server, path, body)[0] == 403
     key = {"verdictree-admin": read_admin_key(key_file(server.repository))}
     assert path != "/v2/repository/index" or post(server, path, body, key)[0] == 200
 
 
 def test_grpc_control_calls_want_the_key(server):
-    """Bug: gRPC has the same calls, and one of them is forgotten."""
+    """GRPC has the same calls, and one of them is forgotten."""
     with triton.InferenceServerClient(server.said["grpc"]) as client:
         for call in (
             client.get_model_repository_index,
@@ -112,7 +112,7 @@ def test_grpc_control_calls_want_the_key(server):
 
 
 def test_the_key_is_for_its_owner_and_new_at_every_start(serve, repository):
-    """Bug: a key that every user of the machine can read, or that outlives the server, locks nothing."""
+    """A key that every user of the machine can read, or that outlives the server, locks nothing."""
     first = serve(repository)
     path = key_file(repository)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.is_relative_to(repository)
@@ -125,7 +125,7 @@ def test_the_key_is_for_its_owner_and_new_at_every_start(serve, repository):
 
 
 def test_conversations_are_private_to_the_user(server):
-    """Bug: shared memory that anybody can read holds what users wrote."""
+    """Shared memory that anybody can read holds what users wrote."""
     with server.client() as client:
         client.classify("a secret word: xyzzy")
     maps = Path(f"/proc/{server.triton()}/maps").read_text()
@@ -141,7 +141,7 @@ def refused(*options: str) -> str:
 
 
 def test_no_door_is_opened_beside_a_locked_one(repository, tmp_path):
-    """Bug: the same conversations go in the clear over HTTP, without a certificate, that gRPC asks one for."""
+    """The same conversations go in the clear over HTTP, without a certificate, that gRPC asks one for."""
     here = ("--repository", str(repository), "--grpc-port", "0", "--metrics-port", "0")
     assert "is no loopback address" in refused(*here, "--address", "0.0.0.0")
     assert "expected an IPv4 address" in refused(*here, "--address", "no.such.host.invalid")
@@ -151,7 +151,7 @@ def test_no_door_is_opened_beside_a_locked_one(repository, tmp_path):
 
 
 def test_a_missing_certificate_is_named(repository, tmp_path):
-    """Bug: "Socket already in use", for an hour, because a file is missing."""
+    """ "Socket already in use", for an hour, because a file is missing."""
     here = ("--repository", str(repository), "--grpc-port", "0", "--metrics-port", "0")
     pem = tmp_path / "made.pem"
     request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x"
@@ -175,7 +175,7 @@ def test_a_missing_certificate_is_named(repository, tmp_path):
 
 
 def test_without_http_nothing_listens_there(serve, repository):
-    """Bug: an endpoint that nobody asked for, whose parser single requests can crash."""
+    """An endpoint that nobody asked for, whose parser single requests can crash."""
     server = serve(repository)
     assert "http" not in server.said
     listening = _listening_ports(server.triton())
@@ -246,7 +246,7 @@ def _marginals_faults(good: dict[str, np.ndarray]) -> dict[str, dict[str, np.nda
 
 
 def test_a_bad_request_to_an_inner_model_harms_nobody(server, load):
-    """Bug: a prompt's number beyond the last fails the whole batch, and its error quotes the server's files."""
+    """A prompt's number beyond the last fails the whole batch, and its error quotes the server's files."""
     with service_channel(server) as stub, load(server, clients=4, retries=0) as found:
         good = arrays(stub.ModelInfer(inner("guard_lm", input_ids=IDS, prefix_id=PREFIX)))
         good |= {"prefix_id": PREFIX, "token_counts": np.array([[4, 0]], np.int32)}
@@ -278,7 +278,7 @@ def service_channel(server):
 
 
 def test_a_taken_health_port_is_named(repository):
-    """Bug: the address that an orchestrator asks is silently another one."""
+    """The address that an orchestrator asks is silently another one."""
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
         said = refused("--repository", str(repository), "--grpc-port", "0", "--health-port", str(port))

@@ -23,7 +23,7 @@ def overwrite(path) -> None:
 
 
 def test_a_file_that_is_changed_in_place_closes_the_server(serve, repository):
-    """Bug: thousands of wrong answers from overwritten weights, and every light is green."""
+    """Thousands of wrong answers from overwritten weights, and every light is green."""
     server = serve(repository)
     with server.client() as client:
         before = client.classify("hello").p_unsafe
@@ -37,7 +37,7 @@ def test_a_file_that_is_changed_in_place_closes_the_server(serve, repository):
 
 
 def test_a_rollback_from_a_damaged_release_opens_the_server(serve, repository):
-    """Bug: the way back from a damaged release is a restart, which is refused as well."""
+    """The way back from a damaged release is a restart, which is refused as well."""
     server = serve(repository)
     with Rollout(repository, server.said["grpc"]) as rollout, server.client() as client:
         rollout.stage(2)
@@ -50,7 +50,7 @@ def test_a_rollback_from_a_damaged_release_opens_the_server(serve, repository):
 
 
 def test_a_guard_that_answers_otherwise_closes_the_server(serve, repository):
-    """Bug: what no file tells, memory that decays or a graph that was replaced, is never noticed."""
+    """What no file tells, memory that decays or a graph that was replaced, is never noticed."""
     # The golden conversations of another release, under the hashes of this one: what the server computes is not what
     # they say. The manifest is no file of its own list.
     for model in ("guard_tokenizer", "guard_lm", "guard_marginals"):
@@ -64,7 +64,7 @@ def test_a_guard_that_answers_otherwise_closes_the_server(serve, repository):
 
 
 def test_a_whole_release_passes_its_checks(serve, repository):
-    """Bug: a check that fails by itself takes a healthy server out of service."""
+    """A check that fails by itself takes a healthy server out of service."""
     server = serve(repository, "--self-check-seconds", "0.5", "--response-cache-mb", "16")
     passed = 'verdictree_self_checks_total{outcome="passed"} '
     assert wait_until(lambda: passed in (text := server.get("/metrics")[1]) and "} 4.0" in text, 20.0)
@@ -103,13 +103,13 @@ def started(repository, *options, **popen) -> str:
 
 
 def test_too_few_files_are_named(repository):
-    """Bug: "ready" is printed, and then the server dies of a metrics port in use."""
+    """ "ready" is printed, and then the server dies of a metrics port in use."""
     said = started(repository, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
     assert "expected at least 512 open files allowed, got 64" in said
 
 
 def test_a_temporary_folder_that_is_missing_is_named(repository, tmp_path):
-    """Bug: a traceback of Python's tempfile."""
+    """A traceback of Python's tempfile."""
     environment = {**os.environ, "TMPDIR": str(tmp_path / "none")}
     (repository / "none").mkdir()
     done = started_in(repository, environment)
@@ -139,6 +139,6 @@ def small_disk(tmp_path):
 
 
 def test_a_full_temporary_folder_is_named(repository, small_disk):
-    """Bug: a traceback out of a copy that found no space."""
+    """A traceback out of a copy that found no space."""
     said = started(repository, env={**os.environ, "TMPDIR": str(small_disk)})
     assert f"MB free in the temporary folder {small_disk}" in said

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(serve, repository, load, sent):
-    """Bug: a graceful stop loses every request in flight, and tells new ones that there is no such model."""
+    """A graceful stop loses every request in flight, and tells new ones that there is no such model."""
     server = serve(repository)
     with load(server, clients=24, retries=0, long=True) as found:
         found.stopped = time.monotonic()
@@ -29,7 +29,7 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(serve, reposit
 
 
 def test_the_light_is_red_before_anything_is_refused(serve, repository, load):
-    """Bug: a balancer learns of a stop by the errors of its users."""
+    """A balancer learns of a stop by the errors of its users."""
     server = serve(repository)
     with load(server, clients=2, retries=0) as found:
         found.stopped = time.monotonic()
@@ -43,7 +43,7 @@ def test_the_light_is_red_before_anything_is_refused(serve, repository, load):
 
 
 def test_a_second_signal_ends_at_once(serve, repository, load):
-    """Bug: an operator in a hurry has to find out which process to kill."""
+    """An operator in a hurry has to find out which process to kill."""
     server = serve(repository)
     with load(server, clients=24, retries=0, long=True) as found:
         triton = server.triton()
@@ -59,7 +59,7 @@ def test_a_second_signal_ends_at_once(serve, repository, load):
 
 
 def test_a_stop_ends_a_start(serve, repository):
-    """Bug: a stop is ignored until the server is ready, and an orchestrator kills it meanwhile."""
+    """A stop is ignored until the server is ready, and an orchestrator kills it meanwhile."""
     server = serve(repository, ready=False)
     time.sleep(2.0)
     begin = time.monotonic()
@@ -68,7 +68,7 @@ def test_a_stop_ends_a_start(serve, repository):
 
 
 def test_a_bound_drain_ends(serve, repository, load):
-    """Bug: one request that hangs keeps a server from ending."""
+    """One request that hangs keeps a server from ending."""
     server = serve(repository, "--drain-seconds", "1")
     with load(server, clients=2, retries=0) as found:
         found.stopped = time.monotonic()
@@ -80,7 +80,7 @@ def test_a_bound_drain_ends(serve, repository, load):
 
 
 def test_a_log_outlives_its_server(repository, tmp_path):
-    """Bug: the error names a log that is deleted before anybody can read it."""
+    """The error names a log that is deleted before anybody can read it."""
     log = tmp_path / "triton.log"
     config = repository / "guard_lm" / "config.pbtxt"
     config.write_text(config.read_text().replace("concurrent_runs", "concurrent_walks"))

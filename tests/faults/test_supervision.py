@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 
 @pytest.mark.parametrize("victim", ["triton", "guard_tokenizer", "guard_lm", "guard_marginals"])
 def test_a_killed_process_is_replaced_and_nothing_is_lost(serve, repository, load, victim):
-    """Bug: Triton goes on with errors only, for half a minute, and then the service is gone for good."""
+    """Triton goes on with errors only, for half a minute, and then the service is gone for good."""
     server = serve(repository)
     with load(server) as found:
         killed = server.triton() if victim == "triton" else server.model_process(victim)
@@ -37,7 +37,7 @@ def test_a_killed_process_is_replaced_and_nothing_is_lost(serve, repository, loa
 
 @pytest.mark.parametrize("victim", ["triton", "guard_lm"])
 def test_a_stopped_process_turns_the_light_red(serve, repository, load, victim):
-    """Bug: a server that answers nobody calls itself ready, and balancers go on sending to it."""
+    """A server that answers nobody calls itself ready, and balancers go on sending to it."""
     server = serve(repository)
     with load(server) as found:
         stopped = server.triton() if victim == "triton" else server.model_process(victim)
@@ -50,7 +50,7 @@ def test_a_stopped_process_turns_the_light_red(serve, repository, load, victim):
 
 
 def test_a_process_that_stays_stopped_is_replaced(serve, repository, load):
-    """Bug: nothing ever heals a model process that hangs."""
+    """Nothing ever heals a model process that hangs."""
     server = serve(repository)
     with load(server, deadline=60.0) as found:
         os.kill(server.model_process("guard_marginals"), signal.SIGSTOP)
@@ -60,7 +60,7 @@ def test_a_process_that_stays_stopped_is_replaced(serve, repository, load):
 
 
 def test_a_server_that_dies_again_and_again_is_given_up(serve, repository):
-    """Bug: a server that cannot live is started for ever, and nobody is told."""
+    """A server that cannot live is started for ever, and nobody is told."""
     server = serve(repository)
     for _ in range(5):
         if not wait_until(lambda: server.process.poll() is not None or server.is_ready(), 60.0):
@@ -74,7 +74,7 @@ def test_a_server_that_dies_again_and_again_is_given_up(serve, repository):
 
 
 def test_a_full_endpoint_is_no_reason_to_kill(serve, repository, load):
-    """Bug: 1,100 idle connections take all of an endpoint, and the supervisor takes that for death."""
+    """1,100 idle connections take all of an endpoint, and the supervisor takes that for death."""
     server = serve(repository, "--http-port", "0")
     held = []
     try:
@@ -108,7 +108,7 @@ class TritonPythonModel:
 
 
 def test_a_candidate_that_loads_for_long_endangers_nobody(serve, repository, load):
-    """Bug: while any model loads Triton calls itself not ready, and the live server was ended for it."""
+    """While any model loads Triton calls itself not ready, and the live server was ended for it."""
     (repository / "slow" / "1").mkdir(parents=True)
     (repository / "slow" / "config.pbtxt").write_text(_SLOW_CONFIG)
     (repository / "slow" / "1" / "model.py").write_text(_SLOW_MODEL)
@@ -127,7 +127,7 @@ def test_a_candidate_that_loads_for_long_endangers_nobody(serve, repository, loa
 
 
 def test_two_servers_on_one_repository_are_refused(serve, repository):
-    """Bug: a rollout through one leaves the other on the old release, and the disk tells neither."""
+    """A rollout through one leaves the other on the old release, and the disk tells neither."""
     serve(repository)
     other = serve(repository, ready=False)
     _, error = other.process.communicate(timeout=30)

@@ -69,7 +69,7 @@ def check_journal(repository):
 
 
 def test_server_killed_at_every_step(repository):
-    """Guards against a restart that serves nothing, a mixture, or another release than disk and journal say."""
+    """A restart that serves nothing, a mixture, or another release than disk and journal say."""
     outcomes, step = [], 0
     while True:
         startup.prepare(repository, None)
@@ -104,7 +104,7 @@ with Rollout(sys.argv[1], sys.argv[2], who="victim") as rollout:
 
 @pytest.mark.parametrize(("step", "stable"), [(1, 1), (2, 2), (3, 2)], ids=["begun", "pinned", "loaded"])
 def test_operator_killed(repository, server, rollout, step, stable):
-    """Guards against a lock that a dead operator keeps, and a server that goes on serving what the disk has left."""
+    """A lock that a dead operator keeps, and a server that goes on serving what the disk has left."""
     rollout.stage(2)
     arguments = [sys.executable, "-c", OPERATOR, str(repository), server.grpc_address, str(step)]
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}

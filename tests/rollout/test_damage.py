@@ -72,7 +72,7 @@ DAMAGES = {
 
 
 def test_damaged_candidates_never_become_ready(rollout, server, saturated, p_unsafe, repository, tmp_path):
-    """Guards against a damaged candidate that takes the live release down, or that can be promoted."""
+    """A damaged candidate that takes the live release down, or that can be promoted."""
     whole = tmp_path / "whole"
     shutil.copytree(repository, whole, ignore=shutil.ignore_patterns(".rollout"))
     windows = {}

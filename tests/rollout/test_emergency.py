@@ -63,7 +63,7 @@ def edit(repository, model, before, after):
 
 @pytest.mark.server
 def test_one_batch_size_rules(small, start):
-    """Guards against a canary that ends the service since the router takes fewer requests at once than the guard."""
+    """A canary that ends the service since the router takes fewer requests at once than the guard."""
     edit(small, ENSEMBLE, "max_batch_size: 4", "max_batch_size: 8")
     server = start(small)
     with Rollout(small, server.grpc_address) as rollout:
@@ -79,7 +79,7 @@ def test_one_batch_size_rules(small, start):
 @pytest.mark.server
 @pytest.mark.parametrize("before", [0.0, 0.5])
 def test_a_split_that_cannot_be_set_up_restores_what_was(small, start, monkeypatch, before):
-    """Guards against an outage, where a canary was wanted, until the server is started anew."""
+    """An outage, where a canary was wanted, until the server is started anew."""
     server = start(small)
     with Rollout(small, server.grpc_address) as rollout:
         rollout.stage(2)
@@ -102,7 +102,7 @@ def routed_to_nothing(repository, batch_size):
 
 @pytest.mark.server
 def test_rollback_ends_a_canary_first(small, start):
-    """Guards against an emergency stop that is refused since a canary, the emergency, runs."""
+    """An emergency stop that is refused since a canary, the emergency, runs."""
     server = start(small)
     with Rollout(small, server.grpc_address) as rollout:
         rollout.stage(2)
@@ -123,7 +123,7 @@ def test_rollback_ends_a_canary_first(small, start):
 
 @pytest.mark.server
 def test_a_shared_graph_is_loaded_once_and_stays(small, start):
-    """Guards against a second copy of the guard for a threshold, and a graph that goes while somebody needs it."""
+    """A second copy of the guard for a threshold, and a graph that goes while somebody needs it."""
     server = start(small)
     with Rollout(small, server.grpc_address) as rollout:
         again = rollout.derive(2, thresholds={None: 0.9}).number
@@ -179,7 +179,7 @@ def end_on_a_page(repository):
 @pytest.mark.server
 @pytest.mark.parametrize("recorded", [True, False], ids=["a line fits", "no line fits"])
 def test_rollback_on_a_full_disk(small, small_disk, start, recorded):
-    """Guards against a release that lets harm through until somebody has cleaned up a full disk."""
+    """A release that lets harm through until somebody has cleaned up a full disk."""
     repository = Path(shutil.copytree(small, small_disk / "models"))
     server = start(repository)
     with Rollout(repository, server.grpc_address) as rollout:
@@ -211,7 +211,7 @@ def test_rollback_on_a_full_disk(small, small_disk, start, recorded):
 @pytest.mark.server
 @pytest.mark.parametrize("how", ["mounted read-only", "not permitted"])
 def test_a_read_only_repository_is_served(small, how):
-    """Guards against a server that does not start where it has nothing to write."""
+    """A server that does not start where it has nothing to write."""
     if how == "mounted read-only":
         bound = subprocess.run(["mount", "--bind", "-o", "ro", str(small), str(small)], capture_output=True)
         if bound.returncode:

@@ -20,7 +20,7 @@ def blocks(repository):
 
 
 def test_derived_release_shares_the_weights(repository):
-    """Guards against a copy of the weights for each change of a threshold, and a release that is not whole."""
+    """A copy of the weights for each change of a threshold, and a release that is not whole."""
     before = blocks(repository)
     release = release_files.derive(repository, 1, None, {None: 0.2, "S1": 0.4, "unsafe": 0.1})
     assert release.number == 3 and Release.load_verified(repository, 3) == release
@@ -34,7 +34,7 @@ def test_derived_release_shares_the_weights(repository):
 
 
 def test_derive_refuses_what_does_not_fit(repository):
-    """Guards against thresholds for another policy, half a set of them, and another release's calibration."""
+    """Thresholds for another policy, half a set of them, and another release's calibration."""
     with pytest.raises(Refused, match="expected codes among unsafe, S1, S2, S10, got S99"):
         release_files.derive(repository, 1, None, {None: 0.2, "S99": 0.1})
     with pytest.raises(Refused, match="expected a threshold for unsafe, S2, S10 too"):
@@ -48,7 +48,7 @@ def test_derive_refuses_what_does_not_fit(repository):
 
 
 def test_deleted_release_leaves_the_others_whole(repository):
-    """Guards against a deletion that takes a shared graph, or the adapters that every export copies, along."""
+    """A deletion that takes a shared graph, or the adapters that every export copies, along."""
     release_files.derive(repository, 1, None, {None: 0.2})
     release_files.derive(repository, 3, None, {None: 0.3})
     with pytest.raises(Refused, match="release 3, 4 shares its graph"):
@@ -68,7 +68,7 @@ def test_deleted_release_leaves_the_others_whole(repository):
 
 @pytest.mark.server
 def test_retire_keeps_what_is_needed(rollout, repository):
-    """Guards against a rollout that deletes the release in service, or the one to return to."""
+    """A rollout that deletes the release in service, or the one to return to."""
     rollout.stage(2)
     with pytest.raises(Refused, match="not live, got 1"):
         rollout.retire(1)
@@ -88,7 +88,7 @@ def test_retire_keeps_what_is_needed(rollout, repository):
 
 @pytest.mark.server
 def test_live_release_changed_on_disk_is_noticed(rollout, repository):
-    """Guards against a load of the candidate that brings another calibration of the live release in with it."""
+    """A load of the candidate that brings another calibration of the live release in with it."""
     manifest = Release.load(repository / "guard_marginals/1")
     release_files.derive(repository, 1, None, {None: 0.2})
     ((name, fitted),) = calibrations.read(repository / "guard_marginals/3/calibration.json").items()
@@ -104,7 +104,7 @@ def test_live_release_changed_on_disk_is_noticed(rollout, repository):
 
 
 def test_pin_is_whole_at_every_step(repository, monkeypatch):
-    """Guards against a crash between two files that leaves an ensemble whose steps do not load its release."""
+    """A crash between two files that leaves an ensemble whose steps do not load its release."""
     original = repositories.replace
 
     def check(path, text):
@@ -122,7 +122,7 @@ def test_pin_is_whole_at_every_step(repository, monkeypatch):
 
 
 def test_start_ends_what_was_cut_off(repository):
-    """Guards against a journal with an action that never ends, and a candidate that a restart brings back."""
+    """A journal with an action that never ends, and a candidate that a restart brings back."""
     journal = Journal(repository, "victim")
     with journal.lock("promote"):
         journal.write("promote", "begun", stable=1, release=2)
@@ -138,7 +138,7 @@ def test_start_ends_what_was_cut_off(repository):
 
 
 def test_journal_survives_a_cut_off_line(repository):
-    """Guards against a journal that cannot be read, or written on, after a crash in the middle of a line."""
+    """A journal that cannot be read, or written on, after a crash in the middle of a line."""
     journal = Journal(repository, "me")
     with journal.lock("stage"):
         journal.write("stage", "begun", stable=1, release=2)
@@ -150,7 +150,7 @@ def test_journal_survives_a_cut_off_line(repository):
 
 
 def test_rollback_goes_back_step_by_step(repository):
-    """Guards against a rollback that swings between two releases instead of going back."""
+    """A rollback that swings between two releases instead of going back."""
     journal = Journal(repository, "me")
     with journal.lock("test"):
         for action, event, before, stable in (
@@ -167,7 +167,7 @@ def test_rollback_goes_back_step_by_step(repository):
 
 
 def test_missing_repository_is_named(tmp_path):
-    """Guards against an empty repository that a wrong path creates."""
+    """An empty repository that a wrong path creates."""
     with Rollout(tmp_path / "none", "127.0.0.1:1") as rollout, pytest.raises(InvalidRelease, match="none"):
         rollout.status()
     assert not (tmp_path / "none").exists()

@@ -17,7 +17,7 @@ PAUSE_SECONDS = 0.4  # nobody promotes in the moment in which staging ends, and 
 
 
 def test_twenty_cycles_lose_nothing(rollout, server, saturated, p_unsafe, monkeypatch):
-    """Guards against requests lost or answered by two releases at once, and against a latency step, at a flip."""
+    """Requests lost or answered by two releases at once, and against a latency step, at a flip."""
     flips: list[tuple[float, float]] = []
     load_model = Server.load
 

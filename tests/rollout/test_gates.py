@@ -62,7 +62,7 @@ def perturb_head(repository, number):
 
 
 def test_worse_candidates_fail_with_the_reason_named(rollout, calibrated, repository):
-    """Guards against harm let through by a new release, or good users blocked, without anyone being told."""
+    """Harm let through by a new release, or good users blocked, without anyone being told."""
     same = rollout.derive(calibrated).number
     rollout.stage(same)
     compared = rollout.compare(CONVERSATIONS, GATES)

@@ -35,7 +35,7 @@ def old_adapter(repository, model="guard_tokenizer"):
 
 
 def test_adapters_are_those_of_the_template():
-    """Guards against a release with other adapters than the tested ones."""
+    """A release with other adapters than the tested ones."""
     for path in REPOSITORY.glob("*/1/model.py"):
         assert path.read_text() == adapters.adapter(path.parts[-3])
     assert adapters.adapter("guard_lm") is None
@@ -43,7 +43,7 @@ def test_adapters_are_those_of_the_template():
 
 @pytest.mark.server
 def test_an_old_release_is_served_as_it_is(old):
-    """Guards against an upgrade after which releases whose adapters cannot be replaced do not load."""
+    """An upgrade after which releases whose adapters cannot be replaced do not load."""
     with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
         golden = Release.load(old / "guard_lm/1").golden[0]
         verdict = guard.classify(list(golden.messages))
@@ -53,7 +53,7 @@ def test_an_old_release_is_served_as_it_is(old):
 
 @pytest.mark.server
 def test_an_old_release_rolls_out_and_back_beside_a_new_one(old, tmp_path):
-    """Guards against an upgrade that leaves no way back to the release that was there before it."""
+    """An upgrade that leaves no way back to the release that was there before it."""
     from verdictree_export.exporter import export_release
 
     checkpoint = tiny_guard.write_checkpoint(tmp_path / "checkpoint", seed=5, vocab_size=300, verdict_strength=3.0)
@@ -80,7 +80,7 @@ def test_an_old_release_rolls_out_and_back_beside_a_new_one(old, tmp_path):
 
 
 def test_a_start_brings_the_adapters_up_to_date(old):
-    """Guards against old releases that import names for ever, and a refresh that makes a release count as changed."""
+    """Old releases that import names for ever, and a refresh that makes a release count as changed."""
     assert startup.prepare(old, None) == 1
     for model in (*COMPOSING_MODELS, "guard_router"):
         text = adapters.adapter(model)
@@ -123,7 +123,7 @@ def rewrite(repository, **changes):
     ],
 )
 def test_a_manifest_of_another_version_says_so(old, changes, said):
-    """Guards against an operator who exports for hours what only another version can read."""
+    """An operator who exports for hours what only another version can read."""
     rewrite(old, **changes)
     with pytest.raises(InvalidRelease, match=said):
         Release.load(old / "guard_lm/1")
@@ -132,7 +132,7 @@ def test_a_manifest_of_another_version_says_so(old, changes, said):
 
 
 def test_the_writer_names_itself(old):
-    """Guards against a release of which nobody knows what can read it."""
+    """A release of which nobody knows what can read it."""
     with Rollout(old, "127.0.0.1:1") as rollout:
         derived = rollout.derive(1, thresholds={None: 0.2})
     assert (derived.format, derived.software, derived.shares) == (FORMAT, VERSION, 1)

@@ -22,7 +22,7 @@ VERDICTREE = str(Path(sys.executable).with_name("verdictree"))
 
 @pytest.mark.server
 def test_second_operator_is_refused(rollout, repository, server, monkeypatch):
-    """Guards against two rollouts that interleave."""
+    """Two rollouts that interleave."""
     holding, go_on = threading.Event(), threading.Event()
     original = stage.stage
 
@@ -50,7 +50,7 @@ def test_second_operator_is_refused(rollout, repository, server, monkeypatch):
 
 @pytest.mark.server
 def test_a_guard_that_is_slow_for_its_callers_is_staged(repository, start):
-    """Bug: the warm-up expires in queues that were made for callers in a hurry, and a sound release is refused."""
+    """The warm-up expires in queues that were made for callers in a hurry, and a sound release is refused."""
     repositories.bound_queues(repository, deadline=0.002)
     server = start(repository)
     with Rollout(repository, server.grpc_address) as rollout:
@@ -59,7 +59,7 @@ def test_a_guard_that_is_slow_for_its_callers_is_staged(repository, start):
 
 
 def test_admin_key_locks_control_but_not_inference(repository, tmp_path):
-    """Guards against anyone who reaches the server loading and unloading models, over gRPC or HTTP."""
+    """Anyone who reaches the server loading and unloading models, over gRPC or HTTP."""
     key = tmp_path / "key"
     key.write_text("k" * 32 + "\n")
     ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
@@ -87,7 +87,7 @@ def test_admin_key_locks_control_but_not_inference(repository, tmp_path):
 
 
 def test_server_that_is_away(repository):
-    """Guards against a traceback, and a status that hides what the disk knows."""
+    """A traceback, and a status that hides what the disk knows."""
     with Rollout(repository, "127.0.0.1:1") as rollout:
         with pytest.raises(ServerAway, match="start it with `verdictree serve`"):
             rollout.stage(2)
@@ -96,14 +96,14 @@ def test_server_that_is_away(repository):
 
 
 def test_force_needs_a_reason(repository):
-    """Guards against a promotion that nobody can explain afterwards."""
+    """A promotion that nobody can explain afterwards."""
     with Rollout(repository, "127.0.0.1:1") as rollout, pytest.raises(Refused, match="expected a reason"):
         rollout.promote(force=True, reason=" ")
 
 
 @pytest.mark.parametrize("content", ["", "short", "k" * 32 + "=", "k" * 16 + " " + "k" * 16])
 def test_admin_key_that_is_none(tmp_path, content):
-    """Guards against a server that is locked with a key that Triton cannot read, or anyone can guess."""
+    """A server that is locked with a key that Triton cannot read, or anyone can guess."""
     from verdictree.releases.admin_key import read_admin_key
 
     (tmp_path / "key").write_text(content)

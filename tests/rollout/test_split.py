@@ -53,7 +53,7 @@ def ask(client, key, text="hello"):
 
 
 def test_canary_is_a_stable_share_of_the_keys(staged):
-    """Guards against users that change releases between requests, and a fraction that nobody can predict."""
+    """Users that change releases between requests, and a fraction that nobody can predict."""
     _, server, rollout = staged
     with triton.InferenceServerClient(server.grpc_address) as client:
         rollout.canary(0.25)
@@ -69,7 +69,7 @@ def test_canary_is_a_stable_share_of_the_keys(staged):
 
 
 def test_split_answers_are_whole(staged, saturated, p_unsafe):
-    """Guards against answers lost or mixed while the split begins, changes and ends under load."""
+    """Answers lost or mixed while the split begins, changes and ends under load."""
     _, server, rollout = staged
     with saturated(server) as load:
         for fraction in (0.3, 0.6, 0.0):
@@ -80,7 +80,7 @@ def test_split_answers_are_whole(staged, saturated, p_unsafe):
 
 
 def test_bad_request_keeps_its_error(staged):
-    """Guards against a refusal that comes as a server failure, or not at all, while a canary runs."""
+    """A refusal that comes as a server failure, or not at all, while a canary runs."""
     _, server, rollout = staged
     rollout.canary(1.0)
     with GuardClient(server.grpc_address) as guard:
@@ -92,7 +92,7 @@ def test_bad_request_keeps_its_error(staged):
 
 
 def test_shadow_records_and_never_answers(staged):
-    """Guards against a candidate's verdict that reaches a user, and a record that compares different conversations."""
+    """A candidate's verdict that reaches a user, and a record that compares different conversations."""
     repository, server, rollout = staged
     rollout.shadow(0.5)
     with triton.InferenceServerClient(server.grpc_address) as client:
@@ -115,7 +115,7 @@ def test_shadow_records_and_never_answers(staged):
 
 
 def test_candidate_that_fails_costs_no_answer(staged):
-    """Guards against users who lose their answer since a canary broke after it was staged."""
+    """Users who lose their answer since a canary broke after it was staged."""
     _, server, rollout = staged
     rollout.canary(1.0)
     with triton.InferenceServerClient(server.grpc_address) as client:
@@ -136,12 +136,12 @@ def test_candidate_that_fails_costs_no_answer(staged):
     ],
 )
 def test_code_of_an_inner_error(message, code):
-    """Guards against retries of a request that can never succeed, and none of one that can."""
+    """Retries of a request that can never succeed, and none of one that can."""
     assert code_of(message) == code
 
 
 def test_split_needs_a_staged_release(rollout):
-    """Guards against a canary of nothing."""
+    """A canary of nothing."""
     with pytest.raises(Refused, match="run `stage` first"):
         rollout.canary(0.1)
     with pytest.raises(Refused, match="from 0 to 1"):
@@ -149,7 +149,7 @@ def test_split_needs_a_staged_release(rollout):
 
 
 def test_routing_key_defaults_to_the_messages():
-    """Guards against a canary that is another one for each policy or spelling of the same conversation."""
+    """A canary that is another one for each policy or spelling of the same conversation."""
     one = Conversation((Message("user", "hello"),))
     other = Conversation((Message("user", "hello"),), policy="tiny", truncate="head")
     assert routing.routing_key(one) == routing.routing_key(other)

@@ -55,7 +55,7 @@ def ragged_sum(ragged_version: Path) -> OnnxModel:
 
 @given(st.lists(st.lists(st.integers(0, 255), max_size=20), min_size=1, max_size=8))
 def test_each_request_gets_its_own_sum(ragged_sum: OnnxModel, texts: list[list[int]]) -> None:
-    """Bug: offsets off by one, or outputs handed out in another order, give a request its neighbour's answer."""
+    """Offsets off by one, or outputs handed out in another order, give a request its neighbour's answer."""
     results = ragged_sum.run([{"ids": np.array([text], np.int64)} for text in texts])
     assert [(result["total"].tolist(), result["total"].shape) for result in results] == [
         ([[sum(text)]], (1, 1)) for text in texts
@@ -65,7 +65,7 @@ def test_each_request_gets_its_own_sum(ragged_sum: OnnxModel, texts: list[list[i
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
 def test_pack_and_unpack_keep_requests_apart(rows: list[int], data: st.DataObject) -> None:
-    """Bug: a request with several rows shifts the rows of all later requests."""
+    """A request with several rows shifts the rows of all later requests."""
     config = OnnxModelConfig(
         max_batch_size=16,
         inputs=(TensorConfig("x", "TYPE_INT64", (2,)), TensorConfig("ids", "TYPE_INT64", (-1,), ragged=True)),
@@ -96,14 +96,14 @@ def test_pack_and_unpack_keep_requests_apart(rows: list[int], data: st.DataObjec
     ],
 )
 def test_batch_inputs_follow_the_cpp_backend(kind: str, expected: list[int], data_type: str, dtype: type) -> None:
-    """Bug: a graph that works here gets other offsets from NVIDIA's backend in production."""
+    """A graph that works here gets other offsets from NVIDIA's backend in production."""
     values = BatchInput(kind, data_type, "ids", ("offsets",)).values([2, 0, 3])
     assert values.dtype == dtype
     assert values.tolist() == expected
 
 
 def test_bad_request_does_not_fail_its_batch(ragged_sum: OnnxModel) -> None:
-    """Bug: one user's out-of-range id takes down the answers of everyone in the same batch."""
+    """One user's out-of-range id takes down the answers of everyone in the same batch."""
     good, bad, also_good = ragged_sum.run([{"ids": np.array([[i]])} for i in (7, 256, 9)])
     assert good["total"].item() == 7
     assert also_good["total"].item() == 9
@@ -113,14 +113,14 @@ def test_bad_request_does_not_fail_its_batch(ragged_sum: OnnxModel) -> None:
 
 
 def test_requests_of_different_width_are_answered_apart(dense_version: Path) -> None:
-    """Bug: a request that cannot be concatenated with its neighbours fails them all."""
+    """A request that cannot be concatenated with its neighbours fails them all."""
     narrow, wide = OnnxModel(DOUBLE, dense_version).run([{"x": np.ones((1, n), np.float32)} for n in (2, 3)])
     assert narrow["y"].tolist() == [[2, 2]]
     assert wide["y"].tolist() == [[2, 2, 2]]
 
 
 def test_model_without_batching_runs_each_request_alone(dense_version: Path) -> None:
-    """Bug: with max_batch_size 0 the first dimension is data; concatenating or splitting along it mixes requests."""
+    """With max_batch_size 0 the first dimension is data; concatenating or splitting along it mixes requests."""
     config = changed(changed(DOUBLE, "max_batch_size", to=0), "input", 0, "dims", to=[-1, -1])
     config = changed(config, "output", 0, "dims", to=[-1, -1])
     results = OnnxModel(config, dense_version).run([{"x": np.ones((n, 2), np.float32)} for n in (1, 3)])
@@ -128,7 +128,7 @@ def test_model_without_batching_runs_each_request_alone(dense_version: Path) -> 
 
 
 def test_output_with_wrong_rows_is_an_error() -> None:
-    """Bug: a graph that loses the batch dimension gives some requests an empty answer without a word."""
+    """A graph that loses the batch dimension gives some requests an empty answer without a word."""
     with pytest.raises(InferenceFailed, match=r"y .*\(2, 5\).*3 rows"):
         unpack({"y": np.zeros((2, 5))}, [1, 2])
 
@@ -167,14 +167,14 @@ def test_output_with_wrong_rows_is_an_error() -> None:
 def test_configuration_that_does_not_fit_is_refused(
     ragged_version: Path, path: tuple[str | int, ...], value: Any, message: str
 ) -> None:
-    """Bug: a misspelt option or a wrong shape is found by the first user instead of by the load."""
+    """A misspelt option or a wrong shape is found by the first user instead of by the load."""
     with pytest.raises(InvalidModelConfig, match=message) as caught:
         OnnxModel(changed(RAGGED_SUM, *path, to=value), ragged_version)
     assert "\n" not in str(caught.value)
 
 
 def test_damaged_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    """Bug: a truncated model file answers with a protobuf dump."""
+    """A truncated model file answers with a protobuf dump."""
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(InvalidModelConfig, match=r"cannot load model\.onnx") as caught:
         OnnxModel(RAGGED_SUM, tmp_path)
@@ -182,14 +182,14 @@ def test_damaged_model_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_gpu_instance_without_cuda_is_refused(ragged_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bug: an instance that the config puts on a GPU silently runs on the CPU, a hundred times slower."""
+    """An instance that the config puts on a GPU silently runs on the CPU, a hundred times slower."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(InvalidModelConfig, match="KIND_CPU"):
         OnnxModel(RAGGED_SUM, ragged_version, gpu=0)
 
 
 def test_concurrent_runs_are_of_one_thread_each() -> None:
-    """Bug: as many runs as cores with as many threads each take the cores from one another."""
+    """As many runs as cores with as many threads each take the cores from one another."""
     config = {"parameters": {"concurrent_runs": {"string_value": "0"}}}
     assert session_options(config).intra_op_num_threads == 1
     assert concurrent_runs(config, gpu=None) == len(os.sched_getaffinity(0))
@@ -202,7 +202,7 @@ def test_concurrent_runs_are_of_one_thread_each() -> None:
 
 
 def test_every_known_parameter_is_accepted(ragged_version: Path) -> None:
-    """Bug: an option of the C++ backend stops a repository that works in production from loading here."""
+    """An option of the C++ backend stops a repository that works in production from loading here."""
     parameters = {
         "intra_op_thread_count": "1",
         "inter_op_thread_count": "1",

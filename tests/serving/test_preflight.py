@@ -24,19 +24,19 @@ def free(monkeypatch: pytest.MonkeyPatch, folder: str, megabytes: int) -> None:
 
 
 def test_a_fit_machine_passes() -> None:
-    """Bug: a check that refuses an ordinary machine."""
+    """A check that refuses an ordinary machine."""
     check_machine()
 
 
 def test_little_shared_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bug: a container with 4 MB of /dev/shm is ready, and fails requests with words about pools and keys."""
+    """A container with 4 MB of /dev/shm is ready, and fails requests with words about pools and keys."""
     free(monkeypatch, "/dev/shm", 4)
     with pytest.raises(MachineUnfit, match=r"at least 16 MB free in /dev/shm, .* got 4; .* --shm-size"):
         check_machine()
 
 
 def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Bug: a traceback out of a copy that found no space."""
+    """A traceback out of a copy that found no space."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     free(monkeypatch, str(tmp_path), 1)
     with pytest.raises(MachineUnfit, match="at least 16 MB free in the temporary folder"):
@@ -44,14 +44,14 @@ def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_temporary_folder_that_takes_nothing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Bug: a traceback of Python's own tempfile."""
+    """A traceback of Python's own tempfile."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(MachineUnfit, match="expected a temporary folder to write to, got No such file"):
         check_machine()
 
 
 def test_a_low_soft_limit_of_files_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bug: 1,024 connections, a usual soft limit, take the last file."""
+    """1,024 connections, a usual soft limit, take the last file."""
     limits = {"now": (1024, 4096)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.update(now=wanted))

@@ -11,7 +11,7 @@ from verdictree_serving.triton_steps.refusals import Refusals
 
 
 def test_who_is_refused_again_and_again_waits_longer() -> None:
-    """Bug: a client that sends nothing but refusable requests, one after another, takes the machine from the others."""
+    """A client that sends nothing but refusable requests, one after another, takes the machine from the others."""
     refusals, sent = Refusals(), []
     begin = time.monotonic()
     for number in range(5):
@@ -29,7 +29,7 @@ def test_who_is_refused_again_and_again_waits_longer() -> None:
 
 
 def test_no_refusal_waits_without_end_or_is_lost() -> None:
-    """Bug: whoever is refused after many others waits for minutes, or for ever."""
+    """Whoever is refused after many others waits for minutes, or for ever."""
     refusals, sent = Refusals(), threading.Semaphore(0)
     begin = time.monotonic()
     for _ in range(1000):
@@ -41,7 +41,7 @@ def test_no_refusal_waits_without_end_or_is_lost() -> None:
 
 
 def test_closing_sends_what_waits() -> None:
-    """Bug: a step that ends leaves its callers without an answer."""
+    """A step that ends leaves its callers without an answer."""
     refusals, sent = Refusals(), []
     refusals.offer(lambda: sent.append(1), seconds=0.04, num_bytes=0)
     refusals.close()
@@ -50,7 +50,7 @@ def test_closing_sends_what_waits() -> None:
 
 
 def test_a_gate_says_why_it_is_closed(tmp_path: Path, monkeypatch) -> None:
-    """Bug: callers are refused without a reason, or let in by a gate that was closed meanwhile."""
+    """Callers are refused without a reason, or let in by a gate that was closed meanwhile."""
     monkeypatch.setenv(GATE_VARIABLE, str(tmp_path / "closed"))
     gate, step = Gate(tmp_path / "closed"), Gate.of_environment()
     assert step.reason() is None

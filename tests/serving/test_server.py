@@ -69,7 +69,7 @@ def wait_until(condition: Any, seconds: float = 15.0) -> bool:
 
 
 def test_concurrent_texts_of_different_lengths_share_a_batch(client: triton.InferenceServerClient) -> None:
-    """Bug: ragged requests are run one by one, or batched with each other's elements."""
+    """Ragged requests are run one by one, or batched with each other's elements."""
     texts = ["a", "bb", "ccc", "dddd" * 20, "e" * 7, "f", "ggg", "hh" * 30]
     with ThreadPoolExecutor(len(texts)) as pool:
         results = list(pool.map(lambda text: ask(client, text), texts))
@@ -78,7 +78,7 @@ def test_concurrent_texts_of_different_lengths_share_a_batch(client: triton.Infe
 
 
 def test_bad_request_spares_its_neighbours(client: triton.InferenceServerClient) -> None:
-    """Bug: an id outside the graph's table fails everyone in the batch, with a traceback."""
+    """An id outside the graph's table fails everyone in the batch, with a traceback."""
 
     def attempt(ids: list[int]) -> int | str:
         try:
@@ -95,7 +95,7 @@ def test_bad_request_spares_its_neighbours(client: triton.InferenceServerClient)
 
 
 def test_concurrent_runs_answer_each_request_alone(toy_repository: Path) -> None:
-    """Bug: a run beside others answers another one's request, or its failure leaves requests without an answer."""
+    """A run beside others answers another one's request, or its failure leaves requests without an answer."""
     config = toy_repository / "toy_lm" / "config.pbtxt"
     runs = 'parameters { key: "concurrent_runs" value: { string_value: "3" } }'
     config.write_text(f"{config.read_text()}\n{runs}\n")
@@ -119,12 +119,12 @@ def test_concurrent_runs_answer_each_request_alone(toy_repository: Path) -> None
 
 
 def test_only_requested_outputs_are_returned(client: triton.InferenceServerClient) -> None:
-    """Bug: every output is copied and sent although the client asked for one."""
+    """Every output is copied and sent although the client asked for one."""
     assert [output.name for output in ask_lm(client, [1]).get_response().outputs] == ["total"]
 
 
 def test_error_code_of_a_composing_step_reaches_the_client(client: triton.InferenceServerClient) -> None:
-    """Bug: a request that is invalid looks like a server fault, so that the client retries it for ever."""
+    """A request that is invalid looks like a server fault, so that the client retries it for ever."""
     with pytest.raises(triton.InferenceServerException) as caught:
         ask(client, "refuse me")
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
@@ -132,7 +132,7 @@ def test_error_code_of_a_composing_step_reaches_the_client(client: triton.Infere
 
 
 def test_metrics_and_health_are_served_on_loopback_only(server: TritonServer) -> None:
-    """Bug: an embedded server without authentication listens on all interfaces, Triton's default."""
+    """An embedded server without authentication listens on all interfaces, Triton's default."""
     assert server.http_address is None
     for address in (server.grpc_address, server.metrics_address):
         host, port = address.split(":")
@@ -143,7 +143,7 @@ def test_metrics_and_health_are_served_on_loopback_only(server: TritonServer) ->
 
 
 def test_stop_leaves_nothing_behind(shared_toy_repository: Path) -> None:
-    """Bug: model processes, shared memory and temporary directories outlive the server and fill the machine."""
+    """Model processes, shared memory and temporary directories outlive the server and fill the machine."""
     with TritonServer(shared_toy_repository) as server:
         group, scratch = server.pid, server.log_path.parent
         assert len(processes_in_group(group)) >= 3  # the server and two model processes
@@ -154,7 +154,7 @@ def test_stop_leaves_nothing_behind(shared_toy_repository: Path) -> None:
 
 
 def test_killed_server_is_noticed_and_cleaned_up(shared_toy_repository: Path) -> None:
-    """Bug: after a crash the launcher waits for its timeout, and the model processes stay."""
+    """After a crash the launcher waits for its timeout, and the model processes stay."""
     with TritonServer(shared_toy_repository) as server:
         os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: not server.is_ready())
@@ -167,7 +167,7 @@ def test_killed_server_is_noticed_and_cleaned_up(shared_toy_repository: Path) ->
 
 
 def test_killed_model_process_is_noticed(shared_toy_repository: Path) -> None:
-    """Bug: the server calls itself ready for ever, while every request is an error or waits for its deadline."""
+    """The server calls itself ready for ever, while every request is an error or waits for its deadline."""
     with TritonServer(shared_toy_repository) as server:
         arguments = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_in_group(server.pid)}
         (model,) = (pid for pid, line in arguments.items() if b"toy_lm" in line)
@@ -178,7 +178,7 @@ def test_killed_model_process_is_noticed(shared_toy_repository: Path) -> None:
 
 
 def test_server_ends_with_a_killed_launcher(shared_toy_repository: Path, tmp_path: Path) -> None:
-    """Bug: kill -9 of the program leaves a server that holds its memory and ports."""
+    """Kill -9 of the program leaves a server that holds its memory and ports."""
     program = (
         "import sys, time\n"
         "from verdictree_serving import TritonServer\n"
@@ -197,7 +197,7 @@ def test_server_ends_with_a_killed_launcher(shared_toy_repository: Path, tmp_pat
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the test's certificate")
 def test_tls_encrypts_grpc(shared_toy_repository: Path, tmp_path: Path) -> None:
-    """Bug: the TLS options are accepted but the endpoint still answers in plain text."""
+    """The TLS options are accepted but the endpoint still answers in plain text."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     request = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     subprocess.run(
@@ -216,7 +216,7 @@ def test_tls_encrypts_grpc(shared_toy_repository: Path, tmp_path: Path) -> None:
 
 
 def test_taken_port_is_named_before_anything_starts(shared_toy_repository: Path) -> None:
-    """Bug: Triton loads every model for minutes and only then finds that its port is taken."""
+    """Triton loads every model for minutes and only then finds that its port is taken."""
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
         server = TritonServer(shared_toy_repository, grpc_port=port)
@@ -227,7 +227,7 @@ def test_taken_port_is_named_before_anything_starts(shared_toy_repository: Path)
 
 
 def test_given_ports_are_used(shared_toy_repository: Path) -> None:
-    """Bug: a port that the user fixed for a firewall or a client is replaced by another."""
+    """A port that the user fixed for a firewall or a client is replaced by another."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with TritonServer(shared_toy_repository, grpc_port=port) as server:
@@ -237,7 +237,7 @@ def test_given_ports_are_used(shared_toy_repository: Path) -> None:
 
 
 def test_lost_race_for_a_free_port_is_run_again(shared_toy_repository: Path) -> None:
-    """Bug: another process takes the picked port during the load, and the start fails at random."""
+    """Another process takes the picked port during the load, and the start fails at random."""
     server = TritonServer(shared_toy_repository)
     server.start()
     host, port = server.metrics_address.split(":")
@@ -250,7 +250,7 @@ def test_lost_race_for_a_free_port_is_run_again(shared_toy_repository: Path) -> 
 
 
 def test_missing_repository_is_named(tmp_path: Path) -> None:
-    """Bug: a wrong path surfaces as `Internal - failed to stat file`."""
+    """A wrong path surfaces as `Internal - failed to stat file`."""
     with pytest.raises(ServingError, match="no-such-models"):
         TritonServer(tmp_path / "no-such-models").start()
 
@@ -264,7 +264,7 @@ def test_missing_repository_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_load_failure_is_one_line_with_the_cause(toy_repository: Path, old: str, new: str, message: str) -> None:
-    """Bug: the cause of a failed load drowns in Triton's tables and a Python traceback."""
+    """The cause of a failed load drowns in Triton's tables and a Python traceback."""
     config = toy_repository / "toy_lm" / "config.pbtxt"
     config.write_text(config.read_text().replace(old, new))
     with pytest.raises(ServerFailed, match=message) as caught, TritonServer(toy_repository):
@@ -274,7 +274,7 @@ def test_load_failure_is_one_line_with_the_cause(toy_repository: Path, old: str,
 
 
 def test_unknown_tritonserver_option_is_reported(shared_toy_repository: Path) -> None:
-    """Bug: a typing error in extra_arguments ends in Triton's usage page of three hundred lines."""
+    """A typing error in extra_arguments ends in Triton's usage page of three hundred lines."""
     with (
         pytest.raises(ServerFailed, match=r"unrecognized option '--nonsense=1'$"),
         TritonServer(shared_toy_repository, extra_arguments=("--nonsense=1",)),
@@ -283,7 +283,7 @@ def test_unknown_tritonserver_option_is_reported(shared_toy_repository: Path) ->
 
 
 def test_wait_ready_ends_at_its_timeout(shared_toy_repository: Path) -> None:
-    """Bug: a model that never becomes ready blocks the caller for ever."""
+    """A model that never becomes ready blocks the caller for ever."""
     server = TritonServer(shared_toy_repository)
     server.start()
     try:

@@ -24,7 +24,7 @@ CUDA = 'E1123 22:33:54.956036 3456 server.cc:241] "CudaDriverHelper has not been
     ],
 )
 def test_first_error(log: str, expected: str | None) -> None:
-    """Bug: the user gets a wall of tables, or the CUDA complaint of every CPU machine, instead of the cause."""
+    """The user gets a wall of tables, or the CUDA complaint of every CPU machine, instead of the cause."""
     message = first_error(log)
     assert "\n" not in message
     if expected is None:
