@@ -10,17 +10,12 @@ from typing import Any
 import click
 
 from verdictree_cli.connection_options import tls, tls_options
+from verdictree_cli.shared_options import repository_option
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DATA = click.argument("data", nargs=-1, required=True, type=_FILE)
 _SHARED = (
-    click.option(
-        "--repository",
-        type=click.Path(path_type=Path),
-        default=Path("model_repository"),
-        show_default=True,
-        help="The model repository.",
-    ),
+    repository_option,
     click.option("--release", "number", type=click.IntRange(min=1), help="The release; default: the pinned."),
     click.option("--policy", help="The policy's name; default: the release's first."),
     click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0: one a core."),

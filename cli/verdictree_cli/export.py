@@ -10,7 +10,7 @@ import click
 
 from verdictree.releases.release import MAX_OFF_GRAMMAR
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree_cli.repository_option import repository_option
+from verdictree_cli.shared_options import family_option, policies_option, repository_option
 from verdictree_export.defaults import MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.tolerances import PRECISIONS
 
@@ -19,17 +19,8 @@ _EXPLORATION = Exploration()
 
 @click.command()
 @click.argument("checkpoint")
-@click.option(
-    "--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by the template."
-)
-@click.option(
-    "--policy",
-    "policies",
-    type=click.Path(path_type=Path),
-    required=True,
-    multiple=True,
-    help="A policy YAML, or the name of one that ships, as embedded; repeatable, the first is the default.",
-)
+@family_option
+@policies_option
 @repository_option
 @click.option(
     "--adapter",

@@ -8,18 +8,13 @@ from typing import Any
 
 import click
 
+from verdictree_cli.shared_options import family_option, policies_option
+
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by template.")
-@click.option(
-    "--policy",
-    "policies",
-    type=click.Path(path_type=Path),
-    required=True,
-    multiple=True,
-    help="A policy YAML, or the name of one that ships.",
-)
+@family_option
+@policies_option
 def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> None:
     """Show CHECKPOINT's family, its prompt split and its verdict tree, without loading its weights."""
     from rich.tree import Tree

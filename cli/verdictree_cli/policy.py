@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from verdictree_cli.repository_option import repository_option
+from verdictree_cli.shared_options import repository_option
 
 _BATCH = 4
 

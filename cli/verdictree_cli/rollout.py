@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verdictree_cli.connection_options import tls, tls_options, url_option
-from verdictree_cli.repository_option import repository_option
+from verdictree_cli.shared_options import repository_option
 from verdictree_cli.terminal import Terminal, say, say_json
 
 if TYPE_CHECKING:

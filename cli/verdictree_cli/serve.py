@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from verdictree import wire
-from verdictree_cli.repository_option import repository_option
+from verdictree_cli.shared_options import repository_option
 from verdictree_serving import settings
 
 _PORT = click.IntRange(0, 65535)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from verdictree.text.visible import seen, visible
+from verdictree.text.pages import page_environment
+from verdictree.text.visible import visible
 from verdictree_comparison.comparison import Compared
 from verdictree_comparison.figures import Figure
 
@@ -42,14 +42,7 @@ def summary(compared: Compared) -> str:
 
 def render(compared: Compared) -> str:
     """The comparison as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=seen,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"figure": _number, "interval": _interval}
     return environment.get_template(TEMPLATE).render(one=compared, software=metadata.version("verdictree"))
 

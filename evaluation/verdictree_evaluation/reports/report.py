@@ -6,9 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from verdictree.text.visible import seen
+from verdictree.text.pages import page_environment
 from verdictree_evaluation.metrics.decisions import FIXED, PER_CATEGORY, TUNED
 
 TEMPLATE = "report.html.j2"
@@ -21,14 +19,7 @@ _LOWER_IS_BETTER = ("Hamming loss", "Brier", "ECE", "FPR")
 
 def render(content: dict[str, Any]) -> str:
     """The report as HTML; `content` holds what `report.html.j2` names, with SVG documents under `plots`."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=seen,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"figure": _figure, "range": _range, "image": _image}
     environment.tests["best"] = _is_best
     environment.tests |= {"better": _is_better, "worse": _is_worse}

@@ -1,0 +1,24 @@
+"""The options that several commands have."""
+
+from pathlib import Path
+
+import click
+
+repository_option = click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="The model repository.",
+)
+family_option = click.option(
+    "--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by the template."
+)
+policies_option = click.option(
+    "--policy",
+    "policies",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="A policy YAML, or the name of one that ships, as embedded; repeatable, the first is the default.",
+)
