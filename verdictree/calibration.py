@@ -1,4 +1,4 @@
-"""`releases.calibration` under the name by which adapters in releases of format 1 import it; see docs/compatibility.md."""
+"""`releases.calibration` under the name by which the adapters of format 1 import it; see docs/compatibility.md."""
 
 from verdictree.releases.calibration import load
 

@@ -1,4 +1,4 @@
-"""`runtime.scorer` under the name by which adapters in releases of format 1 import it; see docs/compatibility.md."""
+"""`runtime.scorer` under the name by which the adapters of format 1 import it; see docs/compatibility.md."""
 
 from verdictree.runtime.scorer import Scorer
 
