@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Old names of modules, for the adapters in releases of format 1: they stand on the ground and lead to the rooms.
+OLD_DOORS = {f"verdictree.{name}" for name in ("calibration", "release", "scorer", "tokenization")}
 PACKAGES = [ROOT / "verdictree", *sorted(path.parent for path in ROOT.glob("*/verdictree_*/__init__.py"))]
 NOT_OURS = ("model_repository", "backends")  # model.py files, which Triton loads by their path
 
@@ -80,14 +82,14 @@ def test_arrows_go_one_way():
     wrong = []
     for module in MODULES:
         own = room(module)
-        if own == "verdictree_cli":
+        if own == "verdictree_cli" or module in OLD_DOORS:
             continue  # the commands may use every room; nothing may use them
         for target in imports(module):
             there = room(target)
             is_ground = there == own.split(".")[0] and not any(
                 room(one) != there for one in imports(target) if one.startswith(there)
             )
-            if there != own and not is_ground and there not in MAY_USE[own]:
+            if target in OLD_DOORS or (there != own and not is_ground and there not in MAY_USE[own]):
                 wrong.append(f"{module} → {target}")
     assert wrong == []
     assert {room for room in ROOMS if room != "verdictree_cli"} == MAY_USE.keys()
