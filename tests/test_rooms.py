@@ -15,14 +15,22 @@ PACKAGES = [ROOT / "verdictree", *sorted(path.parent for path in ROOT.glob("*/ve
 NOT_OURS = ("model_repository", "backends")  # model.py files, which Triton loads by their path
 
 # What a room may use besides itself, and besides the modules of its package's own root that use no room.
-CORE = ("verdictree", "verdictree.text", "verdictree.families", "verdictree.verdict_tree", "verdictree.releases")
+CORE = (
+    "verdictree",
+    "verdictree.text",
+    "verdictree.families",
+    "verdictree.verdict_tree",
+    "verdictree.files",
+    "verdictree.releases",
+)
 ALL_OF_THE_CORE = (*CORE, "verdictree.runtime")
 MAY_USE = {
     "verdictree.text": (),
     "verdictree": CORE[1:2],
     "verdictree.families": CORE[:2],
     "verdictree.verdict_tree": CORE[:3],
-    "verdictree.releases": CORE[:4],
+    "verdictree.files": CORE[:2],
+    "verdictree.releases": CORE[:5],
     "verdictree.runtime": CORE,
     "verdictree_comparison": CORE,
     "verdictree_client": CORE[:2],

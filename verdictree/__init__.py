@@ -7,6 +7,7 @@ uses those above it:
     text           strangers' text, shown and read
     families       how each kind of guard is asked, and what it may answer
     verdict_tree   those answers as tokens, and their probabilities         numpy alone
+    files          what survives a crash or a full disk
     releases       what is on disk, who writes it, what is flagged
     runtime        tokenizer, graph and marginals at work                   ONNX Runtime
 

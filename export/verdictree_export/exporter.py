@@ -17,13 +17,13 @@ from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
 from verdictree.releases.draft import Draft
+from verdictree.releases.proofs import Parity
 from verdictree.releases.release import (
     GRAPH_MODEL,
     MAX_OFF_GRAMMAR,
     TOKENIZER_FILE,
     TOKENIZER_MODEL,
     WEIGHTLESS_FOLDER,
-    Parity,
     Release,
 )
 from verdictree.verdict_tree.exploration import Exploration

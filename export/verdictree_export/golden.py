@@ -8,7 +8,8 @@ import msgspec
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation, Message
-from verdictree.releases.release import Golden, Release
+from verdictree.releases.proofs import Golden
+from verdictree.releases.release import Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree_export import answers
 from verdictree_export.finite import require_finite_verdicts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from verdictree import families
 from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy, check_distinct
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens
 from verdictree_export.prompts import checkpoint as checkpoints

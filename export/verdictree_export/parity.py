@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import ConversationFormat
-from verdictree.releases.release import Parity, Prompt
+from verdictree.releases.prompt import Prompt
+from verdictree.releases.proofs import Parity
 from verdictree.runtime.graph_io import feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree.verdict_tree.onward import Path as LabelPath

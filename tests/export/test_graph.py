@@ -11,7 +11,7 @@ from core.fake_lm import path_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from verdictree.families.grammar import label_list
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree_export.graph.compiled_policies import CompiledPolicies

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from test_branches import branching_model
 
 from verdictree.families.grammar import label_list
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.graph import attention, blocks, compiled_policies, frontier, prefill_pass

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_architectures import CASES
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import QuantizationQuality
+from verdictree.releases.proofs import QuantizationQuality
 from verdictree.runtime.graph_io import OUTPUTS, feeds
 from verdictree.runtime.session import open_session
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict

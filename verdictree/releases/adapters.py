@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from verdictree.errors import NotWritable
-from verdictree.releases import atomic_file
+from verdictree.files import atomic_file
 from verdictree.releases.release import MARGINALS_MODEL, TOKENIZER_MODEL
 from verdictree.releases.repository import ADAPTER, ROUTER
 

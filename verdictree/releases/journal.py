@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from verdictree.errors import NotWritable, RepositoryBusy
-from verdictree.releases import file_lock, spare_files
+from verdictree.files import file_lock, spare_files
 
 FOLDER = spare_files.FOLDER
 Event = Literal["begun", "done", "failed", "recovered"]

@@ -9,15 +9,16 @@ from typing import Self
 
 import msgspec
 
-from verdictree.conversation import Message, Role
+from verdictree.conversation import Role
 from verdictree.errors import InvalidConversation, InvalidRelease
 from verdictree.families.guard_family import ConversationFormat
 from verdictree.policy import Policy
+from verdictree.releases.prompt import Prompt
+from verdictree.releases.proofs import Golden, Parity, QuantizationQuality
 from verdictree.releases.software import VERSION
 from verdictree.text.visible import quoted
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
-from verdictree.verdict_tree.trie import Tokens
 
 MAX_OFF_GRAMMAR = 0.5  # where nobody says otherwise, and in manifests from before they said it
 MANIFEST, TOKENIZER_FILE = "release.json", "tokenizer.json"
@@ -27,68 +28,6 @@ TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
 # 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`.
 FORMAT = 2
-
-
-class Prompt(msgspec.Struct, frozen=True, rename={"uncached_before": "lead", "uncached_after": "tail"}):
-    """One entry of the graph's prefix KV cache: how a policy, or one category of it, asks about messages of a role.
-
-    The whole prompt is `prefix + uncached_before + conversation + uncached_after + suffix`.
-    Prefix and suffix are compiled into the graph. The uncached texts are constant too, mostly empty: the words that
-    stand between the conversation and the nearest border at which the tokenizer never merges tokens. They are encoded
-    with each conversation.
-    """
-
-    policy: str
-    role: Role
-    prefix: str
-    uncached_before: str
-    uncached_after: str
-    suffix: str
-    prefix_ids: Tokens
-    suffix_ids: Tokens
-    category: str | None = None
-
-    def text(self, conversation: str) -> str:
-        """What is encoded of a request: its rendered conversation, between the uncached texts."""
-        return self.uncached_before + conversation + self.uncached_after
-
-
-class Parity(msgspec.Struct, frozen=True):
-    """How far the graph is from the checkpoint: the largest |Δ log p| over the compared nodes of the verdict tree."""
-
-    max_abs_log_prob_difference: float
-    tolerance: float
-    num_conversations: int
-    num_nodes: int
-
-
-class QuantizationQuality(msgspec.Struct, frozen=True):
-    """What the quality gate measured: how far a quantized guard's verdicts are from the floating-point one's, on
-    conversations that it was not fitted to.
-
-    The differences are absolute, of P(unsafe). The micro-AUC pools all categories' marginals; None without labels.
-    """
-
-    num_conversations: int
-    p99_p_unsafe_difference: float
-    max_p_unsafe_difference: float
-    mean_p_unsafe_difference: float
-    micro_auc: float | None
-    reference_micro_auc: float | None
-
-
-class Golden(msgspec.Struct, frozen=True):
-    """A conversation with the raw scores that the release gave it at export: proof that a server loaded the release.
-
-    `marginal` is in the policy's order. Scores of another machine differ in the last digits: their log-odds, as
-    `calibration.log_odds` takes them so that small probabilities count, by at most `tolerance`.
-    """
-
-    messages: tuple[Message, ...]
-    p_unsafe: float
-    p_safe: float
-    marginal: tuple[float, ...]
-    tolerance: float
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_quality": "fidelity"}):

@@ -14,8 +14,8 @@ import msgspec
 
 from verdictree import wire
 from verdictree.errors import InvalidRelease, NotWritable
+from verdictree.files.atomic_file import replace
 from verdictree.releases import model_config
-from verdictree.releases.atomic_file import replace
 from verdictree.releases.release import COMPOSING_MODELS, GRAPH_MODEL, MANIFEST, MARGINALS_MODEL, TOKENIZER_MODEL
 
 ENSEMBLE = wire.MODEL  # answers by the pinned release, or by the router while there are two

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from verdictree.errors import ReleaseTaken, RepositoryBusy
-from verdictree.releases import file_lock, spare_files
+from verdictree.files import file_lock, spare_files
 from verdictree.releases import repository as repositories
 from verdictree.releases.draft import PREFIX, Draft, draft_folder, refuse_taken, writing
 from verdictree.releases.journal import FOLDER, Journal, make_folder

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from verdictree.releases.calibration import log_odds
-from verdictree.releases.release import Golden, Release
+from verdictree.releases.proofs import Golden
+from verdictree.releases.release import Release
 from verdictree.verdict import Verdict
 
 

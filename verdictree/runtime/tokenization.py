@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
-from verdictree.releases.release import TOKENIZER_FILE, Prompt, Release
+from verdictree.releases.prompt import Prompt
+from verdictree.releases.release import TOKENIZER_FILE, Release
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.plain_text import plain_text
 from verdictree.verdict_tree.questions import repeated

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from verdictree.errors import NotWritable
+from verdictree.files import spare_files
 from verdictree.releases import repository as repositories
-from verdictree.releases import spare_files
 from verdictree.releases.journal import Event, Journal
 from verdictree_client.rollout import stage, traffic
 from verdictree_client.rollout.errors import ControlFailed

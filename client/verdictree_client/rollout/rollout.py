@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from verdictree import wire
 from verdictree.conversation import Conversation
+from verdictree.files import spare_files
 from verdictree.releases import repository as repositories
-from verdictree.releases import spare_files
 from verdictree.releases.admin_key import published
 from verdictree.releases.journal import Journal
 from verdictree.releases.release import Release

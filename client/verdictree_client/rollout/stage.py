@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from verdictree.errors import VerdictreeError
-from verdictree.releases import adapters, spare_files
+from verdictree.files import spare_files
+from verdictree.releases import adapters
 from verdictree.releases import repository as repositories
 from verdictree.releases.release import COMPOSING_MODELS, GRAPH_MODEL, MARGINALS_MODEL
 from verdictree.releases.repository import CANDIDATE, ENSEMBLE

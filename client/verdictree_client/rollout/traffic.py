@@ -9,7 +9,8 @@ import contextlib
 from pathlib import Path
 
 from verdictree.errors import VerdictreeError
-from verdictree.releases import adapters, spare_files
+from verdictree.files import spare_files
+from verdictree.releases import adapters
 from verdictree.releases import repository as repositories
 from verdictree.releases.journal import FOLDER
 from verdictree.releases.repository import CANDIDATE, ENSEMBLE, LIVE, ROUTER

@@ -37,7 +37,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_export.graph.key_values import KeyValues

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree_export.finite import require_finite
 from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.trie_paths import TriePaths

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import WEIGHTS_FILE, QuantizationQuality, Release
+from verdictree.releases.proofs import QuantizationQuality
+from verdictree.releases.release import WEIGHTS_FILE, Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import ConversationTokenizer, batch_feeds
 from verdictree.verdict import Verdict

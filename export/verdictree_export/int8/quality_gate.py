@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.release import QuantizationQuality
+from verdictree.releases.proofs import QuantizationQuality
 from verdictree.verdict import Verdict
 from verdictree_export.defaults import MAX_CHANGE
 from verdictree_export.finite import require_finite_verdicts

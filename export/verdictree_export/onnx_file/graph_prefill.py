@@ -14,7 +14,8 @@ import onnx
 import torch
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from verdictree.releases.release import GRAPH_FILE, WEIGHTS_FILE, Prompt
+from verdictree.releases.prompt import Prompt
+from verdictree.releases.release import GRAPH_FILE, WEIGHTS_FILE
 from verdictree.runtime.graph_io import OUTPUTS, feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree.verdict_tree.tree import VerdictTree

@@ -9,7 +9,7 @@ import msgspec
 
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.grammar import VerdictGrammar
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree_export.prompts.checkpoint import Checkpoint
 
 

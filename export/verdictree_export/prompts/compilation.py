@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import GuardFamily
 from verdictree.policy import Policy
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree

@@ -11,7 +11,7 @@ from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import GuardFamily, Question
 from verdictree.policy import Policy
-from verdictree.releases.release import Prompt
+from verdictree.releases.prompt import Prompt
 from verdictree.runtime.plain_text import plain_text
 from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.prompts.rendering import render

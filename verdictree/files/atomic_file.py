@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from verdictree.errors import NotWritable
-from verdictree.releases import spare_files
+from verdictree.files import spare_files
 
 
 def replace(path: Path, text: str) -> None:
