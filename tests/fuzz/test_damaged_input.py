@@ -168,11 +168,11 @@ def copy(tmp_path_factory) -> Path:
     return Path(shutil.copytree(OLD, tmp_path_factory.mktemp("release") / "models"))
 
 
-MANIFEST = json.loads((OLD / MARGINALS_MODEL / "1" / MANIFEST).read_text())
+OLD_MANIFEST = json.loads((OLD / MARGINALS_MODEL / "1" / MANIFEST).read_text())
 
 
 @settings(max_examples=200)
-@given(either(MANIFEST))
+@given(either(OLD_MANIFEST))
 def test_a_manifest_is_read_or_refused(copy, content):
     """A manifest that half loads would serve another guard than the one that was exported."""
     for model in COMPOSING_MODELS:
