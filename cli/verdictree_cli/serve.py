@@ -6,13 +6,16 @@ import json
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from verdictree import wire
 from verdictree_cli.shared_options import repository_option
 from verdictree_serving import settings
+
+if TYPE_CHECKING:
+    from verdictree_serving import TritonServer
 
 _PORT = click.IntRange(0, 65535)
 _FILE = click.Path(path_type=Path)
@@ -75,49 +78,21 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
     The first signal refuses new requests and answers those in flight; a second one ends at once.
     """
     _check(options)
-    from verdictree.releases.admin_key import read_admin_key
     from verdictree.releases.startup import prepare
-    from verdictree.releases.state_folder import only_server, state_folder
-    from verdictree_serving import GrpcTls, TritonServer
+    from verdictree.releases.state_folder import only_server
     from verdictree_serving.server.ports import Ports, listening
     from verdictree_serving.supervision.health import Health, served
     from verdictree_serving.supervision.self_check import SelfCheck
     from verdictree_serving.supervision.supervisor import Supervisor
 
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():
-            raise SystemExit(1)
-        stopped.set()
-
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, stop)
-    certificate, key = options["tls_certificate"], options["tls_key"]
-    key_file, health, address = options["admin_key_file"], Health(), options["address"]
+    stopped = _stopped_by_signals()
+    health, address = Health(), options["address"]
     Ports(options["http_port"], options["grpc_port"], options["metrics_port"]).resolve(address)  # or say which is taken
     with only_server(repository), listening(address, options["health_port"], wire.HEALTH_PORT) as listener:
-        server = TritonServer(
-            repository,
-            http_port=options["http_port"],
-            grpc_port=options["grpc_port"],
-            metrics_port=options["metrics_port"],
-            address=address,
-            tls=GrpcTls(certificate, key, options["tls_client_root"]) if certificate else None,
-            admin_key=read_admin_key(key_file) if key_file else None,
-            response_cache_mb=options["response_cache_mb"],
-            log_path=options["log_file"] or state_folder(repository) / "triton.log",
-        )
+        server = _server(repository, options)
 
         def started(release: int) -> None:
-            endpoints = {"grpc": server.grpc_address, "metrics": server.metrics_address}
-            if server.http_address:
-                endpoints["http"] = server.http_address
-            endpoints["health"] = f"{address}:{listener.getsockname()[1]}"
-            if as_json:
-                click.echo(json.dumps({"release": release, "pid": server.pid, **endpoints}))
-            else:
-                click.echo(f"release {release} is ready: " + ", ".join(f"{k} {v}" for k, v in endpoints.items()))
+            _tell(server, release, f"{address}:{listener.getsockname()[1]}", as_json)
 
         wanted = iter([number])  # pinned at the first start; a later one serves what is pinned by then
         supervisor = Supervisor(
@@ -130,6 +105,50 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
         )
         with served(health, listener):
             supervisor.run(started, options["drain_seconds"])
+
+
+def _stopped_by_signals() -> threading.Event:
+    """What the first SIGTERM or SIGINT sets; a second one ends the process."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise SystemExit(1)
+        stopped.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, stop)
+    return stopped
+
+
+def _server(repository: Path, options: dict[str, Any]) -> TritonServer:
+    from verdictree.releases.admin_key import read_admin_key
+    from verdictree.releases.state_folder import state_folder
+    from verdictree_serving import GrpcTls, TritonServer
+
+    certificate, key, key_file = options["tls_certificate"], options["tls_key"], options["admin_key_file"]
+    return TritonServer(
+        repository,
+        http_port=options["http_port"],
+        grpc_port=options["grpc_port"],
+        metrics_port=options["metrics_port"],
+        address=options["address"],
+        tls=GrpcTls(certificate, key, options["tls_client_root"]) if certificate else None,
+        admin_key=read_admin_key(key_file) if key_file else None,
+        response_cache_mb=options["response_cache_mb"],
+        log_path=options["log_file"] or state_folder(repository) / "triton.log",
+    )
+
+
+def _tell(server: TritonServer, release: int, health_address: str, as_json: bool) -> None:
+    endpoints = {"grpc": server.grpc_address, "metrics": server.metrics_address}
+    if server.http_address:
+        endpoints["http"] = server.http_address
+    endpoints["health"] = health_address
+    if as_json:
+        click.echo(json.dumps({"release": release, "pid": server.pid, **endpoints}))
+    else:
+        click.echo(f"release {release} is ready: " + ", ".join(f"{k} {v}" for k, v in endpoints.items()))
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -81,15 +81,7 @@ def export_release(
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
     was.
     """
-    if precision not in PRECISIONS:
-        raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
-    if PRECISIONS[precision].is_quantized:
-        int8.check(evaluation)
-    elif evaluation or max_change is not None:
-        raise UnsupportedGuard(
-            f"expected --evaluation and --max-change for int8 only, got them for {precision}; leave them out, or give "
-            "--precision int8"
-        )
+    _check_precision(precision, evaluation, max_change)
     policies = tuple(policies)
     check_distinct(policies)
     exploration = exploration or Exploration()
@@ -121,6 +113,18 @@ def export_release(
     with release_writer.new(model_repository, "export", number, template=_TEMPLATE) as draft:
         release = msgspec.structs.replace(release, number=draft.number)
         return draft.commit(_write(guard, release, draft, evaluation, max_change, progress), fitted)
+
+
+def _check_precision(precision: str, evaluation: Sequence[Example], max_change: float | None) -> None:
+    if precision not in PRECISIONS:
+        raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
+    if PRECISIONS[precision].is_quantized:
+        int8.check(evaluation)
+    elif evaluation or max_change is not None:
+        raise UnsupportedGuard(
+            f"expected --evaluation and --max-change for int8 only, got them for {precision}; leave them out, or give "
+            "--precision int8"
+        )
 
 
 def _write(
