@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from verdictree.families.grammar import VerdictGrammar
 from verdictree.verdict_tree.spelling import Encode, Spelling, check
@@ -39,14 +40,12 @@ def compile_tree(
     spelling = Spelling(grammar, tuple(labels), functools.cache(encode))
     verdicts, whole_paths, continuations = spelling.verdicts(), spelling.first(), spelling.continuations()
     check(spelling, verdicts, whole_paths, continuations)
-    ends = tuple(sorted(set(end_tokens)))
-    opened = [verdicts[grammar.answers.index(answer)] for answer in spelling.lists]  # the verdict of each list
-    rows = [whole_paths[i * len(labels) : (i + 1) * len(labels)] for i in range(len(opened))]
-    first = tuple(path[len(verdict) :] for verdict, row in zip(opened, rows, strict=True) for path in row)
-    classes = tuple(dict.fromkeys(continuations))
+    lists, classes = _lists(spelling, verdicts, whole_paths), tuple(dict.fromkeys(continuations))
+    first = tuple(itertools.chain.from_iterable(each.first for each in lists))
     further = tuple(itertools.chain.from_iterable(each.further for each in classes))
+    ends = tuple(sorted(set(end_tokens)))
     suffixes = tuple(tuple((*suffix, end) for suffix in each.answer_suffixes for end in ends) for each in classes)
-    root_trie, shared_subtrees = _root(verdicts, opened, first, first_labels_apart)
+    root_trie, shared_subtrees = _root(verdicts, [each.verdict for each in lists], first, first_labels_apart)
     return VerdictTree(
         grammar=grammar,
         labels=tuple(labels),
@@ -60,15 +59,31 @@ def compile_tree(
         shared_subtrees=shared_subtrees,
         continuation_trie=Trie.of([*further, *itertools.chain(*suffixes)]),
         answer_prefix_length=_separator_length(verdicts, encode(grammar.answer_prefix), 0),
-        first_spelling=tuple(
-            _separator_length(row, encode(grammar.text(answer) + (answer.list_prefix or "")), len(verdict))
-            - len(verdict)
-            for row, answer, verdict in zip(rows, spelling.lists, opened, strict=True)
-        ),
+        first_spelling=tuple(each.spelled_from for each in lists),
         further_spelling=tuple(_separator_length(each.further, encode(grammar.separator), 0) for each in classes),
         end_tokens=ends,
         vocabulary=tuple(sorted({*ends, *itertools.chain(*verdicts, *first, *further, *itertools.chain(*suffixes))})),
     )
+
+
+class _List(NamedTuple):
+    """The verdict that opens a list, the paths from it to each first label, and where these spell the label."""
+
+    verdict: Tokens
+    first: tuple[Tokens, ...]
+    spelled_from: int
+
+
+def _lists(spelling: Spelling, verdicts: Sequence[Tokens], whole_paths: Sequence[Tokens]) -> list[_List]:
+    """Cut the verdict off the paths from the prompt to the first labels, list by list."""
+    lists, size = [], len(spelling.labels)
+    for number, answer in enumerate(spelling.lists):
+        paths = whole_paths[number * size : (number + 1) * size]
+        verdict = verdicts[spelling.grammar.answers.index(answer)]
+        before_labels = spelling.encode(spelling.grammar.text(answer) + (answer.list_prefix or ""))
+        spelled_from = _separator_length(paths, before_labels, len(verdict)) - len(verdict)
+        lists.append(_List(verdict, tuple(path[len(verdict) :] for path in paths), spelled_from))
+    return lists
 
 
 def _root(
