@@ -88,7 +88,7 @@ def test_a_batch_changes_not_a_bit(models, number):
 
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["fp32", "int8", "fp16"])
 def test_depths_are_in_branches(models, number):
-    """Nothing reads a branch's condition before there are branches: a pass that drops it costs time at every request."""
+    """Nothing reads a branch's condition before there are branches: a pass that drops it slows every request."""
     graph = onnx.load(models / f"guard_lm/{number}/model.onnx", load_external_data=False).graph
     assert sum(node.op_type == "If" for node in graph.node) == EXPLORATION.max_labels
 
