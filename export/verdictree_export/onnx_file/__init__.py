@@ -11,8 +11,8 @@
     graph_session.py an exported graph, run during the export
     graph_prefill.py a new prompt's prefix, computed by an exported graph itself
 
-No pass changes what the graph computes: each is tested by running ONNX Runtime before and after. A pass works on onnx-ir's
-graph, which knows who makes and who reads a tensor, and leaves weights in their files until they are read. The branches
-work on onnx's own: a branch is made of renamed copies of nodes that read what stands outside by its name, and in
-onnx-ir each tensor that leaves a branch would be two.
+No pass changes what the graph computes: each is tested by running ONNX Runtime before and after. A pass works on
+onnx-ir's graph, which knows who makes and who reads a tensor, and leaves weights in their files until they are read.
+The branches work on onnx's own: a branch is made of renamed copies of nodes that read what stands outside by its name,
+and in onnx-ir each tensor that leaves a branch would be two.
 """
