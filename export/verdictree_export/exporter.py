@@ -148,9 +148,8 @@ def _write(
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
     if PRECISIONS[release.precision].is_quantized:
         quantized = progress("quantize, and compare with fp32", 1)
-        quality = int8.convert(
-            graph, release, tokenizer, compiled, evaluation, MAX_CHANGE if max_change is None else max_change
-        )
+        limit = MAX_CHANGE if max_change is None else max_change
+        quality = int8.convert(graph, release, tokenizer, evaluation, limit)
         release = msgspec.structs.replace(release, quantization_quality=quality)
         quantized(1)
     onnx_model.finish(graph)

@@ -24,7 +24,7 @@ from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens, Trie
 from verdictree_export.finite import require_finite
 from verdictree_export.onnx_file.graph_session import GraphSession
-from verdictree_export.onnx_file.onnx_model import LOG_PRUNING_THRESHOLD
+from verdictree_export.onnx_file.tensor_names import LOG_PRUNING_THRESHOLD
 
 CONVERSATIONS: dict[Role, list[Message]] = {
     "user": [Message("user", "How do I boil an egg?")],

@@ -8,7 +8,7 @@ import shutil
 
 import msgspec
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
 import tiny_guard
 import torch
@@ -27,8 +27,9 @@ from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict_tree import compiler
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree_export.exporter import export_release
-from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
+from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.linear_layers import layer_name, linear_layers
 from verdictree_export.prompts import checkpoint, compilation
 from verdictree_export.prompts.answer_frame import grammar_after
 from verdictree_export.prompts.rendering import render
@@ -103,14 +104,15 @@ def test_graph_uses_standard_and_contrib_operators_only(models):
     assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
 
 
-def test_last_layer_is_computed_where_it_is_read(models):
+def test_last_layer_is_computed_where_it_is_read(models, tmp_path):
     """A last layer over all tokens, of which only the root trie's nodes reach the LM head."""
     manifest = Release.load_verified(models, 2)
-    model = onnx.load(models / "guard_lm" / "2" / "model.onnx")
-    down = [n for n in GraphIndex(model).linear_layers() if (layer_name(n) or "").endswith("down_proj")]
-    outputs = [node.output[0] for node in down]  # in the branch are those of label paths
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
-    session = GraphSession(model.SerializeToString(), outputs=outputs)
+    model = ir.load(models / "guard_lm" / "2" / "model.onnx")
+    down = [n for n in linear_layers(model) if (layer_name(n) or "").endswith("down_proj")]
+    outputs = [node.outputs[0] for node in down]  # in the branch are those of label paths
+    model.graph.outputs.extend(outputs)
+    onnx_model.save(model, tmp_path / "model.onnx")
+    session = GraphSession(tmp_path / "model.onnx", outputs=[value.name for value in outputs])
     suffix = max(len(one.suffix_ids) for one in manifest.prompts)
     rows = [product.shape[1] for product in session.run(feeds([[5, 6, 7], [8]], [[0], [1]]))]
     root = len(manifest.tree.root_trie)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -46,21 +47,21 @@ def model():
         [helper.make_tensor_value_info("y", *floats)],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
 
 def run(model, tokens):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     x = np.random.default_rng(1).standard_normal((tokens, WIDTH)).astype(np.float32)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options).run(None, {"x": x})[0]
 
 
 def test_aliases_of_weights_go(model):
     """A weight that is read through an Identity is not seen as a weight by what looks for one."""
-    before, count = run(model, 5), len(model.graph.node)
+    before, count = run(model, 5), len(model.graph)
     assert use_shared_weights_directly(model) == 1
-    assert len(model.graph.node) == count - 1
+    assert len(model.graph) == count - 1
     np.testing.assert_array_equal(run(model, 5), before)
 
 
@@ -72,19 +73,20 @@ def test_reshapes_work_on_zero_tokens(model):
     use_shared_weights_directly(model)
     assert make_projection_shapes_constant(model) == 4
     drop_unused(model)
-    assert {node.op_type for node in model.graph.node} == {"MatMul", "Reshape"}, "no size is computed any more"
+    assert {node.op_type for node in model.graph} == {"MatMul", "Reshape"}, "no size is computed any more"
     np.testing.assert_array_equal(run(model, 5), before)
     assert run(model, 0).shape == (0, WIDTH)
 
 
 def test_what_nothing_reads_goes(model):
     """A runtime warns of every unused constant when it loads the file."""
-    before, count = run(model, 5), len(model.graph.node)
-    model.graph.node.insert(0, helper.make_node("Identity", ["weight"], ["unread"]))
-    model.graph.node.insert(1, helper.make_node("Neg", ["unread"], ["unread too"]))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, dtype=np.float32), "unused"))
+    before, count = run(model, 5), len(model.graph)
+    unread = ir.node("Identity", [model.graph.initializers["weight"]], outputs=[ir.val("unread")])
+    model.graph.insert_before(model.graph[0], [unread, ir.node("Neg", unread.outputs, outputs=[ir.val("unread too")])])
+    ones = ir.tensor(np.ones(3, dtype=np.float32), name="unused")
+    model.graph.register_initializer(ir.val("unused", const_value=ones))
     assert drop_unused(model) == 2
-    assert len(model.graph.node) == count and "unused" not in {one.name for one in model.graph.initializer}
+    assert len(model.graph) == count and "unused" not in model.graph.initializers
     np.testing.assert_array_equal(run(model, 5), before)
 
 
@@ -103,7 +105,7 @@ def reshape_to_computed_sizes():
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [onnx.numpy_helper.from_array(np.array([n], dtype=np.int64), name) for name, n in [("one", 1), ("size", SIZE)]],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
 
 def run_slots(model, slots):
@@ -111,7 +113,7 @@ def run_slots(model, slots):
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it would fuse the shape
     x = np.arange(slots * SIZE, dtype=np.float32).reshape(slots, SIZE)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options).run(None, {"x": x})[0]
 
 
 def test_a_computed_size_of_zero_stays_zero():
@@ -119,9 +121,9 @@ def test_a_computed_size_of_zero_stays_zero():
     model = reshape_to_computed_sizes()
     with pytest.raises(Exception, match=r"Reshape"):
         run_slots(model, 0)
-    before, count = run_slots(model, 3), len(model.graph.node)
+    before, count = run_slots(model, 3), len(model.graph)
     assert keep_zero_sizes(model) == 1
-    assert len(model.graph.node) == count
+    assert len(model.graph) == count
     np.testing.assert_array_equal(run_slots(model, 3), before)
     assert run_slots(model, 0).shape == (1, 0, 1, SIZE)
 
@@ -131,9 +133,9 @@ def test_optimizing_keeps_the_numbers(model, tmp_path):
     use_shared_weights_directly(model)
     make_projection_shapes_constant(model)
     before, traced, path = run(model, 5), tmp_path / "traced.onnx", tmp_path / "model.onnx"
-    onnx.save(model, traced)
+    ir.save(model, traced)
     optimize(traced, path, "weights.bin")
-    optimized = onnx.load(path)
-    assert len(optimized.graph.node) <= len(model.graph.node)
+    optimized = ir.from_proto(onnx.load(path))
+    assert len(optimized.graph) <= len(model.graph)
     assert {one.name for one in tmp_path.iterdir()} - {"weights.bin"} == {"traced.onnx", "model.onnx"}
     np.testing.assert_allclose(run(optimized, 5), before, rtol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import tiny_guard
 
@@ -83,6 +84,13 @@ def test_a_batch_changes_not_a_bit(models, number):
     for _ in range(12):
         chosen = rng.permutation(10)[: rng.integers(2, 7)]
         assert guard.classify([asked[i] for i in chosen]) == [alone[i] for i in chosen]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["fp32", "int8", "fp16"])
+def test_depths_are_in_branches(models, number):
+    """Nothing reads a branch's condition before there are branches: a pass that drops it slows every request."""
+    graph = onnx.load(models / f"guard_lm/{number}/model.onnx", load_external_data=False).graph
+    assert sum(node.op_type == "If" for node in graph.node) == EXPLORATION.max_labels
 
 
 def test_too_little_to_judge_by_is_refused(checkpoint, tmp_path):

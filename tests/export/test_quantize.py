@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import tiny_guard
@@ -24,11 +23,14 @@ from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export.exporter import export_release
 from verdictree_export.int8 import quality_gate
 from verdictree_export.int8.deferred_dequantization import defer_dequantization
-from verdictree_export.int8.quantize import prepare, quantize
+from verdictree_export.int8.passes import to_int8
+from verdictree_export.int8.preparation import prepare
+from verdictree_export.int8.quantize import most_sensitive, quantizable, quantize
 from verdictree_export.int8.rotation import rotate
 from verdictree_export.int8.rounding import channel_scales, round_to_nearest, round_with_compensation
 from verdictree_export.onnx_file import onnx_model
-from verdictree_export.onnx_file.graph_index import GraphIndex
+from verdictree_export.onnx_file.linear_layers import linear_layers, read, write
+from verdictree_export.onnx_file.passes import apply
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +38,11 @@ conversation_ids = st.lists(st.integers(4, 300), min_size=1, max_size=12)
 
 
 def export(folder, family, policies, path, exploration):
-    """The graph as it is when it is quantized: not finished."""
+    """The graph's file as it is when it is quantized: not finished."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_model, "finish", lambda _path: None)
         export_release(str(folder), family, policies, path, exploration=exploration, max_off_grammar=1.0)
-    return onnx.load(path / "guard_lm/1/model.onnx")
+    return path / "guard_lm/1/model.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +53,17 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(exported):
-    model = copy.deepcopy(exported)
-    return model, prepare(model, calibration())
+def prepared(exported, tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared") / "model.onnx"
+    return path, prepare(exported, path, calibration())
 
 
 @pytest.fixture(scope="module")
 def quantized(prepared):
-    model = copy.deepcopy(prepared[0])
-    return model, quantize(model, prepared[1])
+    model = ir.load(prepared[0])
+    layers = quantizable(model)
+    apply(to_int8(prepared[1], (), most_sensitive), model)
+    return model, layers
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def session(model):
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        onnx.save(model, path)
+        onnx_model.save(model.clone(), path)
         return open_session(path, options)
 
 
@@ -94,52 +98,51 @@ def head_log_probs(output):
 
 
 def weights_size(model):
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return sum(tensor.nbytes for tensor in tensors if len(tensor.shape) == 2)
 
 
 def operators(model, kind):
-    return [node for node in model.graph.node if node.op_type == kind]
+    return [node for node in model.graph if node.op_type == kind]
 
 
 def quantized_weights(model):
-    return {node.input[1] for node in operators(model, "MatMulIntegerToFloat")}
+    return {node.inputs[1] for node in operators(model, "MatMulIntegerToFloat")}
 
 
 def test_preparing_keeps_the_function(exported, prepared):
     """A rotation that one reader or writer of the residual stream misses gives another model."""
-    batch = [[5, 9, 200], [17] * 9]
-    np.testing.assert_allclose(
-        head_log_probs(run(session(prepared[0]), batch)), head_log_probs(run(session(exported), batch)), atol=1e-3
-    )
-    gains = {node.input[1] for node in operators(prepared[0], "SimplifiedLayerNormalization")}
-    assert all(np.all(GraphIndex(prepared[0]).read(gain) == 1) for gain in gains)
+    batch, turned = [[5, 9, 200], [17] * 9], ir.load(prepared[0])
+    found, expected = (head_log_probs(run(session(model), batch)) for model in (turned, ir.load(exported)))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    gains = {node.inputs[1] for node in operators(turned, "SimplifiedLayerNormalization")}
+    assert gains and all(np.all(read(gain) == 1) for gain in gains)
 
 
 def test_quantized_is_close_to_floating_point(exported, int8):
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
-    a, b = head_log_probs(run(session(exported), batch)), head_log_probs(run(int8, batch))
+    a, b = head_log_probs(run(session(ir.load(exported)), batch)), head_log_probs(run(int8, batch))
     assert np.abs(np.exp(a) - np.exp(b)).max() < 0.03
 
 
 def test_a_residual_term_is_closer(exported, prepared):
     """The second term takes the activations' rounding away; what is left is the weights'."""
-    model, coarse = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
+    model, coarse = ir.load(prepared[0]), ir.load(prepared[0])
     quantize(model, prepared[1], with_residual=lambda _: True)
     quantize(coarse, prepared[1], with_residual=lambda _: False)
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
-    expected, finer = head_log_probs(run(session(exported), batch)), session(model)
+    expected, finer = head_log_probs(run(session(ir.load(exported)), batch)), session(model)
     one, two = (np.square(head_log_probs(run(s, batch)) - expected).mean() for s in (session(coarse), finer))
     assert two < 0.7 * one
 
 
-def test_scaling_late_keeps_the_function(prepared, monkeypatch):
+def test_scaling_late_keeps_the_function(prepared):
     """A scale that is left out, or comes twice, gives another token's magnitude to the down projection."""
-    late, early = copy.deepcopy(prepared[0]), copy.deepcopy(prepared[0])
-    quantize(late, prepared[1], with_residual=lambda _: False)
-    monkeypatch.setattr("verdictree_export.int8.quantize.defer_dequantization", lambda model: None)
-    quantize(early, prepared[1], with_residual=lambda _: False)
+    late, early = ir.load(prepared[0]), ir.load(prepared[0])
+    for model in (late, early):
+        quantize(model, prepared[1], with_residual=lambda _: False)
     passes = len(operators(late, "MatMulIntegerToFloat")) // len(quantized_weights(late))
-    assert defer_dequantization(copy.deepcopy(early)) == passes * tiny_guard.SIZES["num_hidden_layers"]
+    assert defer_dequantization(late) == passes * tiny_guard.SIZES["num_hidden_layers"]
     batch = [list(ids) for ids in np.random.default_rng(1).integers(4, 300, (16, 10))]
     expected, found = (head_log_probs(run(session(model), batch)) for model in (early, late))
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -151,15 +154,16 @@ def test_passes_share_one_weight(exported, quantized):
     products, weights = operators(model, "MatMulIntegerToFloat"), quantized_weights(model)
     assert len(products) > 2 * len(weights) == 2 * (len(layers) - 1)  # all but the embedding
     assert "model/layers.1/mlp/down_proj" in layers
-    assert not GraphIndex(model).linear_layers()
-    assert weights_size(model) < 0.5 * weights_size(exported)
+    assert not linear_layers(model)
+    assert weights_size(model) < 0.5 * weights_size(ir.load(exported))
 
 
 def test_kept_layers_stay_as_they_are(prepared):
-    model = copy.deepcopy(prepared[0])
-    layers = quantize(model, prepared[1], keep=["lm_head"])
-    assert "lm_head" not in layers
-    assert {node.name.split("/")[1].rstrip("_0123456789") for node in GraphIndex(model).linear_layers()} == {"lm_head"}
+    model = ir.load(prepared[0])
+    layers = quantizable(model, keep=["lm_head"])
+    assert "lm_head" not in layers and "lm_head" in quantizable(model)
+    assert quantize(model, prepared[1], keep=["lm_head"])
+    assert {node.name.split("/")[1].rstrip("_0123456789") for node in linear_layers(model)} == {"lm_head"}
 
 
 @settings(max_examples=25, deadline=None)
@@ -176,9 +180,8 @@ def test_no_number_depends_on_the_neighbours(int8, ids, sizes, seed):
 
 def test_runs_with_no_path_live(quantized):
     """A search depth without paths has zero tokens: nothing to take a maximum of."""
-    model = copy.deepcopy(quantized[0])
-    index = GraphIndex(model)
-    index.write("policies.log_epsilon", np.array(0.0))  # only what is certain is followed
+    model = quantized[0].clone()
+    write(model.graph.initializers["policies.log_epsilon"], np.array(0.0))  # only what is certain is followed
     found = run(session(model), [[5, 9], [20]])
     assert np.isfinite(found["label_logits"]).all()
 
@@ -195,14 +198,16 @@ def test_architectures(name, rotated, tmp_path):
     """Norms or multipliers between a layer and the stream leave it as it is; the graph is quantized all the same."""
     case = CASES[name]
     folder = tiny_guard.write_checkpoint(tmp_path / "c", case.config, case.template, **case.options)
-    model = export(folder, case.family, case.policies, tmp_path / "models", Exploration(case.max_labels, 0.0, 4))
+    path = export(folder, case.family, case.policies, tmp_path / "models", Exploration(case.max_labels, 0.0, 4))
     questions = max(len(one.categories) for one in case.policies) if case.family != "instruct" else 1
-    expected, turned = session(model), copy.deepcopy(model)
+    expected, turned = session(ir.load(path)), ir.load(path)
     inputs = feed([[5, 9, 200], [17] * 9], questions)
     before = expected.run(["log_normalizer"], inputs)[0]
-    assert rotate(turned) is rotated
+    assert bool(rotate(turned)) is rotated
     np.testing.assert_allclose(session(turned).run(["log_normalizer"], inputs)[0], before, rtol=1e-3)
-    statistics = prepare(model, [inputs])
+    (tmp_path / "prepared").mkdir()
+    statistics = prepare(path, tmp_path / "prepared/model.onnx", [inputs])
+    model = ir.load(tmp_path / "prepared/model.onnx")
     assert quantize(model, statistics)
     # Random weights of this size make logits that rounding moves by a few percent of their spread.
     np.testing.assert_allclose(session(model).run(["log_normalizer"], inputs)[0], before, atol=1.0)

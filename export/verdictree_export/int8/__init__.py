@@ -2,10 +2,12 @@
 
 conversion.py    fit on some conversations, judge on others, fall back layer by layer, or refuse
     │
-    ├─ activations.py   what flows into each linear layer
-    ├─ rotation.py      a basis without outlier channels       ┐
-    ├─ smoothing.py     outliers from activations to weights   │ the graph computes the same function
-    ├─ deferred_dequantization.py  per-token scales after the product     ┘
-    ├─ quantize.py      weights per channel, activations per token; rounding.py: to the layer's output
+    ├─ preparation.py   from file to file: passes, and what flows into each linear layer (activations.py)
+    ├─ passes.py        the lists of what is done, in order
+    │   ├─ rotation.py      a basis without outlier channels       ┐
+    │   ├─ smoothing.py     outliers from activations to weights   │ the graph computes the same function
+    │   ├─ deferred_dequantization.py  per-token scales after the product     ┘
+    │   └─ quantize.py      weights per channel, activations per token: integer_operators.py
+    │                       rounding.py: to the layer's output
     └─ quality_gate.py  the gate: |ΔP(unsafe)|, AUC
 """

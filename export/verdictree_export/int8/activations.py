@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
-from verdictree_export.onnx_file.graph_index import GraphIndex
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.linear_layers import linear_layers
+from verdictree_export.onnx_file.neighbours import inputs
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 
@@ -24,19 +25,26 @@ class Activations:
     second_moment: npt.NDArray[np.float32]
 
 
-def calibrate(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Activations]:
+def calibrate(graph: Path, feeds: Iterable[Feed]) -> dict[str, Activations]:
     """Run the floating-point graph on `feeds` (its inputs, a batch each); activations by the weight's name.
 
-    A weight that met no token is missing. The model is serialized in memory, so it has to be smaller than 2 GiB.
+    A weight that met no token is missing. A copy of the graph's file without its weights stands beside it meanwhile.
     """
-    layers = GraphIndex(model).linear_layers()
-    inputs = list(dict.fromkeys(node.input[0] for node in layers))
-    session = GraphSession(_with_outputs(model, inputs), outputs=inputs, prepack=True)
+    model = ir.load(graph)
+    weights_of: dict[ir.Value, list[str]] = {}
+    for node in linear_layers(model):
+        activations, weight = inputs(node)
+        weights_of.setdefault(activations, []).append(weight.name or "")
+    model.graph.outputs.extend(value for value in weights_of if not value.is_graph_output())
+    with_outputs = graph.with_name("with_outputs.onnx")
+    ir.save(model, with_outputs)
+    names = [value.name or "" for value in weights_of]
+    session = GraphSession(with_outputs, outputs=names, prepack=True)
+    with_outputs.unlink()
     moments: dict[tuple[str, ...], Activations] = {}
-    weights_of = {name: tuple(node.input[1] for node in layers if node.input[0] == name) for name in inputs}
     for feed in feeds:
-        for name, value in zip(inputs, session.run(feed), strict=True):
-            _accumulate(moments, weights_of[name], value.reshape(-1, value.shape[-1]))
+        for weights, tokens in zip(weights_of.values(), session.run(feed), strict=True):
+            _accumulate(moments, tuple(weights), tokens.reshape(-1, tokens.shape[-1]))
     return {weight: found for weights, found in moments.items() for weight in weights}
 
 
@@ -52,12 +60,3 @@ def _accumulate(
         known.second_moment += second_moment
     else:
         moments[weights] = Activations(maximum, second_moment)
-
-
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> bytes:
-    count = len(model.graph.output)
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    try:
-        return bytes(model.SerializeToString())
-    finally:
-        del model.graph.output[count:]

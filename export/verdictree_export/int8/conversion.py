@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
 from verdictree.releases.proofs import QuantizationQuality
-from verdictree.releases.release import WEIGHTS_FILE, Release
+from verdictree.releases.release import Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import ConversationTokenizer, batch_feeds
 from verdictree.verdict import Verdict
 from verdictree_export.defaults import MAX_CHANGE
-from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.int8 import quality_gate
-from verdictree_export.int8.quantize import most_sensitive, prepare, quantize, sensitive
+from verdictree_export.int8.passes import to_int8
+from verdictree_export.int8.preparation import prepare
+from verdictree_export.int8.quantize import most_sensitive, quantizable, sensitive
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.passes import apply
 
 NUM_CALIBRATION = 64
 _LEAST = 2 * NUM_CALIBRATION
-_LARGEST = 2**31  # bytes: what protobuf can hold, and with it a session of a graph that is changed in memory
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,6 @@ def convert(
     graph: Path,
     release: Release,
     tokenizer: Tokenizer,
-    policies: CompiledPolicies,
     examples: Sequence[Example],
     max_p99: float = MAX_CHANGE,
 ) -> QuantizationQuality:
@@ -62,39 +63,41 @@ def convert(
     both graphs. `max_p99` limits the 99th percentile of |ΔP(unsafe)|.
     Raises UnsupportedGuard, naming the layers that hurt, where the int8 graph judges otherwise.
     """
-    if graph.with_name(WEIGHTS_FILE).stat().st_size > _LARGEST:
-        raise UnsupportedGuard("expected a guard of less than 2 GiB in fp32 for int8; export it in fp32 or fp16")
-    examples = _distinct(examples)
-    step = len(examples) // NUM_CALIBRATION
-    fitted = examples[::step][:NUM_CALIBRATION]
-    used = {example.conversation for example in fitted}
-    held_out = [example for example in examples if example.conversation not in used]
+    fitted, held_out = _split(_distinct(examples))
     conversations = [example.conversation for example in held_out]
     labels = [example.labels for example in held_out if example.labels is not None]
     complete = labels if len(labels) == len(held_out) else None
     reference = _verdicts(release, tokenizer, graph, conversations)
-    model = onnx.load(graph)
     tokenize = ConversationTokenizer(release, tokenizer)
-    statistics = prepare(model, (batch_feeds([tokenize(example.conversation)]) for example in fitted))
-    prepared = model.SerializeToString()
+    with tempfile.TemporaryDirectory(dir=graph.parent) as scratch:
+        prepared = Path(scratch) / graph.name
+        statistics = prepare(graph, prepared, (batch_feeds([tokenize(one.conversation)]) for one in fitted))
 
-    def judged(with_residual: Callable[[str], bool], keep: Iterable[str] = ()) -> tuple[list[str], QuantizationQuality]:
-        model = onnx.load_from_string(prepared)
-        layers = quantize(model, statistics, keep=frozenset(keep), with_residual=with_residual)
-        onnx_model.save(model, graph, policies)
-        verdicts = _verdicts(release, tokenizer, graph, conversations)
-        return layers, quality_gate.measure(reference, verdicts, complete)
+        def judged(with_residual: Callable[[str], bool], keep: Collection[str] = ()) -> QuantizationQuality:
+            model = ir.load(prepared)
+            apply(to_int8(statistics, keep, with_residual), model)
+            onnx_model.save(model, graph)
+            del model
+            return quality_gate.measure(reference, _verdicts(release, tokenizer, graph, conversations), complete)
 
-    _, figures = judged(most_sensitive)
-    if quality_gate.passes(figures, max_p99):
+        figures = judged(most_sensitive)
+        if quality_gate.passes(figures, max_p99):
+            return figures
+        figures = judged(sensitive)  # slower
+        layers = quantizable(ir.load(prepared))
+
+        def alone(kind: str) -> QuantizationQuality:
+            return judged(sensitive, keep=[layer for layer in layers if _kind(layer) != kind])
+
+        quality_gate.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
         return figures
-    layers, figures = judged(sensitive)  # slower
 
-    def alone(kind: str) -> QuantizationQuality:
-        return judged(sensitive, keep=(layer for layer in layers if _kind(layer) != kind))[1]
 
-    quality_gate.check(figures, {kind: partial(alone, kind) for kind in dict.fromkeys(map(_kind, layers))}, max_p99)
-    return figures
+def _split(examples: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+    """Those that show what flows through the layers, taken evenly, and those that both graphs judge."""
+    fitted = examples[:: len(examples) // NUM_CALIBRATION][:NUM_CALIBRATION]
+    used = {example.conversation for example in fitted}
+    return fitted, [example for example in examples if example.conversation not in used]
 
 
 def _verdicts(

@@ -7,50 +7,43 @@ instead.
 
 from __future__ import annotations
 
-import onnx
-from onnx import helper
+import onnx_ir as ir
 
 from verdictree.runtime.session import INTEGER_PRODUCT
-from verdictree_export.onnx_file.graph_index import GraphIndex
+from verdictree_export.onnx_file.neighbours import readers, source
 
 
-def defer_dequantization(model: onnx.ModelProto) -> int:
+def defer_dequantization(model: ir.Model) -> int:
     """Do so in a graph that `quantize` made, in place, where h is read by one rounding alone; return how often."""
-    index = GraphIndex(model)
-    nodes: list[onnx.NodeProto] = []
-    early: set[str] = set()
-    for node in model.graph.node:
-        nodes.append(node)
-        gated = _gated_by(index, node)
-        if gated is None:
+    count = 0
+    for node in list(model.graph):
+        gated = _gated_by(node)
+        scaled = source(gated, 1)
+        if gated is None or scaled is None:
             continue
-        scaled = index.producers[gated.input[1]]
-        gated.input[1] = scaled.input[0]
+        gated.replace_input_with(1, scaled.inputs[0])
         # What multiplied h by the rounding's scales now multiplies by both.
-        late = f"{node.output[0]}/late"
-        for reader in index.consumers[node.output[0]]:
-            reader.input[1] = late
-        nodes.append(helper.make_node("Mul", [node.output[0], scaled.input[1]], [late], name=late))
-        early.add(scaled.output[0])
-    del model.graph.node[:]
-    model.graph.node.extend(node for node in nodes if node.output[0] not in early)
-    return len(early)
+        scales, late = node.outputs[0], ir.val(f"{node.outputs[0].name}/late")
+        scales.replace_all_uses_with(late)
+        node.append(ir.node("Mul", [scales, scaled.inputs[1]], outputs=[late], name=late.name))
+        model.graph.remove(scaled, safe=True)
+        count += 1
+    return count
 
 
-def _gated_by(index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _gated_by(node: ir.Node) -> ir.Node | None:
     """The product a ∘ s·u whose rounding's scales (1, tokens, 1) `node` makes, if nothing else reads it, nor s·u."""
-    if node.op_type != "Unsqueeze" or not node.output[0].endswith("/quantized/scales"):
+    scale = node.inputs[0] if node.op_type == "Unsqueeze" else None
+    rounding = [one for one in readers(scale) if one.op_type == "QuantizeLinear"] if scale is not None else []
+    gated = source(rounding[0], 0) if rounding else None
+    if gated is None or gated.op_type != "Mul" or _kinds(readers(gated.outputs[0])) != ["Abs", "QuantizeLinear"]:
         return None
-    rounded = node.output[0].removesuffix("/quantized/scales")
-    gated: onnx.NodeProto | None = index.producers.get(rounded)
-    if gated is None or gated.op_type != "Mul" or _kinds(index.readers(rounded)) != ["Abs", "QuantizeLinear"]:
+    scaled = source(gated, 1)
+    product = source(scaled, 0)
+    if scaled is None or scaled.op_type != "Mul" or product is None or product.op_type != INTEGER_PRODUCT:
         return None
-    scaled = index.producers.get(gated.input[1])
-    product = index.producers.get(scaled.input[0]) if scaled is not None and scaled.op_type == "Mul" else None
-    if product is None or product.op_type != INTEGER_PRODUCT or index.readers(gated.input[1]) != [gated]:
-        return None
-    return gated
+    return gated if readers(scaled.outputs[0]) == [gated] else None
 
 
-def _kinds(nodes: list[onnx.NodeProto]) -> list[str]:
+def _kinds(nodes: list[ir.Node]) -> list[str]:
     return sorted(node.op_type for node in nodes)

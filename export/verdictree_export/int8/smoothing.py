@@ -13,35 +13,35 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnx_ir as ir
 
 from verdictree_export.int8.activations import Activations
-from verdictree_export.onnx_file.graph_index import GraphIndex, layer_name
+from verdictree_export.onnx_file.linear_layers import linear_layers, linear_weight, read, write
+from verdictree_export.onnx_file.neighbours import readers, source
 
 STRENGTH = 0.6
 _LEAST = 1e-5
 
 
-def smooth_gated(
-    model: onnx.ModelProto, statistics: Mapping[str, Activations], strength: float = STRENGTH
-) -> list[str]:
-    """Smooth the inputs of down projections of an optimized graph in place; the names of the layers that were.
+def smooth_gated(model: ir.Model, statistics: Mapping[str, Activations], strength: float = STRENGTH) -> int:
+    """Smooth the inputs of down projections of an optimized graph in place; return how many layers' were.
 
     `statistics` are changed along: they stay those of the graph. A layer whose input is not the product of an up
     projection and an activation, in every pass, is left as it is.
     """
-    index, smoothed = GraphIndex(model), dict[str, str]()
-    for down, up in _pairs(index).items():
-        if down not in statistics:
+    count = 0
+    for down, up in _pairs(model).items():
+        found = statistics.get(down.name or "")
+        if found is None:
             continue
-        found, weight = statistics[down], index.read(down)
+        weight = read(down)
         channels = _channel_scales(found.maximum, np.abs(weight).max(axis=1), strength)
-        index.write(up, index.read(up) / channels)
-        index.write(down, weight * channels[:, None])
+        write(up, read(up) / channels)
+        write(down, weight * channels[:, None])
         found.maximum = found.maximum / channels
         found.second_moment = found.second_moment / np.outer(channels, channels)
-        smoothed[down] = layer_name(index.consumers[down][0]) or down
-    return list(smoothed.values())
+        count += 1
+    return count
 
 
 def _channel_scales(
@@ -51,27 +51,28 @@ def _channel_scales(
     return np.asarray(scales / np.median(scales), dtype=np.float32)
 
 
-def _pairs(index: GraphIndex) -> dict[str, str]:
+def _pairs(model: ir.Model) -> dict[ir.Value, ir.Value]:
     """Down projection's weight → weight of the up projection that alone, and that feeds nothing else."""
-    pairs: dict[str, str] = {}
-    for down in dict.fromkeys(node.input[1] for node in index.linear_layers()):
-        ups = {_up_weight(index, node) for node in index.consumers[down]}
+    pairs: dict[ir.Value, ir.Value] = {}
+    weights = dict.fromkeys(weight for node in linear_layers(model) if (weight := linear_weight(node)) is not None)
+    for down in weights:
+        ups = {_up_weight(node) for node in down.consumers()}
         up = ups.pop() if len(ups) == 1 else None
-        if up is not None and len(index.consumers[up]) == len(index.consumers[down]) and up not in pairs.values():
+        if up is not None and len(up.consumers()) == len(down.consumers()) and up not in pairs.values():
             pairs[down] = up
     return pairs
 
 
-def _up_weight(index: GraphIndex, down: onnx.NodeProto) -> str | None:
-    gated = index.producers.get(down.input[0])
-    if gated is None or gated.op_type != "Mul" or not _feeds_only(index, gated.output[0], down):
+def _up_weight(down: ir.Node) -> ir.Value | None:
+    gated = source(down, 0)
+    if gated is None or gated.op_type != "Mul" or not _feeds_only(gated.outputs[0], down):
         return None
-    for name in gated.input:
-        weight = index.linear_weight(index.producers.get(name))
-        if weight is not None and _feeds_only(index, name, gated):
+    for factor in (source(gated, 0), source(gated, 1)):
+        weight = linear_weight(factor)
+        if factor is not None and weight is not None and _feeds_only(factor.outputs[0], gated):
             return weight
     return None
 
 
-def _feeds_only(index: GraphIndex, name: str, node: onnx.NodeProto) -> bool:
-    return [reader for reader in index.readers(name) if reader.op_type != "Shape"] == [node]
+def _feeds_only(value: ir.Value, node: ir.Node) -> bool:
+    return [reader for reader in readers(value) if reader.op_type != "Shape"] == [node]

@@ -47,8 +47,6 @@ from typing import NamedTuple
 import onnx
 from onnx import TensorProto, helper
 
-from verdictree_export.onnx_file.graph_index import needed, read_by
-
 
 class SearchDepth(NamedTuple):
     """What a graph computes at one depth of the search, where the boolean tensor `condition` holds.
@@ -87,12 +85,12 @@ def _stages(
     graph: onnx.GraphProto, depths: Sequence[SearchDepth], outputs: Sequence[str]
 ) -> list[list[onnx.NodeProto]]:
     """The nodes that are always computed, then for each depth those that it needs and no depth before it."""
-    known = needed(graph, [one.name for one in graph.output if one.name not in outputs])
+    known = _needed(graph, [one.name for one in graph.output if one.name not in outputs])
     wanted = [[depth.condition, *depth.fallbacks.values()] for depth in depths]
     stages: list[list[onnx.NodeProto]] = []
     before: set[str] = set()
     for names in (*wanted, outputs):
-        known = known | needed(graph, names)
+        known = known | _needed(graph, names)
         stages.append(
             [node for node in graph.node if before.isdisjoint(node.output) and not known.isdisjoint(node.output)]
         )
@@ -109,7 +107,7 @@ def _otherwise(depth: SearchDepth, following: SearchDepth | None) -> list[onnx.N
 
 def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
     """What later stages read of one."""
-    read = {name for nodes in later for node in nodes for name in read_by(node)}
+    read = {name for nodes in later for node in nodes for name in _read_by(node)}
     return [name for node in stage for name in node.output if name in read]
 
 
@@ -145,3 +143,22 @@ def _renamed(node: onnx.NodeProto, inputs: Mapping[str, str], outputs: Mapping[s
     copy.input[:] = [inputs.get(name, name) for name in node.input]
     copy.output[:] = [outputs.get(name, name) for name in node.output]
     return copy
+
+
+def _tensors_read(graph: onnx.GraphProto) -> set[str]:
+    """The names of all tensors that the graph's nodes, those of their branches included, and its caller read."""
+    return {value.name for value in graph.output}.union(*map(_read_by, graph.node))
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, those that its branches read included."""
+    return set(node.input).union(*(_tensors_read(attribute.g) for attribute in node.attribute))
+
+
+def _needed(graph: onnx.GraphProto, names: Iterable[str]) -> set[str]:
+    """All tensors that these are computed from, and these."""
+    found = set(names)
+    for node in reversed(graph.node):  # in topological order, so every reader comes before
+        if not found.isdisjoint(node.output):
+            found.update(_read_by(node))
+    return found

@@ -24,7 +24,7 @@ from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import Array, GraphSession
-from verdictree_export.onnx_file.onnx_model import POLICIES, cache_names
+from verdictree_export.onnx_file.tensor_names import POLICIES, cache_names
 
 _NO_PATHS = 1.0  # a path is expanded from this probability on
 

@@ -25,14 +25,14 @@ _ELEMENT_TYPES = {
 
 
 class GraphSession:
-    """An exported graph, a file or its content.
+    """An exported graph.
 
     `initializers` take the place of the file's, `outputs` are the names of what `run` returns.
     """
 
     def __init__(
         self,
-        graph: Path | bytes,
+        graph: Path,
         initializers: Mapping[str, Array] | None = None,
         outputs: Sequence[str] = OUTPUTS,
         prepack: bool = False,
@@ -47,10 +47,7 @@ class GraphSession:
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
         for name, value in self._values.items():
             options.add_initializer(name, value)
-        if isinstance(graph, Path):
-            self._session = open_session(graph, options)
-        else:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph, options)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one batch, of which `feeds` are the inputs; see `graph_io.feeds`."""

@@ -1,39 +1,52 @@
-"""What is done to the ONNX graph after tracing. No pass changes what the graph computes."""
+"""What is done to the ONNX graph after tracing. No pass changes what the graph computes.
+
+A pass is a function that changes a graph in place and returns how many changes it made: of nodes, mostly. Each list
+stands in the order in which its passes are applied.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import onnxruntime
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from verdictree_export.onnx_file.graph_index import needed
+from verdictree_export.onnx_file.linear_layers import shape
+from verdictree_export.onnx_file.neighbours import inputs, source
+from verdictree_export.onnx_file.rotary import fuse_rotary
+
+Pass = Callable[[ir.Model], int]
 
 
-def use_shared_weights_directly(model: onnx.ModelProto) -> int:
+def apply(passes: Iterable[Pass], model: ir.Model) -> None:
+    """Let all passes change `model`, in order."""
+    for one in passes:
+        one(model)
+
+
+def use_shared_weights_directly(model: ir.Model) -> int:
     """Let every node read its weights from the initializer itself; return how many aliases were removed.
 
-    The exporter hands a weight that several passes share to all but the first of them through an Identity node.
+    The exporter hands a weight that several passes share to all but the first of them through an Identity node. Other
+    Identity nodes stay: some of them give an output its name.
     """
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    aliases = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Identity" and node.input[0] in initializers
-    }
-    kept = [node for node in model.graph.node if node.output[0] not in aliases]
-    for node in kept:
-        for index, name in enumerate(node.input):
-            node.input[index] = aliases.get(name, name)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
+    aliases = [
+        node
+        for node in model.graph
+        if node.op_type == "Identity" and inputs(node)[0].is_initializer() and not node.outputs[0].is_graph_output()
+    ]
+    for alias in aliases:
+        alias.outputs[0].replace_all_uses_with(inputs(alias)[0])
+        model.graph.remove(alias, safe=True)
     return len(aliases)
 
 
-def make_projection_shapes_constant(model: onnx.ModelProto) -> int:
+def make_projection_shapes_constant(model: ir.Model) -> int:
     """Write out the shapes of reshapes beside a projection; return how many were.
 
     Modelling code splits projected states with `view(*leading, -1, head_size)` and joins them with
@@ -41,87 +54,99 @@ def make_projection_shapes_constant(model: onnx.ModelProto) -> int:
     elements, which fails for zero tokens: a search depth at which no path is live. The weights that feed or follow the
     reshape say the number. A leading size becomes 0, "as in the input", so nothing is left to compute in any layer.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    consumers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
-    constants = _integer_constants(model)
     count = 0
-    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
-        shape = producers.get(node.input[1])
-        width = _projection_width(node, tensors, producers, consumers)
-        if shape is None or shape.op_type != "Concat" or width is None:
-            continue
-        sizes = list(itertools.chain.from_iterable(constants.get(name, [0]) for name in shape.input))
-        if sizes.count(-1) != 1:
+    for node in _reshapes_to_joined_sizes(model):
+        width = _projection_width(node)
+        parts = ([0] if (known := _integers(value)) is None else known for value in _sizes(node))
+        sizes = list(itertools.chain.from_iterable(parts))
+        if width is None or sizes.count(-1) != 1:
             continue
         inferred = sizes.index(-1)
         if 0 in sizes[inferred:]:  # a size that is no leading one
             continue
         sizes[inferred] = width // math.prod(sizes[inferred + 1 :])
-        del node.attribute[:]  # a zero copies
-        node.input[1] = f"{node.name}/shape"
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes, dtype=np.int64), node.input[1]))
+        node.attributes.clear()  # a zero copies
+        name = f"{node.name}/shape"
+        constant = ir.val(name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
+        model.graph.register_initializer(constant)
+        node.replace_input_with(1, constant)
         count += 1
     return count
 
 
-def keep_zero_sizes(model: onnx.ModelProto) -> int:
+def keep_zero_sizes(model: ir.Model) -> int:
     """Let a size of zero in a reshape's shape mean zero; return how many reshapes were changed.
 
     By default a zero there means "as in the input". The exporter leaves that default where a size is computed, and
     with no path live computed sizes are zero. A shape with an inferred or a copied size is left as it is.
     """
-    producers = {name: node for node in model.graph.node for name in node.output}
-    constants = _integer_constants(model)
     count = 0
-    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
-        shape = producers.get(node.input[1])
-        if shape is None or shape.op_type != "Concat":
-            continue
-        known = {size for name in shape.input for size in constants.get(name, ())}
+    for node in _reshapes_to_joined_sizes(model):
+        known = {size for value in _sizes(node) for size in _integers(value) or ()}
         if known.isdisjoint({-1, 0}):
-            del node.attribute[:]
-            node.attribute.append(onnx.helper.make_attribute("allowzero", 1))
+            node.attributes.clear()
+            node.attributes.add(ir.AttrInt64("allowzero", 1))
             count += 1
     return count
 
 
-def drop_unused(model: onnx.ModelProto) -> int:
+def drop_unused(model: ir.Model) -> int:
     """Drop nodes and initializers that nothing reads; return how many nodes went."""
-    read = needed(model.graph, [one.name for one in model.graph.output])
-    kept = [node for node in model.graph.node if not read.isdisjoint(node.output)]
-    count = len(model.graph.node) - len(kept)
-    weights = [one for one in model.graph.initializer if one.name in read]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(kept)
-    model.graph.initializer.extend(weights)
-    return count
+    before = len(model.graph)
+    RemoveUnusedNodesPass()(model)
+    return before - len(model.graph)
 
 
-def _integer_constants(model: onnx.ModelProto) -> dict[str, list[int]]:
-    values = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
-    values |= {tensor.name: tensor for tensor in model.graph.initializer}
-    return {
-        name: onnx.numpy_helper.to_array(tensor).tolist()
-        for name, tensor in values.items()
-        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1
-    }
+def drop_unread_weights(model: ir.Model) -> int:
+    """Drop initializers that no node reads, and no node; return how many.
+
+    Before the branches are made nothing reads the conditions that they will have, so `drop_unused` would drop those.
+    """
+    initializers = model.graph.initializers
+    unread = [value for value in initializers.values() if not value.uses()]
+    for value in unread:
+        del initializers[value.name or ""]
+    return len(unread)
 
 
-def _projection_width(
-    node: onnx.NodeProto,
-    tensors: dict[str, onnx.TensorProto],
-    producers: dict[str, onnx.NodeProto],
-    consumers: dict[str, onnx.NodeProto],
-) -> int | None:
+AFTER_TRACING: tuple[Pass, ...] = (
+    use_shared_weights_directly,  # first, since the others look at what a node reads for weights
+    make_projection_shapes_constant,  # a size cannot be inferred from no elements
+    keep_zero_sizes,  # what is still computed is zero where no path is live
+    fuse_rotary,  # one walk over queries and keys in place of five
+    drop_unused,  # what the others have made superfluous
+)
+
+
+def _reshapes_to_joined_sizes(model: ir.Model) -> list[ir.Node]:
+    """Those whose shape is joined from sizes, some of them computed."""
+    reshapes = [node for node in model.graph if node.op_type == "Reshape"]
+    return [node for node in reshapes if (shape := source(node, 1)) is not None and shape.op_type == "Concat"]
+
+
+def _sizes(reshape: ir.Node) -> list[ir.Value]:
+    joined = source(reshape, 1)
+    return inputs(joined) if joined is not None else []
+
+
+def _integers(value: ir.Value) -> list[int] | None:
+    """A constant list of integers; none where it is computed, or something else."""
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.dtype != ir.DataType.INT64 or len(tensor.shape) != 1:
+        return None
+    return [int(size) for size in tensor.numpy()]
+
+
+def _projection_width(node: ir.Node) -> int | None:
     """The number of features on the last axis of what the reshape takes from, or hands to, a projection."""
-    source, target = producers.get(node.input[0]), consumers.get(node.output[0])
-    if source is not None and source.op_type == "Add":  # the projection's bias
-        source = next((producers[name] for name in source.input if name in producers), None)
-    if source is not None and source.op_type == "MatMul" and source.input[1] in tensors:
-        return int(tensors[source.input[1]].dims[1])
-    if target is not None and target.op_type == "MatMul" and target.input[1] in tensors:
-        return int(tensors[target.input[1]].dims[0])
+    before, after = source(node, 0), node.outputs[0].consumers()
+    if before is not None and before.op_type == "Add":  # the projection's bias
+        before = next((made for at in (0, 1) if (made := source(before, at)) is not None), None)
+    if before is not None and before.op_type == "MatMul" and inputs(before)[1].is_initializer():
+        return shape(inputs(before)[1])[1]
+    target = after[-1] if after else None
+    if target is not None and target.op_type == "MatMul" and inputs(target)[1].is_initializer():
+        return shape(inputs(target)[1])[0]
     return None
 
 

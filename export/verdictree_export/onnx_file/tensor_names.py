@@ -1,0 +1,21 @@
+"""What tensors are called in an exported graph, besides its inputs and outputs."""
+
+from __future__ import annotations
+
+POLICIES = "policies."  # how the names of what policies decide begin
+LOG_PRUNING_THRESHOLD = f"{POLICIES}log_epsilon"
+
+
+def cache_names(num_layers: int) -> list[str]:
+    """The names of the prefill pass's keys and values, layer by layer."""
+    return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
+
+
+def any_live(depth: int) -> str:
+    """The name of whether any path is expanded at this search depth."""
+    return f"any_live_{depth}"
+
+
+def without(output: str, depth: int) -> str:
+    """The name of an output as it is where none is."""
+    return f"{output}/without_{depth}"
