@@ -8,6 +8,7 @@ import shutil
 
 import msgspec
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import tiny_guard
