@@ -51,11 +51,7 @@ def check(examples: Sequence[Example]) -> None:
 
 
 def convert(
-    graph: Path,
-    release: Release,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    max_p99: float = MAX_CHANGE,
+    graph: Path, release: Release, tokenizer: Tokenizer, examples: Sequence[Example], max_p99: float = MAX_CHANGE
 ) -> QuantizationQuality:
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 

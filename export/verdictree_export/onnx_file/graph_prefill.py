@@ -59,7 +59,7 @@ def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
 def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
     if not uses_external_data(tensor):
         return onnx.numpy_helper.to_array(tensor)
-    # Not by onnx itself: it refuses a file with several hard links, as releases share them.
+    # Not by onnx or onnx-ir: they refuse a file with several hard links, as releases share them.
     place, dtype = ExternalDataInfo(tensor), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     count = int(np.prod(tensor.dims, dtype=np.int64))
     return np.fromfile(folder / place.location, dtype, count, offset=place.offset or 0).reshape(tuple(tensor.dims))

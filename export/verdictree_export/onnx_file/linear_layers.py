@@ -54,8 +54,12 @@ def shape(weight: ir.Value) -> tuple[int, ...]:
 
 
 def read(weight: ir.Value) -> Floats:
-    """A weight's values; those that lie in a file are mapped, not copied."""
-    return np.asarray(_tensor(weight).numpy(), dtype=np.float32)
+    """A copy of a weight's values."""
+    tensor = _tensor(weight)
+    values = np.array(tensor.numpy(), dtype=np.float32)
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor.release()  # it maps the whole file, and so would every other weight that is read
+    return values
 
 
 def write(weight: ir.Value, values: npt.NDArray[np.float32] | npt.NDArray[np.float64]) -> None:
