@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def _class(node: ast.ClassDef) -> Iterator[str]:
 
 def _code(node: ast.AST) -> str:
     code = ast.unparse(node).replace("'", '"')
-    return re.sub(r"\bwire\.([A-Z]\w*)", lambda match: f'"{getattr(wire, match[1])}"', code)  # a reader wants the value
+    # a reader wants the value
+    return re.sub(r"\bwire\.([A-Z]\w*)", lambda match: json.dumps(getattr(wire, match[1])), code)
 
 
 def _is_public(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

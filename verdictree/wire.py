@@ -7,3 +7,4 @@ REQUEST, VERDICT = "request", "verdict"  # BYTES of shape (1, 1): a conversation
 HOST = "127.0.0.1"
 GRPC_PORT, METRICS_PORT, HEALTH_PORT = 8001, 8002, 8003
 URL = f"{HOST}:{GRPC_PORT}"
+DEADLINE = 10.0  # seconds that a caller waits where nobody says otherwise

@@ -1,4 +1,13 @@
-"""The command line. A command imports the room that it belongs to when it is called, so `--help` needs none."""
+"""The command line: every command is a module here, and uses the package whose work it is.
+
+    inspect  export  policy ──────► verdictree_export
+    serve ────────────────────────► verdictree_serving
+    classify  rollout ────────────► verdictree_client
+    evaluate  calibrate ──────────► verdictree_evaluation
+
+A package is imported when its command is called, so `--help` needs none but its defaults; `extras` says which extra
+brings it. `terminal` is the one way to print, `display` what a verdict looks like. Nothing imports this package.
+"""
 
 from __future__ import annotations
 

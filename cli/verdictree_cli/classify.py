@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from verdictree import wire
 from verdictree_cli.connection_options import tls, tls_options, url_option
 
 _FILE = click.Path(allow_dash=True, path_type=Path)
@@ -20,7 +21,7 @@ _FILE = click.Path(allow_dash=True, path_type=Path)
 @url_option
 @tls_options
 @click.option(
-    "--deadline", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
+    "--deadline", type=click.FloatRange(min=0, min_open=True), default=wire.DEADLINE, show_default=True, help="Seconds."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole verdict as JSON.")
 def classify(

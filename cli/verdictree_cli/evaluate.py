@@ -11,7 +11,10 @@ import click
 
 from verdictree_cli.connection_options import tls, tls_options
 from verdictree_cli.shared_options import repository_option
+from verdictree_evaluation.data.csv_rows import Columns
+from verdictree_evaluation.defaults import CONCURRENCY, MIN_POSITIVES, NUM_RESAMPLES
 
+_COLUMNS = Columns()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DATA = click.argument("data", nargs=-1, required=True, type=_FILE)
 _SHARED = (
@@ -21,9 +24,9 @@ _SHARED = (
     click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0: one a core."),
     click.option("--truncate", is_flag=True, help="Judge the last tokens of a conversation that is too long."),
     click.option("--strict", is_flag=True, help="Stop at the first line of DATA that cannot be used."),
-    click.option("--csv-text", default="text", show_default=True, help="The CSV column of the text."),
-    click.option("--csv-labels", default="labels", show_default=True, help="The CSV column of the labels."),
-    click.option("--csv-id", default="id", show_default=True, help="The CSV column of the row's id."),
+    click.option("--csv-text", default=_COLUMNS.text, show_default=True, help="The CSV column of the text."),
+    click.option("--csv-labels", default=_COLUMNS.labels, show_default=True, help="The CSV column of the labels."),
+    click.option("--csv-id", default=_COLUMNS.id, show_default=True, help="The CSV column of the row's id."),
     click.option("--seed", type=int, default=0, show_default=True, help="Folds and resamples."),
 )
 
@@ -40,9 +43,13 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @_shared
 @click.option("--url", help="Ask a running server's gRPC address instead of loading a release.")
 @tls_options
-@click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="Requests in flight.")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), default=CONCURRENCY, show_default=True, help="Requests in flight."
+)
 @click.option("--tune", type=_FILE, multiple=True, help="Other labelled rows to choose thresholds on; repeatable.")
-@click.option("--resamples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--resamples", type=click.IntRange(min=1), default=NUM_RESAMPLES, show_default=True, help="Of the bootstrap."
+)
 @click.option("--redact", is_flag=True, help="Leave the rows' texts out of the report.")
 def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **options: Any) -> None:
     """Measure a guard on labelled DATA (JSON lines or CSV): metrics.json, predictions.jsonl and report.html.
@@ -71,7 +78,9 @@ def evaluate(data: tuple[Path, ...], out: Path, tune: tuple[Path, ...], **option
     multiple=True,
     help="[CODE:]max-f1, fixed[=0.2], precision=P, recall=R or fpr=F; CODE unsafe is P(unsafe). Repeatable. [max-f1]",
 )
-@click.option("--min-positives", type=click.IntRange(min=1), default=20, show_default=True, help="Fewer: no threshold.")
+@click.option(
+    "--min-positives", type=click.IntRange(min=1), default=MIN_POSITIVES, show_default=True, help="Fewer: no threshold."
+)
 @click.option(
     "--unlabelled",
     type=click.Choice(["masked", "negative"]),

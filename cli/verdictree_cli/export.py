@@ -11,7 +11,7 @@ import click
 from verdictree.releases.release import MAX_OFF_GRAMMAR
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_cli.shared_options import family_option, policies_option, repository_option
-from verdictree_export.defaults import MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export.defaults import FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.tolerances import PRECISIONS
 
 _EXPLORATION = Exploration()
@@ -106,7 +106,7 @@ def export(
 
     taxonomies = [Policy.read(path) for path in policies]
     check_distinct(tuple(taxonomies))
-    if family_name != "auto":
+    if family_name != FAMILY:
         families.family(family_name)  # a wrong name is told before anything large is imported
     from verdictree.conversation_file import read_labelled
     from verdictree.releases.repository import pinned

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from verdictree_export.defaults import FAMILY
+
 repository_option = click.option(
     "--repository",
     type=click.Path(path_type=Path),
@@ -12,7 +14,7 @@ repository_option = click.option(
     help="The model repository.",
 )
 family_option = click.option(
-    "--family", "family_name", default="auto", show_default=True, help="The guard family; auto: by the template."
+    "--family", "family_name", default=FAMILY, show_default=True, help="The guard family; auto: by the template."
 )
 policies_option = click.option(
     "--policy",

@@ -7,6 +7,13 @@
         print(verdict.p_unsafe, verdict.ranked[0].code, verdict.ranked[0].marginal)
 
 Every failure raises a `GuardError`: an error is never a verdict, and what to do without one is the caller's decision.
+
+    client.py  aio.py     how calls are sent, in threads or in one event loop
+        └────┬───┘
+        protocol.py       what is sent, and what an answer means; the same for both
+             ├── deadline.py      the time that is left, and the retries that fit into it
+             ├── connection.py    address.py, TLS, channel options
+             └── errors.py        Triton's errors as ours, at this one place
 """
 
 from verdictree_client.aio import AsyncGuardClient

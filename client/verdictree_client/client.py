@@ -38,7 +38,7 @@ class GuardClient(BaseClient):
         self,
         url: str = wire.URL,
         *,
-        deadline: float = 10.0,
+        deadline: float = wire.DEADLINE,
         tls: TLS | None = None,
         retries: Retries = DEFAULT_RETRIES,
     ) -> None:

@@ -16,6 +16,7 @@ from verdictree.verdict import Verdict
 from verdictree.verdict_tree.exploration import unpack
 from verdictree_evaluation.data.formats import Row
 from verdictree_evaluation.data.predictions import Prediction, PredictionStore
+from verdictree_evaluation.defaults import CONCURRENCY
 from verdictree_evaluation.metrics.baselines import LabelLogits
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Served:
         url: str,
         *,
         policy: str | None = None,
-        concurrency: int = 8,
+        concurrency: int = CONCURRENCY,
         deadline: float = 300.0,
         truncate: Truncate = None,
         tls: TLS | None = None,

@@ -28,7 +28,7 @@ from verdictree.releases.release import (
 )
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
-from verdictree_export.defaults import MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export.defaults import FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prefix_cache import prefill_prefixes
@@ -85,7 +85,7 @@ def export_release(
     policies = tuple(policies)
     check_distinct(policies)
     exploration = exploration or Exploration()
-    if family_name != inspection.AUTO:
+    if family_name != FAMILY:
         families.family(family_name)  # a wrong name is told before the checkpoint is loaded
     load_done = progress("load the checkpoint", 1)
     guard = checkpoints.load(source, adapter, getattr(torch, PRECISIONS[precision].checkpoint))

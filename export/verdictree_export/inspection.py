@@ -12,11 +12,11 @@ from verdictree.policy import Policy, check_distinct
 from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens
+from verdictree_export.defaults import FAMILY
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
 
-AUTO = "auto"
 # What the test suite exports with small random weights. Others are tried; the comparison at export decides.
 TESTED_ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "granite", "llama4_text")
 
@@ -50,7 +50,7 @@ class Inspection:
 
 def resolve(guard: Checkpoint, family_name: str) -> GuardFamily:
     """The family of this name, for "auto" the one that the checkpoint's chat template shows."""
-    if family_name != AUTO:
+    if family_name != FAMILY:
         return families.family(family_name)
     return families.recognize(guard.tokenizer.chat_template or "")
 

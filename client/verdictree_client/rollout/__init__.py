@@ -9,6 +9,14 @@
             rollout.promote()
 
 What an action needs of the repository's disk it reads there, so a rollout runs where the repository is mounted.
+
+    rollout.py ─► actions.py: pin first, then load; journal begun and ended
+                     ├── stage.py, smoke.py       load beside the live one, ask its golden conversations
+                     ├── traffic.py, configs.py   pinned, or split between two
+                     ├── comparing.py             pairs of verdicts ─► verdictree_comparison
+                     ├── releases.py              derive, retire
+                     └── status.py
+    server.py        the running server's control API, at this one place
 """
 
 from verdictree_client.rollout.errors import (

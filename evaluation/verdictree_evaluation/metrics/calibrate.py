@@ -13,6 +13,7 @@ from verdictree.policy import UNSAFE, Policy
 from verdictree.releases.calibration import Calibration, Calibrator, Method, Outcome
 from verdictree.releases.release import Release
 from verdictree_evaluation.data.arrays import Array, Bools, Scored
+from verdictree_evaluation.defaults import MIN_POSITIVES
 from verdictree_evaluation.errors import EvaluationError
 from verdictree_evaluation.metrics import calibrators
 from verdictree_evaluation.metrics.thresholds import MAX_F1, Rule, choose
@@ -31,7 +32,7 @@ class Plan:
     rule: Rule = MAX_F1
     rules: Mapping[str, Rule] | None = None
     raw: frozenset[str] = frozenset()
-    min_positives: int = calibrators.MIN_POSITIVES
+    min_positives: int = MIN_POSITIVES
     unlabelled: Unlabelled = "masked"
     seed: int = 0
 

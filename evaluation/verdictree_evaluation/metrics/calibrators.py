@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from verdictree.releases.calibration import Calibrator, Method, log_odds
 from verdictree_evaluation.data.arrays import Array, Bools
+from verdictree_evaluation.defaults import MIN_POSITIVES
 
-MIN_POSITIVES = 20
 FOLDS = 5
 
 
