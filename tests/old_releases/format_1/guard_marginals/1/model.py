@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from verdictree.scorer import Scorer
 
 from verdictree import calibration, release
+from verdictree.scorer import Scorer
 
 _INPUTS = ("label_logits", "log_normalizer", "top_logit", "expansions", "prefix_id", "token_counts")
 

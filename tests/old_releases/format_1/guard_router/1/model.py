@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from verdictree.journal import FOLDER
 from verdictree_serving.bls_errors import code_of
 from verdictree_serving.router import Answer, Router, Settings

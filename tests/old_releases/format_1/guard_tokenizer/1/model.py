@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from verdictree.tokenization import ConversationTokenizer
 
 from verdictree import release
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
+from verdictree.tokenization import ConversationTokenizer
 
 
 class TritonPythonModel:
