@@ -17,6 +17,7 @@ from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prefix_cache import prefill_prefixes
+from verdictree_export.prompts.vector_math import settle_vector_math
 
 GRAMMAR = label_list(safe="safe", unsafe="unsafe", list_prefix="\n", separator=",")
 WORDS = ["safe", "uns", "afe", "\n", "S", "1", "2", "0,", "0", ",", "T"]
@@ -39,6 +40,7 @@ def encode(text: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def model():
+    settle_vector_math()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,

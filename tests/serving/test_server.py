@@ -177,6 +177,18 @@ def test_killed_model_process_is_noticed(shared_toy_repository: Path) -> None:
             server.wait_ready(timeout=60)
 
 
+def test_a_long_temporary_folder_is_no_obstacle(
+    shared_toy_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's path has room for 107 bytes: where TMPDIR is longer, no server starts."""
+    folder = tmp_path / ("a" * 60) / ("b" * 60)
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with TritonServer(shared_toy_repository) as server:
+        assert server.is_ready()
+    assert not any(folder.iterdir())
+
+
 def test_server_ends_with_a_killed_launcher(shared_toy_repository: Path, tmp_path: Path) -> None:
     """Kill -9 of the program leaves a server that holds its memory and ports."""
     program = (

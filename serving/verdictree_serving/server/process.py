@@ -23,6 +23,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _KILL_SECONDS = 2.0
 _PRIVATE = 0o077  # as umask
 _MAX_LOG_BYTES = 16 << 20
+_LONGEST_SOCKET_PATH = 107  # bytes, on Linux
 _LOOK_SECONDS = 1.0  # who the children are is asked of all processes of the machine: milliseconds
 
 
@@ -42,7 +43,7 @@ class TritonProcess:
         with contextlib.ExitStack() as undo:
             scratch = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="verdictree-triton-")))
             self.log_path = log_path or scratch / "triton.log"
-            self.socket_path = scratch / "http.socket"
+            self.socket_path, folders = _socket_in(scratch, undo)
             self.gate_path = scratch / "closed"
             self._shared_memory_prefix = scratch.name
             address, port = http or (f"unix:{self.socket_path}", 1)  # a socket has no port, but Triton wants one
@@ -67,6 +68,7 @@ class TritonProcess:
                 env={**installation.environment(), GATE_VARIABLE: str(self.gate_path)},
                 start_new_session=True,
                 umask=_PRIVATE,
+                pass_fds=folders,
             )
             self._group_killed = False
             self._looked, self._children = 0.0, list[int]()
@@ -134,6 +136,20 @@ class TritonProcess:
                 self._process.poll()  # a process that nobody waited for stays in its group
                 time.sleep(0.01)
             self._process.poll()
+
+
+def _socket_in(folder: Path, undo: contextlib.ExitStack) -> tuple[Path, tuple[int, ...]]:
+    """A path for a socket in a folder, and the open folders that a process must inherit to find it there.
+
+    TMPDIR may be longer than a socket's path can be. Then the folder goes by the number under which it is open, which
+    is the same in this process and in one that inherits it.
+    """
+    path = folder / "http.socket"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        return path, ()
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    undo.callback(os.close, opened)
+    return Path(f"/proc/self/fd/{opened}/{path.name}"), (opened,)
 
 
 def _opened_log(path: Path) -> IO[bytes]:
