@@ -7,10 +7,11 @@ from pathlib import Path
 
 from verdictree.policy import Policy
 from verdictree.verdict_tree.exploration import Exploration
+from verdictree_export.defaults import FAMILY
 
 ADAPTER = Path(__file__).parent / "adapter"  # in a checkout a link to where its recipe puts it
 CALIBRATION = ADAPTER / "calibration.json"
-_FAMILIES = ("auto", "instruct")
+_FAMILIES = (FAMILY, "instruct")
 
 
 def is_calibrated(family_name: str, policies: Sequence[Policy], precision: str, exploration: Exploration) -> bool:

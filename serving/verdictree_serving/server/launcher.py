@@ -55,7 +55,7 @@ class TritonServer:
         http_port: int | None = None,
         grpc_port: int = 0,
         metrics_port: int = 0,
-        address: str = "127.0.0.1",
+        address: str = wire.HOST,
         tls: GrpcTls | None = None,
         admin_key: str | None = None,
         response_cache_mb: int = 0,
