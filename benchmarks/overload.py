@@ -53,12 +53,17 @@ class Overload:
     saturation: float = 0.0
     offered: float = 0.0
     goodput: float = 0.0
-    least_goodput: float = 0.0
+    goodput_by_window: list[float] = field(default_factory=list)
     p50_s: float = 0.0
     p99_s: float = 0.0
     in_vain: float = 0.0
     recovery_s: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def least_goodput(self) -> float:
+        """That of the worst window."""
+        return min(self.goodput_by_window, default=0.0)
 
     @property
     def table(self) -> str:
@@ -174,7 +179,7 @@ def _summarize(overload: Overload, outcomes: list[tuple[str, float, float]]) -> 
     whole = range(int(overload.seconds / _WINDOW_SECONDS))
     overload.offered = len(outcomes) / overload.seconds
     overload.goodput = len(latencies) / overload.seconds
-    overload.least_goodput = min((windows[window] for window in whole), default=0) / _WINDOW_SECONDS
+    overload.goodput_by_window = [windows[window] / _WINDOW_SECONDS for window in whole]
     if latencies:
         overload.p50_s, overload.p99_s = latencies[len(latencies) // 2], latencies[int(0.99 * (len(latencies) - 1))]
     overload.statuses = dict(Counter(status for status, *_ in outcomes))
