@@ -44,8 +44,9 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     The true marginal of a category lies in [marginal, marginal + unexplored]. `p_safe` and `p_unsafe` are the
     probabilities that the answer begins with the safe or the unsafe word, `p_controversial` with that in between, which
     few guards have (else None). A guard that is asked about one category at a time has `p_unsafe` of its most and
-    `p_safe` of its least harmless category. `off_grammar` is the probability of
-    answers that are no verdict at all. All are normalized over the model's full vocabulary. `categories` are the
+    `p_safe` of its least harmless category. `unexplored` is the probability of all answers that were not followed to
+    their end; `off_grammar` is its part that leaves the grammar: no verdict at all, or one in a form that the guard's
+    makers do not publish. All are normalized over the model's full vocabulary. `categories` are the
     policy's; the greedy verdict may name others that the release knows. `flagged` says whether anything of it reaches
     its threshold, a category or the whole answer; None where nothing has a threshold. Where the policy is calibrated,
     `calibration` names the calibration's version and `unsafe_flagged` says whether `p_unsafe_calibrated` reaches its

@@ -147,7 +147,7 @@ def test_masses(monkeypatch):
     add = Marginalizer._add_label
 
     def recorded(self, path, reach, named_before, explored, masses):
-        before = (masses.marginal.copy(), masses.complete, masses.unexplored)
+        before = (masses.marginal.copy(), masses.complete, masses.cut_off)
         places = add(self, path, reach, named_before, explored, masses)
         label = one.label_of(path[-1])
         rows.append(
@@ -156,7 +156,7 @@ def test_masses(monkeypatch):
                 f"{reach:.2f}",
                 f"{masses.marginal[label] - before[0][label]:.2f} to {LABELS[label]}",
                 f"{masses.complete - before[1]:.2f}",
-                f"{masses.unexplored - before[2]:.2f}",
+                f"{masses.cut_off - before[2]:.2f}",
             )
         )
         return places
@@ -164,7 +164,7 @@ def test_masses(monkeypatch):
     monkeypatch.setattr(Marginalizer, "_add_label", recorded)
     estimates = Marginalizer(one)(explored(0.10))
     total = ", ".join(f"{label} {p:.2f}" for label, p in zip(LABELS, estimates.marginal, strict=True))
-    heading = ("path", "reach", "marginal", "complete", "unexplored")
+    heading = ("path", "reach", "marginal", "complete", "cut off")
     drawn = table([heading, *rows])
     answers = table([(shown(text), f"{p:.2f}") for text, p in ANSWERS.items()])
     end = f"marginals: {total}; unexplored {estimates.unexplored:.2f}, off grammar {estimates.off_grammar:.2f}"

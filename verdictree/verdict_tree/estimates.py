@@ -21,8 +21,9 @@ class Estimates:
     class_probabilities  probability that the answer begins with a verdict of each class of the grammar
     marginal             lower bound of the probability that the answer names the label, at whatever place
     joint, conditional   the two estimates along the greedy answer
-    unexplored           probability of the answers that were not followed: true marginal ≤ marginal + unexplored
-    off_grammar          probability of the answers that were followed and are no verdict
+    unexplored           probability of the answers that were not followed to their end, each of which may name any
+                         label: true marginal ≤ marginal + unexplored
+    off_grammar          probability of those among them that leave the grammar: no verdict, or one in another form
     """
 
     class_probabilities: dict[VerdictClass, float]

@@ -9,7 +9,7 @@ paths of at least 0.10 and of two labels (⏎ is a line break):
     unsafe⏎S10     0.15
     unsafe⏎S2,S10  0.05
 
-    path               reach  marginal     complete  unexplored
+    path               reach  marginal     complete  cut off
     unsafe ⏎ S 1       0.65   0.50 to S1   0.20      0.00
     unsafe ⏎ S 1 0     0.15   0.15 to S10  0.15      0.00
     unsafe ⏎ S 1 ,S 2  0.30   0.30 to S2   0.30      0.00
@@ -48,6 +48,10 @@ class Marginalizer:
 
     since whatever follows cannot take c back; the condition counts a label once however often an answer repeats it.
     A verdict that names labels by itself adds its own probability.
+
+    Only an answer that was followed to its end is known to name no other label. Every other one may name any, in a form
+    that the grammar has not (`S1, S2` with a space) or by a label that the tree has not; so all of them are within
+    `unexplored`, those that are no verdict included.
     """
 
     def __init__(self, tree: VerdictTree) -> None:
@@ -56,6 +60,7 @@ class Marginalizer:
         self._named = np.array([[label in answer.names for label in tree.labels] for answer in tree.grammar.answers])
         self._after_list = [NextLabels.of(tree, tree.after_list(number)) for number in range(len(tree.lists))]
         self._after_class = [NextAfterLabel.of(tree, tree.after_class(i)) for i in range(len(tree.answer_suffixes))]
+        self._ends = [tree.vocabulary.index(token) for token in tree.end_tokens]
 
     def __call__(self, explored: Explored, role: Role = "user") -> Estimates:
         """The estimates of one conversation whose last message is of this role.
@@ -80,8 +85,8 @@ class Marginalizer:
             marginal=masses.marginal,
             joint=joint,
             conditional=conditional,
-            unexplored=masses.unexplored,
-            off_grammar=max(0.0, 1.0 - masses.complete - masses.unexplored),
+            unexplored=max(0.0, 1.0 - masses.complete),
+            off_grammar=max(0.0, 1.0 - masses.complete - masses.cut_off),
             greedy=greedy,
         )
 
@@ -91,15 +96,16 @@ class Marginalizer:
         for number, answer in enumerate(self._tree.lists):
             path = self._tree.path(number)
             if path in explored.blocks:
-                labels = self._after_list[number]
-                pending.append(Place(path, labels, labels.reach(verdicts[answer], explored.blocks[path])))
+                labels, block = self._after_list[number], explored.blocks[path]
+                pending.append(Place(path, labels, labels.reach(verdicts[answer], block)))
+                masses.complete += float(verdicts[answer] * np.exp(block.log_probs[0, self._ends]).sum())  # no list
             else:
-                masses.unexplored += float(verdicts[answer])
+                masses.cut_off += float(verdicts[answer])
         while pending:
             place = pending.pop()
             longer = [(*place.path, place.labels.onward.index_of(i)) for i in range(len(self._tree.labels))]
             expanded = np.array([path in explored.blocks for path in longer])
-            masses.unexplored += float(place.ended()[~expanded].clip(min=0.0).sum())
+            masses.cut_off += float(place.ended()[~expanded].clip(min=0.0).sum())
             for label in np.flatnonzero(expanded).tolist():
                 named_before = label in self._tree.labels_of(place.path)
                 pending += self._add_label(longer[label], place.reach[label], named_before, explored, masses)
@@ -121,14 +127,14 @@ class Marginalizer:
             return [Place(path, after.labels, after.labels.reach(reach, block))]
         closed = float(reach * at_entry[after.single_tokens].sum())
         masses.complete += closed
-        masses.unexplored += ended - closed
+        masses.cut_off += ended - closed
         return []
 
 
 @dataclass
 class _Masses:
-    """Sums of probability over answers: by label, of those that are complete, and of those not followed."""
+    """Sums of probability over answers: by label, of those followed to their end, and of those that were cut off."""
 
     marginal: Array
     complete: float = 0.0
-    unexplored: float = 0.0
+    cut_off: float = 0.0
