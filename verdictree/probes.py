@@ -39,7 +39,7 @@ def probes(policy: Policy) -> list[Conversation]:
     """Harmless conversations, and some about each category in its own words, in a role that the policy judges."""
     role = policy.roles[0]
     texts = list(_HARMLESS)
-    for category in policy.categories:
+    for category in policy.of_role(role).categories:
         filled = (form.format(name=category.name, description=category.description) for form in _ABOUT)
         texts.extend(dict.fromkeys(text.strip() for text in filled if text.strip()))
     return [_conversation(text, role, policy) for text in texts]
@@ -48,7 +48,7 @@ def probes(policy: Policy) -> list[Conversation]:
 def reaches(policy: Policy, verdicts: Sequence[Verdict]) -> list[Reach]:
     """How far each category moved over the verdicts of the probes."""
     found = []
-    for category in policy.categories:
+    for category in policy.of_role(policy.roles[0]).categories:
         marginals = [verdict[category.code].marginal for verdict in verdicts]
         found.append(Reach(category.code, category.name, min(marginals), max(marginals)))
     return found

@@ -38,7 +38,7 @@ from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
-from verdictree_export.prompts.split import plain_text_tokenizer
+from verdictree_export.prompts.split import served_tokenizer
 from verdictree_export.tolerances import PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
@@ -91,7 +91,7 @@ def export_release(
     guard = checkpoints.load(source, adapter, getattr(torch, PRECISIONS[precision].checkpoint))
     load_done(1)
     family = inspection.resolve(guard, family_name)
-    prompts, tree = compilation.compile_prompts(guard, family, policies)
+    form, prompts, tree = compilation.compile_prompts(guard, family, policies)
     release = Release(
         number=0,  # the draft's
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,7 +100,7 @@ def export_release(
         family=family.name,
         precision=precision,
         policies=policies,
-        conversation=family.conversation,
+        conversation=form,
         prompts=prompts,
         max_tokens=min(max_tokens, compilation.room(guard, prompts, tree, exploration)),
         tree=tree,
@@ -136,7 +136,7 @@ def _write(
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
-    tokenizer = plain_text_tokenizer(guard)
+    tokenizer = served_tokenizer(guard)
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
     checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)

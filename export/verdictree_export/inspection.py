@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from verdictree import families
-from verdictree.families.guard_family import GuardFamily
+from verdictree.families.guard_family import ConversationFormat, GuardFamily
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.tree import VerdictTree
@@ -37,6 +37,7 @@ class Inspection:
 
     guard: Checkpoint
     family: GuardFamily
+    conversation: ConversationFormat
     prompts: tuple[Prompt, ...]
     tree: VerdictTree
     answers: tuple[Branch, ...]
@@ -63,7 +64,7 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     check_distinct(tuple(policies))
     guard = checkpoints.load_weightless(source)
     family = resolve(guard, family_name)
-    prompts, tree = compilation.compile_prompts(guard, family, policies)
+    form, prompts, tree = compilation.compile_prompts(guard, family, policies)
     pairs = zip(tree.verdict_tokens, tree.grammar.answers, strict=True)
     verdicts: dict[Tokens, str] = {tokens: answer.verdict_class for tokens, answer in pairs}
     places = itertools.product(range(len(tree.lists)), enumerate(tree.labels))
@@ -77,7 +78,7 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
         alike = tuple(label for i, label in enumerate(tree.labels) if tree.continuation_class[i] == number)
         further = dict(zip(tree.after_class(number).label_paths, tree.labels, strict=True))
         continuations[alike] = branches(further | dict.fromkeys(suffixes, "end"))
-    return Inspection(guard, family, prompts, tree, branches(verdicts | first), continuations)
+    return Inspection(guard, family, form, prompts, tree, branches(verdicts | first), continuations)
 
 
 def _branches(outcomes: dict[Tokens, str], begun: Tokens, decode: Callable[[int], str]) -> tuple[Branch, ...]:

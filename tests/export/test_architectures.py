@@ -42,7 +42,7 @@ _CHAT = (
     "<|header|>assistant<|/header|>"
 )
 _TURNS = (
-    "<|begin|>Check: S1 S2 S10 Violent Acts PII\n\n{%% for m in messages %%}"
+    "<|begin|>Check: S1: One, S2: Two, S10: Ten, Violent, Violent Acts, PII\n\n{%% for m in messages %%}"
     "{{ '%s' if m.role == 'user' else '%s' }}: {{ m.content | trim }}\n\n{%% endfor %%}END" + _END
 )
 _ONE = "<|begin|>{%% for m in messages %%}%s{%% endfor %%} Is it {{ %s }}?" + _END
@@ -197,7 +197,9 @@ def test_marginals_equal_enumeration_by_the_checkpoint(name, tmp_path):
     for (policy, turns), verdict in zip(asked, verdicts, strict=True):
         role = turns[-1].role
         questions = policy.categories if family.grammar.per_category else (None,)
-        prompts = [render(guard, family, Question(policy, role, one), list(turns)) for one in questions]
+        prompts = [
+            render(guard, family, release.conversation, Question(policy, role, one), list(turns)) for one in questions
+        ]
         ruled = [rulings(guard, tree, guard.encode(text), role) for text in prompts]
         # Random weights leave the verdicts little probability: only their logarithms can be compared.
         expected = [max(one["unsafe"] for one in ruled), min(one["safe"] for one in ruled)]

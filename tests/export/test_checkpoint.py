@@ -14,7 +14,7 @@ from verdictree import families
 from verdictree.errors import UnsupportedGuard
 from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.answer_frame import end_tokens
-from verdictree_export.prompts.split import split
+from verdictree_export.prompts.compilation import compile_prompts
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,10 @@ def test_weightless_checkpoint_has_everything_but_weights(folder):
     assert end_tokens(weightless) == end_tokens(whole)
     family = families.recognize(weightless.tokenizer.chat_template)
     assert family.name == "llama-guard-3"
-    assert split(weightless, family, tiny_guard.POLICY) == split(whole, family, tiny_guard.POLICY)
+    assert (
+        compile_prompts(weightless, family, [tiny_guard.POLICY]).prompts
+        == compile_prompts(whole, family, [tiny_guard.POLICY]).prompts
+    )
 
 
 @pytest.mark.parametrize(

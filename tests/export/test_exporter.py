@@ -31,10 +31,10 @@ from verdictree_export.exporter import export_release
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.onnx_file.linear_layers import layer_name, linear_layers
-from verdictree_export.prompts import checkpoint, compilation
+from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.answer_frame import grammar_after
+from verdictree_export.prompts.compilation import compile_prompts
 from verdictree_export.prompts.rendering import render
-from verdictree_export.prompts.split import split
 from verdictree_export.tolerances import PRECISIONS
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,15 @@ def test_marginals_equal_the_checkpoint_decoded_token_by_token(offline, guard):
     conversation = ask("How are you? 12")
     verdict = offline.classify([conversation])[0]
     family, tree = families.family("llama-guard-3"), offline.release.tree
-    ids = guard.encode(render(guard, family, Question(tiny_guard.POLICY, "user"), list(conversation.messages)))
+    ids = guard.encode(
+        render(
+            guard,
+            family,
+            offline.release.conversation,
+            Question(tiny_guard.POLICY, "user"),
+            list(conversation.messages),
+        )
+    )
 
     def probability(answer):
         with torch.inference_mode():
@@ -228,7 +236,7 @@ def test_a_policy_cannot_spell_control_tokens(guard, place):
         categories = (policy.categories[0], changed, *policy.categories[2:])
         hostile, said = msgspec.structs.replace(policy, categories=categories), rf"categories\[1\]\.{place}"
     with pytest.raises(InvalidPolicy, match=rf"{said} of policy 'tiny'.*spells the control token '<\|eot\|>'"):
-        compilation.compile_prompts(guard, family, [policy, hostile])
+        compile_prompts(guard, family, [policy, hostile])
 
 
 def test_long_conversation_is_refused_or_truncated(offline):
@@ -322,23 +330,23 @@ def retemplated(guard):
 
 def test_template_that_takes_content_as_parts(retemplated, guard):
     """Llama Guard 3-1B's template drops plain text silently: an empty conversation would be judged."""
-    plain = split(guard, families.family("llama-guard-3"), tiny_guard.POLICY)
+    plain = compile_prompts(guard, families.family("llama-guard-3"), [tiny_guard.POLICY]).prompts
     parts = guard.tokenizer.chat_template.replace(
         "{{ message.content | trim }}",
         "{{ (message.content | selectattr('type', 'equalto', 'text') | first).text | trim }}",
     )
     assert parts != guard.tokenizer.chat_template
     retemplated.tokenizer.chat_template = parts
-    assert split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY) == plain
+    assert compile_prompts(retemplated, families.family("llama-guard-3"), [tiny_guard.POLICY]).prompts == plain
 
 
 def test_lead_that_the_template_writes_is_not_expected_again(retemplated):
     """A template that ends with the empty line leaves the guard to answer without it."""
     family = families.family("llama-guard-3")
-    prompts = split(retemplated, family, tiny_guard.POLICY)
+    prompts = compile_prompts(retemplated, family, [tiny_guard.POLICY]).prompts
     assert grammar_after(prompts, family.grammar).answer_prefix == "\n\n"
     retemplated.tokenizer.chat_template += "{{ '\\n\\n' }}"
-    prompts = split(retemplated, family, tiny_guard.POLICY)
+    prompts = compile_prompts(retemplated, family, [tiny_guard.POLICY]).prompts
     assert grammar_after(prompts, family.grammar).answer_prefix == ""
 
 
@@ -346,7 +354,7 @@ def test_template_of_another_family_is_refused(retemplated):
     """A guard asked in a form that it never saw answers, but its answer means nothing."""
     retemplated.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}> {{ m.content }}{% endfor %}"
     with pytest.raises(UnsupportedGuard, match="choose the family that the checkpoint was made for"):
-        split(retemplated, families.family("llama-guard-3"), tiny_guard.POLICY)
+        compile_prompts(retemplated, families.family("llama-guard-3"), [tiny_guard.POLICY])
 
 
 def test_policy_that_the_template_does_not_name_is_refused(retemplated):
@@ -357,4 +365,4 @@ def test_policy_that_the_template_does_not_name_is_refused(retemplated):
         "for code in categories", "for code in ['S1', 'S2', 'S10']"
     )
     with pytest.raises(UnsupportedGuard, match="never names X7"):
-        split(retemplated, families.family("llama-guard-3"), other)
+        compile_prompts(retemplated, families.family("llama-guard-3"), [other])

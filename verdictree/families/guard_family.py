@@ -9,34 +9,69 @@ from typing import Any
 import msgspec
 
 from verdictree.conversation import Message, Role
+from verdictree.errors import InvalidConversation
 from verdictree.families.grammar import VerdictGrammar
 from verdictree.families.turn_marks import quote
 from verdictree.policy import Category, Policy
 
-_CONTENT = "{content}"
+CONTENT = "{content}"
 
 
-class ConversationFormat(msgspec.Struct, frozen=True):
-    """How a conversation stands inside the prompt: a text for each turn, with `{content}` in it, by role.
+class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a conversation stands inside the prompt.
 
-    No two conversations are rendered alike, as long as each role has a mark of its own: what a message spells like a
-    mark is quoted.
+    turns  a text for each turn, with `{content}` in it, by role
+    trims  whether white space around a message is dropped
+    reads  by the role of the last message, the roles of the last messages that a guard reads, where it does not read
+           all: of a conversation of many turns the others are left out
+
+    No two conversations that are read whole are rendered alike, as long as each role has a mark of its own: what a
+    message spells like a mark is quoted.
     """
 
     turns: dict[str, str]
+    trims: bool = True
+    reads: dict[str, tuple[Role, ...]] = {}
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text of the conversation; white space around a message is dropped."""
-        return "".join(self._turn(message.role, self.quoted(message.content).strip()) for message in messages)
+        """The text of the conversation; InvalidConversation as `read` raises it."""
+        return "".join(self._turn(message.role, self._shown(message.content)) for message in self.read(messages))
+
+    def read(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages that the guard reads.
+
+        Raises InvalidConversation where it reads an answer together with the question before it, and there is none:
+        its makers' format has no place for that.
+        """
+        roles = self.reads.get(messages[-1].role)
+        if roles is None:
+            return messages
+        last = messages[-len(roles) :]
+        if tuple(message.role for message in last) != roles:
+            raise InvalidConversation(
+                f"expected a conversation that ends with messages of roles {', '.join(roles)}, which this guard reads "
+                f"together, got {', '.join(message.role for message in last)}; send the message before it too"
+            )
+        return last
 
     def quoted(self, content: str) -> str:
         """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
+        if not self.trims:
+            return quote(content, self.marks)
         inner = content.strip()
-        quoted = quote(inner, [turn.partition(_CONTENT)[0] for turn in self.turns.values()])
+        quoted = quote(inner, self.marks)
         return content if quoted == inner else content.replace(inner, quoted)
 
+    @property
+    def marks(self) -> list[str]:
+        """What stands before the content of a turn, for each role."""
+        return [turn.partition(CONTENT)[0] for turn in self.turns.values()]
+
+    def _shown(self, content: str) -> str:
+        return self.quoted(content).strip() if self.trims else self.quoted(content)
+
     def _turn(self, role: Role, content: str) -> str:
-        return self.turns[role].replace(_CONTENT, content)
+        return self.turns[role].replace(CONTENT, content)
 
 
 @dataclass(frozen=True)
@@ -76,14 +111,17 @@ class PlainPrompt:
 class GuardFamily:
     """A kind of guard.
 
-    `template_marks` are words by which its checkpoint's chat template is known, for `inspect --family auto`: all of
-    them stand in it.
+    `conversation` is the format that its makers publish; that of a checkpoint's own template counts where the two
+    differ. `labels` are what it was trained to name: those among them that a prompt lists are followed, whatever part
+    of them a policy keeps. `template_marks` are words by which its checkpoint's chat template is known, for
+    `inspect --family auto`: all of them stand in it.
     """
 
     name: str
     grammar: VerdictGrammar
     conversation: ConversationFormat
     prompt: TemplatePrompt | ChatPrompt | PlainPrompt
+    labels: tuple[str, ...] = ()
     template_marks: tuple[str, ...] = ()
 
 

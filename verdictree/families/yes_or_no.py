@@ -1,12 +1,14 @@
-"""ShieldGemma and Granite Guardian 3.0 and 3.1: `Yes` or `No` to one category; a policy is asked as many questions.
+"""ShieldGemma and Granite Guardian 3.0 to 3.2: `Yes` or `No` to one category; a policy is asked as many questions.
 
 ShieldGemma (arXiv 2407.21772) takes a category's description as the argument `guideline` of its chat template,
-Granite Guardian (arXiv 2412.07724) a risk by name or with a definition of its own. Versions that reason or state a
-confidence in text (Granite Guardian 3.2 and later) answer something else and are not covered.
+Granite Guardian (arXiv 2412.07724) a risk by name or with a definition of its own. What Granite Guardian 3.2 says after
+its `Yes` or `No`, a confidence, is not looked at. Version 3.3 answers otherwise.
 
-Granite Guardian marks turns by the words `User Message:` and `Assistant Message:`; a line of a message that begins like
-one is quoted. What its format leaves open: an assistant's message and the next one stand on one line. ShieldGemma's
-format is for one message and marks none: several are one text to it.
+Both read the last message only, Granite Guardian an assistant's message with the user's before it; ShieldGemma's
+prompt about a response holds control tokens between the two messages and cannot be asked. Both leave white space around
+a message as it is. Granite Guardian marks turns by the words `User Message:` and `Assistant Message:`; a line of a
+message that begins like one is quoted. What the formats leave open: a message may spell the marks around the
+conversation.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ FAMILIES = (
     GuardFamily(
         name="shieldgemma",
         grammar=_GRAMMAR,
-        conversation=ConversationFormat({"user": "{content}", "assistant": "{content}"}),
+        conversation=ConversationFormat(
+            {"user": "Human Question: {content}\n"}, trims=False, reads={"user": ("user",)}
+        ),
         prompt=TemplatePrompt(_guideline),
         template_marks=("guideline", "Human Question"),
     ),
@@ -50,7 +54,9 @@ FAMILIES = (
         name="granite-guardian",
         grammar=_GRAMMAR,
         conversation=ConversationFormat(
-            {"user": "User Message: {content}\n\n", "assistant": "Assistant Message: {content}"}
+            {"user": "User Message: {content}\n", "assistant": "Assistant Message: {content}\n"},
+            trims=False,
+            reads={"user": ("user",), "assistant": ("user", "assistant")},
         ),
         prompt=TemplatePrompt(_risk),
         template_marks=("guardian_config", "risk_name"),

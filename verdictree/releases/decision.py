@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from verdictree.conversation import Role
 from verdictree.policy import Policy
 from verdictree.releases.calibration import Array, Calibration
 from verdictree.verdict import Verdict
@@ -24,23 +25,29 @@ DEFAULT_THRESHOLD = 0.2  # of a score that nothing sets a threshold for: that of
 class Decision:
     """How the verdicts of one policy are calibrated and flagged."""
 
-    def __init__(self, policy: Policy, calibration: Calibration | None = None) -> None:
-        fitted = (None,) * len(policy.categories) if calibration is None else calibration.categories
+    def __init__(self, policy: Policy, calibration: Calibration | None = None, role: Role | None = None) -> None:
+        """With a `role`, that of verdicts on its messages: of the categories that are asked about in them."""
+        every = (None,) * len(policy.categories) if calibration is None else calibration.categories
+        pairs = [
+            (category, outcome)
+            for category, outcome in zip(policy.categories, every, strict=True)
+            if role is None or role in category.roles
+        ]
         self._calibration = calibration
-        self._is_calibrated = [calibration is not None and category.calibrated for category in policy.categories]
+        self._fitted = [outcome for _, outcome in pairs]
+        self._is_calibrated = [calibration is not None and category.calibrated for category, _ in pairs]
         self.thresholds: tuple[float | None, ...] = tuple(
             category.threshold if category.threshold is not None or outcome is None else outcome.threshold
-            for category, outcome in zip(policy.categories, fitted, strict=True)
+            for category, outcome in pairs
         )
         self._limits = np.array([np.inf if threshold is None else threshold for threshold in self.thresholds])
 
     def scores(self, marginal: npt.ArrayLike) -> Array:
         """What the categories are judged by, of raw marginals (…, categories)."""
         raw = np.array(marginal, dtype=np.float64)
-        if self._calibration is not None:
-            for column, outcome in enumerate(self._calibration.categories):
-                if self._is_calibrated[column]:
-                    raw[..., column] = outcome.calibrator(raw[..., column])
+        for column, outcome in enumerate(self._fitted):
+            if outcome is not None and self._is_calibrated[column]:
+                raw[..., column] = outcome.calibrator(raw[..., column])
         return raw
 
     def flags(self, scores: npt.ArrayLike) -> Flags:

@@ -22,8 +22,9 @@ def fault(verdict: Verdict, golden: Golden | None, release: Release, calibration
     if served != meant:
         return f"expected (release, calibration) {meant}, got {served}"
     codes = tuple(score.code for score in verdict.categories)
-    if codes != release.policy.codes:
-        return f"expected categories {release.policy.codes}, got {codes}"
+    asked = release.policy.of_role(verdict.role).codes
+    if codes != asked:
+        return f"expected categories {asked}, got {codes}"
     if golden is None:
         return None
     said = (verdict.p_unsafe, verdict.p_safe, *(score.marginal for score in verdict.categories))

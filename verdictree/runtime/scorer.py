@@ -34,14 +34,18 @@ class Scorer:
     def __init__(self, release: Release, calibrations: Mapping[str, Calibration] | None = None) -> None:
         self._release = release
         fitted = calibrations or {}
-        self._decisions = {policy.name: Decision(policy, fitted.get(policy.name)) for policy in release.policies}
+        asked = [(policy, role) for policy in release.policies for role in policy.roles]
+        self._decisions = {
+            (policy.name, role): Decision(policy, fitted.get(policy.name), role) for policy, role in asked
+        }
         self._marginalize = Marginalizer(release.tree)
         tree, label = release.tree, release.tree.grammar.label
         self._columns = {
-            policy.name: [
-                i if tree.grammar.per_category else tree.labels.index(label(c)) for i, c in enumerate(policy.categories)
+            (policy.name, role): [
+                i if tree.grammar.per_category else tree.labels.index(label(c))
+                for i, c in enumerate(policy.of_role(role).categories)
             ]
-            for policy in release.policies
+            for policy, role in asked
         }
 
     def __call__(
@@ -131,7 +135,7 @@ class Scorer:
 
     def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
         release, prompt = self._release, self._release.prompts[prefix_id]
-        policy = release.policy_named(prompt.policy)
+        policy = release.policy_named(prompt.policy).of_role(prompt.role)
         estimates = self._estimates(policy, explored, prompt.role)
         verdict = Verdict(
             release=release.number,
@@ -139,7 +143,7 @@ class Scorer:
             role=prompt.role,
             p_unsafe=estimates.p_unsafe,
             p_safe=estimates.p_safe,
-            categories=self._categories(policy, estimates),
+            categories=self._categories(policy, prompt.role, estimates),
             unexplored=estimates.unexplored,
             off_grammar=estimates.off_grammar,
             greedy=self._greedy(policy, estimates),
@@ -147,7 +151,7 @@ class Scorer:
             num_truncated_tokens=num_truncated,
             p_controversial=estimates.class_probabilities.get("controversial"),
         )
-        return self._decisions[policy.name].applied(verdict)
+        return self._decisions[policy.name, prompt.role].applied(verdict)
 
     def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
         _check_finite(explored)
@@ -162,12 +166,12 @@ class Scorer:
         labels = [written[step.label] for step in greedy.steps]
         return GreedyVerdict(greedy.text(tree), tuple(codes.get(label, label) for label in labels), greedy.complete)
 
-    def _categories(self, policy: Policy, estimates: Estimates) -> tuple[CategoryScore, ...]:
-        columns = self._columns[policy.name]
+    def _categories(self, policy: Policy, role: Role, estimates: Estimates) -> tuple[CategoryScore, ...]:
+        columns = self._columns[policy.name, role]
         return tuple(
             CategoryScore(
                 category.code,
-                category.name,
+                category.shown,
                 float(estimates.marginal[column]),
                 float(estimates.joint[column]),
                 float(estimates.conditional[column]),

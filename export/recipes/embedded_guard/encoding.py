@@ -14,7 +14,7 @@ from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_evaluation.data.formats import Row
 from verdictree_export.prompts.answer_frame import end_tokens
 from verdictree_export.prompts.checkpoint import Checkpoint
-from verdictree_export.prompts.split import plain_text_tokenizer, split
+from verdictree_export.prompts.split import answer_encoder, served_tokenizer, split
 
 
 class GuardEncoder:
@@ -26,10 +26,12 @@ class GuardEncoder:
 
     def __init__(self, checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> None:
         self._family = family
-        self._tokenizer = plain_text_tokenizer(checkpoint)
-        self.splits = split(checkpoint, family, policy)
+        self._tokenizer = served_tokenizer(checkpoint)
+        self.splits = split(checkpoint, self._tokenizer, family, family.conversation, policy)
         self._split_of = {split.role: split for split in self.splits}
-        self.tree: VerdictTree = compile_tree(family.grammar, policy.codes, checkpoint.encode, end_tokens(checkpoint))
+        self.tree: VerdictTree = compile_tree(
+            family.grammar, policy.codes, answer_encoder(checkpoint), end_tokens(checkpoint)
+        )
         prefixes = {split.prefix_ids for split in self.splits}
         if len(prefixes) != 1:
             raise UnsupportedGuard("expected one prefix for both roles, got two; rows could not share it in a step")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from verdictree.errors import UnsupportedGuard
-from verdictree.families.guard_family import GuardFamily
+from verdictree.families.guard_family import ConversationFormat, GuardFamily
 from verdictree.policy import Policy
 from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.compiler import compile_tree
@@ -14,21 +15,35 @@ from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree_export.prompts.answer_frame import end_tokens, grammar_after
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.conversation_format import conversation_format
+from verdictree_export.prompts.named_categories import labels_of
 from verdictree_export.prompts.policy_text import check_policy
-from verdictree_export.prompts.split import split
+from verdictree_export.prompts.split import answer_encoder, served_tokenizer, split
+
+
+class CompiledPrompts(NamedTuple):
+    """The format of conversations, the prompts of all policies, and the verdict tree that they share."""
+
+    conversation: ConversationFormat
+    prompts: tuple[Prompt, ...]
+    tree: VerdictTree
 
 
 def compile_prompts(
     guard: Checkpoint, family: GuardFamily, policies: Sequence[Policy], first_labels_apart: bool | None = None
-) -> tuple[tuple[Prompt, ...], VerdictTree]:
-    """The prompts of all policies, and the verdict tree that they share, `first_labels_apart` as for `compile_tree`."""
+) -> CompiledPrompts:
+    """Compile how a guard is asked by these policies, `first_labels_apart` as for `compile_tree`.
+
+    Raises UnsupportedGuard, InvalidPolicy or AmbiguousGrammar where it cannot be asked by one of them.
+    """
     for policy in policies:
         check_policy(guard, policy)
-    prompts = tuple(itertools.chain.from_iterable(split(guard, family, policy) for policy in policies))
-    grammar = grammar_after(prompts, family.grammar)
-    labels = dict.fromkeys(grammar.label(category) for policy in policies for category in policy.categories)
-    written = () if grammar.per_category else tuple(labels)
-    return prompts, compile_tree(grammar, written, guard.encode, end_tokens(guard), first_labels_apart)
+    form = conversation_format(guard, family, policies)
+    tokenizer = served_tokenizer(guard)
+    prompts = tuple(itertools.chain.from_iterable(split(guard, tokenizer, family, form, one) for one in policies))
+    grammar, labels = grammar_after(prompts, family.grammar), labels_of(family, policies, prompts)
+    tree = compile_tree(grammar, labels, answer_encoder(guard), end_tokens(guard), first_labels_apart)
+    return CompiledPrompts(form, prompts, tree)
 
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 
 from verdictree import families
 from verdictree.conversation import Message
 from verdictree.errors import UnsupportedGuard
-from verdictree.families.guard_family import GuardFamily, PlainPrompt, Question, TemplatePrompt
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, PlainPrompt, Question, TemplatePrompt
 from verdictree_export.prompts.checkpoint import Checkpoint
 
 
-def render(checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: list[Message]) -> str:
-    """The whole prompt that asks the question about a conversation, as the guard reads it."""
+def render(
+    checkpoint: Checkpoint,
+    family: GuardFamily,
+    form: ConversationFormat,
+    question: Question,
+    messages: Sequence[Message],
+) -> str:
+    """The whole prompt that asks the question about a conversation, as the guard reads it; `form` is its format."""
     source = family.prompt
     if isinstance(source, TemplatePrompt):
-        return _render_template(checkpoint, family, source, question, messages)
-    asked = source.before(question) + family.conversation.render(messages) + source.after(question)
+        quoted = [Message(message.role, form.quoted(message.content)) for message in form.read(messages)]
+        return template_text(checkpoint, family, question, quoted)
+    asked = source.before(question) + form.render(messages) + source.after(question)
     if isinstance(source, PlainPrompt):
         return asked
     if not checkpoint.tokenizer.chat_template:
@@ -34,26 +42,41 @@ def render(checkpoint: Checkpoint, family: GuardFamily, question: Question, mess
         return checkpoint.render([{"role": "user", "content": system + "\n\n" + asked}])
 
 
-def _render_template(
-    checkpoint: Checkpoint, family: GuardFamily, source: TemplatePrompt, question: Question, messages: list[Message]
-) -> str:
-    """The prompt by the checkpoint's own moderation template.
+def template_text(checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: Sequence[Message]) -> str:
+    """What the checkpoint's own moderation template writes of these messages, word for word.
 
     Some templates take a message's content as text, some as a list of parts (Llama Guard 3-1B), and the latter drop
-    plain text without a word: the form is right if the conversation comes out.
+    plain text without a word: the form is right if the last message comes out, and another one would change the text.
+    Raises UnsupportedGuard, with the template's own reason if it gives one, where neither does.
     """
-    arguments, conversation = source.arguments(question), family.conversation.render(messages)
-    texts = [(m.role, family.conversation.quoted(m.content)) for m in messages]
-    as_text = [{"role": role, "content": text} for role, text in texts]
-    as_parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts]
+    source, last = family.prompt, messages[-1].content.strip()
+    arguments = source.arguments(question) if isinstance(source, TemplatePrompt) else {}
+    as_text: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in messages]
+    as_parts: list[dict[str, Any]] = [
+        {"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages
+    ]
+    reasons = []
     for turns in (as_text, as_parts):
-        # what a template, or a checkpoint without one, does with the form it is not for
-        with contextlib.suppress(jinja2.TemplateError, TypeError, ValueError):
+        try:
             whole = checkpoint.render(turns, **arguments)
-            if conversation in whole:
-                return whole
-    raise UnsupportedGuard(
-        f"expected the chat template to hold a conversation as {conversation!r}, as family {family.name} does; it does "
-        f"not: choose the family that the checkpoint was made for ({', '.join(families.names())}), or a policy whose "
-        f"`roles` leave out {question.role!r}"
+            is_dropped = whole == checkpoint.render(_doubled(turns), **arguments)
+        except (jinja2.TemplateError, TypeError, ValueError) as exc:
+            # A refusal of the template's own, or what one does with the form that it is not for.
+            reasons.append(str(exc))
+            continue
+        if last in whole and not is_dropped:
+            return whole
+    asked = f"about a message of role {question.role}" + (
+        f", risk {question.category.code!r}" if question.category else ""
     )
+    said = f"it says {reasons[0]!r}" if reasons else "its text does not hold the message"
+    raise UnsupportedGuard(
+        f"expected a chat template that family {family.name} can ask {asked}, but {said}: choose the family that the "
+        f"checkpoint was made for ({', '.join(families.names())}), a policy that it takes, or one whose `roles` leave "
+        f"out {question.role!r}"
+    )
+
+
+def _doubled(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same turns with the last one's content twice."""
+    return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] * 2}]

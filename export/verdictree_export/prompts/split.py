@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
-from verdictree.families.guard_family import GuardFamily, Question
+from verdictree.families.guard_family import ConversationFormat, GuardFamily, Question
 from verdictree.policy import Policy
 from verdictree.releases.prompt import Prompt
 from verdictree.runtime.plain_text import plain_text
+from verdictree.verdict_tree.spelling import Encode
 from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.named_categories import check_named
 from verdictree_export.prompts.rendering import render
 
 _PROBES = (
@@ -34,37 +38,79 @@ _PROBES = (
 )
 
 
-def plain_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's tokenizer as it is served: text that spells a control token is encoded as plain text."""
-    tokenizer = plain_text(Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str()))
+def served_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The checkpoint's tokenizer as it is served: for texts that stand inside a prompt.
+
+    Text that spells a control token is encoded as plain text, and nothing is put before a text: SentencePiece
+    tokenizers (Llama 2, Mistral) begin every text with a space, which in the midst of a prompt is not there.
+    """
+    tokenizer = plain_text(_inner_tokenizer(checkpoint))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
-def split(checkpoint: Checkpoint, family: GuardFamily, policy: Policy) -> tuple[Prompt, ...]:
-    """The prompt's constant parts for each of the policy's roles, proven on probe conversations.
+def answer_encoder(checkpoint: Checkpoint) -> Encode:
+    """How the checkpoint spells an answer: a text that goes on from a prompt, in which control tokens count."""
+    tokenizer = _inner_tokenizer(checkpoint)
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _inner_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    parts = json.loads(checkpoint.tokenizer.backend_tokenizer.to_str())
+    parts["normalizer"] = _without_begin(parts["normalizer"])
+    parts["pre_tokenizer"] = _without_begin(parts["pre_tokenizer"])
+    return Tokenizer.from_str(json.dumps(parts))
+
+
+def _without_begin(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A tokenizer's normalizer or pre-tokenizer without what it puts before a text."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    changed = dict(part)
+    if "prepend_scheme" in changed:
+        changed["prepend_scheme"] = "never"
+    if "add_prefix_space" in changed:
+        changed["add_prefix_space"] = False
+    for name in ("normalizers", "pretokenizers"):
+        if name in changed:
+            changed[name] = [kept for kept in map(_without_begin, changed[name]) if kept is not None]
+    return changed
+
+
+def split(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, family: GuardFamily, form: ConversationFormat, policy: Policy
+) -> tuple[Prompt, ...]:
+    """The prompt's constant parts for each of the policy's roles, proven on probe conversations of this format.
+
+    `tokenizer` is the served one.
 
     One prompt a role, or where the family asks about one category at a time, one for each category of it.
     Proven: for every probe, prefix ids + ids of the served text alone + suffix ids are the tokenizer's encoding of
-    the whole prompt. Raises UnsupportedGuard where the chat template or the tokenizer does not allow such a split.
+    the whole prompt. Raises UnsupportedGuard where the chat template or the tokenizer does not allow such a split, or
+    the prompt does not say what the policy says.
     """
-    asked = policy.categories if family.grammar.per_category else (None,)
-    questions = [Question(policy, role, category) for role in policy.roles for category in asked]
-    return tuple(_split(checkpoint, family, question) for question in questions)
+    questions = []
+    for role in policy.roles:
+        asked = policy.of_role(role)
+        categories = asked.categories if family.grammar.per_category else (None,)
+        questions += [Question(asked, role, category) for category in categories]
+    return tuple(_split(checkpoint, tokenizer, family, form, question) for question in questions)
 
 
-def _split(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> Prompt:
-    before, after = _around_conversation(checkpoint, family, question, _turns(question.role, _PROBES[0]))
-    _check_labels(family, question, before + after)
-    probes = [_turns(question.role, content) for content in _PROBES]
+def _split(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, family: GuardFamily, form: ConversationFormat, question: Question
+) -> Prompt:
+    before, after = _around_conversation(checkpoint, family, form, question, _turns(question.role, _PROBES[0]))
+    check_named(family, question, before + after)
+    probes = [turns(question.role, content) for content in _PROBES for turns in (_turns, _many_turns)]
     for probe in probes:
-        if _around_conversation(checkpoint, family, question, probe) != (before, after):
+        if _around_conversation(checkpoint, family, form, question, probe) != (before, after):
             raise UnsupportedGuard("expected constant text around the conversation, but the chat template changes it")
-    conversations = [family.conversation.render(probe) for probe in probes]
-    tokenizer = plain_text_tokenizer(checkpoint)
+    conversations = [form.render(probe) for probe in probes]
     for start, end in itertools.product([len(before), *reversed(_word_borders(before))], [0, *_word_borders(after)]):
-        parts = _cut(checkpoint, question, (before[:start], before[start:], after[:end], after[end:]))
+        texts = (before[:start], before[start:], after[:end], after[end:])
+        parts = _cut(checkpoint, tokenizer, question, texts, conversations[0])
         if all(_is_exact(checkpoint, tokenizer, parts, conversation) for conversation in conversations):
             return parts
     raise UnsupportedGuard(
@@ -73,32 +119,10 @@ def _split(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> P
     )
 
 
-def _check_labels(family: GuardFamily, question: Question, constant: str) -> None:
-    grammar, policy = family.grammar, question.policy
-    if grammar.per_category:
-        return
-    answers = [answer for answer in grammar.answers if question.role in answer.roles]
-    if all(answer.list_prefix is None for answer in answers):
-        known = sorted({name for answer in answers for name in answer.names})
-        missing = [code for code in policy.codes if code not in known]
-        if missing:
-            raise UnsupportedGuard(
-                f"expected categories among {', '.join(known)}, which family {family.name} answers for messages of "
-                f"role {question.role}, got {', '.join(missing)}; change the policy's categories or its roles"
-            )
-        return
-    missing = [label for label in map(grammar.label, policy.categories) if label not in constant]
-    if missing:
-        raise UnsupportedGuard(
-            f"the prompt never names {', '.join(missing)}: the checkpoint's chat template has fixed categories; "
-            "use a policy with those"
-        )
-
-
 def _around_conversation(
-    checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: list[Message]
+    checkpoint: Checkpoint, family: GuardFamily, form: ConversationFormat, question: Question, messages: list[Message]
 ) -> tuple[str, str]:
-    whole, conversation = render(checkpoint, family, question, messages), family.conversation.render(messages)
+    whole, conversation = render(checkpoint, family, form, question, messages), form.render(messages)
     before, inside, after = whole.rpartition(conversation)
     if not inside:
         raise UnsupportedGuard(f"the chat template rewrites what it is given: {conversation!r} is not in its prompt")
@@ -110,11 +134,24 @@ def _word_borders(text: str) -> list[int]:
     return [match.start() for match in re.finditer(r"(?<=[A-Za-z]) (?=[A-Za-z])", text)]
 
 
-def _cut(checkpoint: Checkpoint, question: Question, parts: tuple[str, str, str, str]) -> Prompt:
-    prefix, before, after, suffix = parts
-    prefix_ids, suffix_ids = (tuple(checkpoint.encode(text)) for text in (prefix, suffix))
-    category = question.category.code if question.category else None
-    return Prompt(question.policy.name, question.role, prefix, before, after, suffix, prefix_ids, suffix_ids, category)
+def _cut(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, question: Question, texts: tuple[str, str, str, str], example: str
+) -> Prompt:
+    """A prompt, cut there. Its suffix's ids are what a whole prompt ends with: alone it may begin otherwise."""
+    prefix, before, after, suffix = texts
+    prefix_ids, whole = checkpoint.encode(prefix), checkpoint.encode(prefix + before + example + after + suffix)
+    served = tokenizer.encode(before + example + after, add_special_tokens=False).ids
+    return Prompt(
+        question.policy.name,
+        question.role,
+        prefix,
+        before,
+        after,
+        suffix,
+        tuple(prefix_ids),
+        tuple(whole[len(prefix_ids) + len(served) :]),
+        question.category.code if question.category else None,
+    )
 
 
 def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
@@ -126,3 +163,9 @@ def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conve
 def _turns(role: Role, content: str) -> list[Message]:
     first_turn = [] if role == "user" else [Message("user", "hi")]
     return [*first_turn, Message(role, content)]
+
+
+def _many_turns(role: Role, content: str) -> list[Message]:
+    """The same at the end of a longer conversation, and in the midst of it."""
+    begin = [Message("user", content), Message("assistant", "Yes?\n")]
+    return [*begin, *begin, *_turns(role, content)]
