@@ -240,7 +240,8 @@ _QWEN_3 = {"head_dim": 16}
 
 @dataclass(frozen=True)
 class PublishedGuard:
-    """A guard's family, its template's shape, its tokenizer's name and the tokens that end its turn."""
+    """A guard's family, its template's shape, its tokenizer's name, the tokens that end its turn, and whether the
+    template takes a message in parts."""
 
     family: str
     template: str
@@ -249,6 +250,7 @@ class PublishedGuard:
     policies: tuple[str, ...]
     ends: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    in_parts: bool = False
 
 
 GUARDS = {
@@ -267,10 +269,23 @@ GUARDS = {
         ("<|end_of_text|>", "<|eot_id|>"),
     ),
     "Llama Guard 3 1B": PublishedGuard(
-        "llama-guard-3", LLAMA_GUARD_3_1B, "llama3_1", LlamaConfig, ("llama-guard-3-1b",), ("<|eot_id|>",)
+        "llama-guard-3",
+        LLAMA_GUARD_3_1B,
+        "llama3_1",
+        LlamaConfig,
+        ("llama-guard-3-1b",),
+        ("<|eot_id|>",),
+        in_parts=True,
     ),
     "Llama Guard 4": PublishedGuard(
-        "llama-guard-4", LLAMA_GUARD_4, "llama4", Llama4TextConfig, ("llama-guard-3",), ("<|eot|>",), _LLAMA_4
+        "llama-guard-4",
+        LLAMA_GUARD_4,
+        "llama4",
+        Llama4TextConfig,
+        ("llama-guard-3",),
+        ("<|eot|>",),
+        _LLAMA_4,
+        in_parts=True,
     ),
     "Qwen3Guard": PublishedGuard(
         "qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",), _QWEN_3

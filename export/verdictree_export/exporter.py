@@ -38,7 +38,6 @@ from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
-from verdictree_export.prompts.split import served_tokenizer
 from verdictree_export.tolerances import PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
@@ -91,7 +90,7 @@ def export_release(
     guard = checkpoints.load(source, adapter, getattr(torch, PRECISIONS[precision].checkpoint))
     load_done(1)
     family = inspection.resolve(guard, family_name)
-    form, prompts, tree = compilation.compile_prompts(guard, family, policies)
+    form, prompts, tree, tokenizer = compilation.compile_prompts(guard, family, policies)
     release = Release(
         number=0,  # the draft's
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,7 +111,7 @@ def export_release(
     fitted = calibrations.read_for(calibration, release) if calibration else {}
     with release_writer.new(model_repository, "export", number, template=_TEMPLATE) as draft:
         release = msgspec.structs.replace(release, number=draft.number)
-        return draft.commit(_write(guard, release, draft, evaluation, max_change, progress), fitted)
+        return draft.commit(_write(guard, tokenizer, release, draft, evaluation, max_change, progress), fitted)
 
 
 def _check_precision(precision: str, evaluation: Sequence[Example], max_change: float | None) -> None:
@@ -129,6 +128,7 @@ def _check_precision(precision: str, evaluation: Sequence[Example], max_change: 
 
 def _write(
     guard: Checkpoint,
+    tokenizer: Tokenizer,
     release: Release,
     draft: Draft,
     evaluation: Sequence[Example],
@@ -136,7 +136,6 @@ def _write(
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
-    tokenizer = served_tokenizer(guard)
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
     checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)

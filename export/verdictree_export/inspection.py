@@ -64,7 +64,7 @@ def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspec
     check_distinct(tuple(policies))
     guard = checkpoints.load_weightless(source)
     family = resolve(guard, family_name)
-    form, prompts, tree = compilation.compile_prompts(guard, family, policies)
+    form, prompts, tree, _ = compilation.compile_prompts(guard, family, policies)
     pairs = zip(tree.verdict_tokens, tree.grammar.answers, strict=True)
     verdicts: dict[Tokens, str] = {tokens: answer.verdict_class for tokens, answer in pairs}
     places = itertools.product(range(len(tree.lists)), enumerate(tree.labels))

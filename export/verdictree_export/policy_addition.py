@@ -83,7 +83,7 @@ def _planned(models: Path, base: Release, policies: Sequence[Policy], number: in
     guard = checkpoints.load_weightless(str(base.folder(models, GRAPH_MODEL) / WEIGHTLESS_FOLDER))
     # Whether first labels are evaluated apart is part of the graph: it is one depth of the search more.
     family, apart = families.family(base.family), base.tree.first_labels_apart
-    form, prompts, tree = compilation.compile_prompts(guard, family, together, apart)
+    form, prompts, tree, _ = compilation.compile_prompts(guard, family, together, apart)
     if form != base.conversation or prompts[: len(base.prompts)] != base.prompts:
         raise UnsupportedGuard(
             f"expected the prompts of release {base.number}, got others: this version of the software asks otherwise; "

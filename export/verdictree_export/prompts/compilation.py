@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tokenizers import Tokenizer
+
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import ConversationFormat, GuardFamily
 from verdictree.policy import Policy
@@ -22,11 +24,13 @@ from verdictree_export.prompts.split import answer_encoder, served_tokenizer, sp
 
 
 class CompiledPrompts(NamedTuple):
-    """The format of conversations, the prompts of all policies, and the verdict tree that they share."""
+    """The format of conversations, the prompts of all policies, the verdict tree that they share, and the tokenizer
+    that is served."""
 
     conversation: ConversationFormat
     prompts: tuple[Prompt, ...]
     tree: VerdictTree
+    tokenizer: Tokenizer
 
 
 def compile_prompts(
@@ -43,7 +47,7 @@ def compile_prompts(
     prompts = tuple(itertools.chain.from_iterable(split(guard, tokenizer, family, form, one) for one in policies))
     grammar, labels = grammar_after(prompts, family.grammar), labels_of(family, policies, prompts)
     tree = compile_tree(grammar, labels, answer_encoder(guard), end_tokens(guard), first_labels_apart)
-    return CompiledPrompts(form, prompts, tree)
+    return CompiledPrompts(form, prompts, tree, tokenizer)
 
 
 def room(guard: Checkpoint, prompts: tuple[Prompt, ...], tree: VerdictTree, exploration: Exploration) -> int:

@@ -44,7 +44,7 @@ def served_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     Text that spells a control token is encoded as plain text, and nothing is put before a text: SentencePiece
     tokenizers (Llama 2, Mistral) begin every text with a space, which in the midst of a prompt is not there.
     """
-    tokenizer = plain_text(_inner_tokenizer(checkpoint))
+    tokenizer = plain_text(_inner_tokenizer(checkpoint.tokenizer.backend_tokenizer))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -52,12 +52,16 @@ def served_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 def answer_encoder(checkpoint: Checkpoint) -> Encode:
     """How the checkpoint spells an answer: a text that goes on from a prompt, in which control tokens count."""
-    tokenizer = _inner_tokenizer(checkpoint)
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    tokenizer = checkpoint.tokenizer.backend_tokenizer
+    parts = [json.loads(part.__getstate__()) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part]
+    if all(_without_begin(part) == part for part in parts):
+        return checkpoint.encode
+    inner = _inner_tokenizer(tokenizer)
+    return lambda text: inner.encode(text, add_special_tokens=False).ids
 
 
-def _inner_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    parts = json.loads(checkpoint.tokenizer.backend_tokenizer.to_str())
+def _inner_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    parts = json.loads(tokenizer.to_str())
     parts["normalizer"] = _without_begin(parts["normalizer"])
     parts["pre_tokenizer"] = _without_begin(parts["pre_tokenizer"])
     return Tokenizer.from_str(json.dumps(parts))
