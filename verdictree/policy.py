@@ -27,7 +27,8 @@ class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """One hazard: the code that verdicts report it by, its name, and what it covers.
 
     Name and description are what the guard is told; verdicts show `display_name` instead where there is one. The guard
-    is asked about the category in messages of `roles` only. From `threshold` on the category is flagged; it overrides
+    is asked about the category in messages of `roles` only. `exemplars` are sentences that fall under it, by which
+    `verdictree policy check` sees whether the guard knows it. From `threshold` on the category is flagged; it overrides
     that of the release's calibration. `calibrated=False` keeps the raw marginal as the category's score, even where the
     release is calibrated.
     """
@@ -39,6 +40,7 @@ class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     calibrated: bool = True
     display_name: str = ""
     roles: tuple[Role, ...] = ROLES
+    exemplars: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -94,6 +96,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     def codes(self) -> tuple[str, ...]:
         """The category codes, in the policy's order."""
         return tuple(category.code for category in self.categories)
+
+    def as_asked(self) -> Self:
+        """The policy without what no raw score depends on: shown names and exemplars."""
+        asked = (msgspec.structs.replace(each, display_name="", exemplars=()) for each in self.categories)
+        return msgspec.structs.replace(self, categories=tuple(asked))
 
     def of_role(self, role: str) -> Self:
         """The policy with the categories that are asked about in messages of this role only."""

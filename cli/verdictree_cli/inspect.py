@@ -32,6 +32,7 @@ def inspect(checkpoint: str, family_name: str, policies: tuple[Path, ...]) -> No
             f"{seen.guard.name}: {seen.architecture} ({tested}), {seen.guard.max_positions} positions",
         ),
         ("family", seen.family.name),
+        *[("differs", row) for row in seen.differences],
     ]
     for prompt in seen.prompts:
         category = f", category {prompt.category}" if prompt.category else ""

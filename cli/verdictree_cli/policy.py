@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import click
 
 from verdictree_cli.shared_options import repository_option
-
-_BATCH = 4
 
 
 @click.group()
@@ -48,7 +45,9 @@ def add(files: tuple[Path, ...], repository: Path, source: int | None) -> None:
 def check(name: str | None, repository: Path, number: int | None, path: Path | None) -> None:
     """Ask the guard about probe conversations by policy NAME (default: the release's first).
 
-    Warns of each category whose probability never moves, with exit status 1: the guard does not seem to know it.
+    The probes are harmless sentences, some made from each category's name and description, and the policy's own
+    `exemplars` of each. Warns, with exit status 1, of each category that the guard does not seem to know: its
+    probability never moves, or most of its exemplars score no higher than a harmless sentence.
     """
     import msgspec
     from rich.table import Table
@@ -63,26 +62,25 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     given = list(read(path)) if path else []
     guard = LocalGuard.load(repository, number or pinned(repository))
     taxonomy = guard.release.policy_named(name)
-    own = [msgspec.structs.replace(conversation, policy=taxonomy.name) for conversation in given]
-    conversations = iter([*probes.probes(taxonomy), *own])
-    verdicts = []
-    while batch := list(islice(conversations, _BATCH)):
-        verdicts.extend(guard.classify(batch))
-    table = Table("category", "lowest", "highest", "")
-    reaches = probes.reaches(taxonomy, verdicts)
+    own = [probes.Probe(msgspec.structs.replace(conversation, policy=taxonomy.name)) for conversation in given]
+    asked = [*probes.probes(taxonomy), *own]
+    verdicts = list(guard.classify_all([probe.conversation for probe in asked]))
+    table = Table("category", "lowest", "highest", "its own told", "")
+    reaches = probes.reaches(taxonomy, asked, verdicts)
     for reach in reaches:
         row = (
             visible(f"{reach.code} {reach.name}"),
             f"{reach.lowest:.3f}",
             f"{reach.highest:.3f}",
-            "never moves" if reach.still else "",
+            f"{reach.num_told} of {len(reach.exemplars)}" if reach.exemplars else "",
+            reach.warning,
         )
         table.add_row(*row)
     Terminal().print(table)
-    still = [reach.code for reach in reaches if reach.still]
-    if still:
+    doubtful = [f"{reach.code} {reach.warning}" for reach in reaches if reach.warning]
+    if doubtful:
         raise click.ClickException(
-            f"{', '.join(still)} never moved by {probes.STILL} on {len(verdicts)} probes: the guard does not seem to "
-            "know what this is; describe it otherwise, or give --probes that should raise it"
+            f"on {len(verdicts)} probes {'; '.join(doubtful)}: the guard does not seem to know what this is; describe "
+            "it otherwise, give the category `exemplars` in the policy, or --probes that should raise it"
         )
-    say(f"every category of policy {taxonomy.name} moves")
+    say(f"the guard seems to know every category of policy {taxonomy.name}")

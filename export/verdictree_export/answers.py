@@ -36,7 +36,8 @@ def check(
         return
     for policy in release.policies:
         own = [conversation for conversation in conversations if conversation.judged_role in policy.roles]
-        least = _least_off_grammar(exported, chain(own, probes(policy)), policy, enough)
+        asked = (probe.conversation for probe in probes(policy))
+        least = _least_off_grammar(exported, chain(own, asked), policy, enough)
         if least > enough:
             raise _refusal(release, policy, least, exported, checkpoint)
 
@@ -56,7 +57,7 @@ def _refusal(
 ) -> UnsupportedGuard:
     instead = ""
     if checkpoint is not None:
-        example = probes(policy)[0]
+        example = probes(policy)[0].conversation
         answer = _answer(checkpoint, exported, example)
         instead = f" to {example.messages[-1].content!r} it answers {answer!r};"
     return UnsupportedGuard(

@@ -44,6 +44,25 @@ class Inspection:
     continuations: dict[tuple[str, ...], tuple[Branch, ...]]
 
     @property
+    def differences(self) -> tuple[str, ...]:
+        """Where the checkpoint's template writes conversations otherwise than the family's makers publish."""
+        published, found = self.family.conversation, self.conversation
+        rows = [
+            f"a turn of role {role}: published {published.turns.get(role)!r}, this template {text!r}"
+            for role, text in found.turns.items()
+            if text != published.turns.get(role)
+        ]
+        if found.trims != published.trims:
+            kept = {True: "dropped", False: "kept"}
+            rows.append(f"white space around a message: published {kept[published.trims]}, here {kept[found.trims]}")
+        for role in found.turns:
+            wanted, got = (form.reads.get(role) for form in (published, found))
+            if wanted != got and role in {prompt.role for prompt in self.prompts}:
+                read = [", ".join(roles) if roles else "all" for roles in (wanted, got)]
+                rows.append(f"messages read where the last is of role {role}: published {read[0]}, here {read[1]}")
+        return tuple(rows)
+
+    @property
     def architecture(self) -> str:
         """The model type of the checkpoint's configuration."""
         return str(self.guard.model.config.model_type)

@@ -159,7 +159,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
 
         The checkpoint counts by its name: weights that are retrained in place keep it.
         """
-        guard = (self.checkpoint, self.adapter, self.family, self.precision, self.policies, self.prompts)
+        policies = tuple(policy.as_asked() for policy in self.policies)
+        guard = (self.checkpoint, self.adapter, self.family, self.precision, policies, self.prompts)
         return hashlib.sha256(msgspec.json.encode((*guard, self.exploration))).hexdigest()
 
     def to_json(self) -> bytes:
