@@ -81,19 +81,33 @@ def gather(pairs: Sequence[Pair]) -> Arrays:
 
 
 def _codes(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    taxonomies = {tuple(score.code for score in verdict.categories) for verdict in verdicts}
-    if len(taxonomies) != 1:
-        raise BadPairs(f"expected the same categories in all verdicts of a release, got {sorted(taxonomies)}")
-    return taxonomies.pop()
+    """All codes in order; a category may be asked about in messages of one role only."""
+    by_role: dict[str, set[tuple[str, ...]]] = {}
+    for verdict in verdicts:
+        by_role.setdefault(verdict.role, set()).add(tuple(score.code for score in verdict.categories))
+    for role, taxonomies in by_role.items():
+        if len(taxonomies) != 1:
+            raise BadPairs(
+                f"expected the same categories in all verdicts of a release on role {role!r}, got {sorted(taxonomies)}"
+            )
+    return tuple(dict.fromkeys(code for taxonomies in by_role.values() for codes in taxonomies for code in codes))
 
 
 def _score(verdict: Verdict, code: str, is_calibrated: bool) -> float:
     if code == UNSAFE:
         raw, calibrated = verdict.p_unsafe, verdict.p_unsafe_calibrated
-    else:
+    elif _is_asked(verdict, code):
         raw, calibrated = verdict[code].marginal, verdict[code].calibrated
+    else:
+        return 0.0
     return calibrated if is_calibrated and calibrated is not None else raw
 
 
 def _flag(verdict: Verdict, code: str) -> bool:
-    return is_unsafe_flagged(verdict) if code == UNSAFE else is_flagged(verdict, code)
+    if code == UNSAFE:
+        return is_unsafe_flagged(verdict)
+    return _is_asked(verdict, code) and is_flagged(verdict, code)
+
+
+def _is_asked(verdict: Verdict, code: str) -> bool:
+    return any(score.code == code for score in verdict.categories)

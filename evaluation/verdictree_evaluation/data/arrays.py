@@ -24,7 +24,7 @@ ESTIMATORS = ("conditional", "joint", "marginal")
 class Scored:
     """n rows with their verdicts over c categories.
 
-    truth, known   (n, c) the row holds the category; the row says whether it does
+    truth, known   (n, c) the row holds the category; the row says whether it does, and the guard was asked about it
     unsafe         (n,) the row holds any category; always known
     p_unsafe       (n,) and p_safe (n,) raw
     estimates      the paper's three estimates by name, each (n, c)
@@ -110,7 +110,9 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         if prediction.verdict is not None
     ]
     shape = (len(pairs), len(codes))
-    scores = [[verdict[code] for code in codes] for _, verdict, _ in pairs]
+    by_code = [{score.code: score for score in verdict.categories} for _, verdict, _ in pairs]
+    scores = [[given.get(code, _not_asked(code)) for code in codes] for given in by_code]
+    asked = np.array([[code in given for code in codes] for given in by_code], dtype=bool).reshape(shape)
     truth = np.array([[code in row.labels for code in codes] for row, _, _ in pairs], dtype=bool).reshape(shape)
     whole = np.array([row.label_kind in ("safe", "complete") for row, _, _ in pairs], dtype=bool)
     has_logits = any(logits is not None for _, _, logits in pairs)
@@ -119,7 +121,7 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         rows=tuple(row for row, _, _ in pairs),
         codes=tuple(codes),
         truth=truth,
-        known=truth | whole[:, None],
+        known=(truth | whole[:, None]) & asked,
         p_unsafe=np.array([verdict.p_unsafe for _, verdict, _ in pairs], dtype=np.float64),
         p_safe=np.array([verdict.p_safe for _, verdict, _ in pairs], dtype=np.float64),
         estimates={
@@ -137,6 +139,11 @@ def gather(rows: Sequence[Row], predictions: Sequence[Prediction], codes: Sequen
         served_flags=np.array([[score.flagged for score in row] for row in scores], bool) if has_calibrated else None,
         unexplored=np.array([verdict.unexplored for _, verdict, _ in pairs], dtype=np.float64),
     )
+
+
+def _not_asked(code: str) -> CategoryScore:
+    """In place of a category that the policy does not ask about in messages of the row's role; never known there."""
+    return CategoryScore(code, code, marginal=0.0, joint=0.0, conditional=0.0)
 
 
 def _calibrated(score: CategoryScore) -> float:
