@@ -83,8 +83,13 @@ def reaches(policy: Policy, asked: Sequence[Probe], verdicts: Sequence[Verdict])
     """How each category answers to the probes, from the verdict of each."""
     found = []
     for category in policy.of_role(policy.roles[0]).categories:
-        marginals = [verdict[category.code].marginal for verdict in verdicts]
-        pairs = list(zip(asked, marginals, strict=True))
+        pairs = [
+            (probe, score.marginal)
+            for probe, verdict in zip(asked, verdicts, strict=True)
+            for score in verdict.categories
+            if score.code == category.code
+        ]
+        marginals = [marginal for _, marginal in pairs]
         harmless = max(marginal for probe, marginal in pairs if probe.is_harmless)
         own = tuple(marginal for probe, marginal in pairs if probe.code == category.code)
         found.append(Reach(category.code, category.shown, min(marginals), max(marginals), harmless, own))
