@@ -1,0 +1,105 @@
+"""What transformers, tokenizers, safetensors and torch raise on a file that they cannot use, in one line; and quiet."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from verdictree.errors import UnsupportedGuard
+from verdictree.text.visible import bounded
+
+_REASON, _CHAIN = 300, 8  # characters of a library's own words, and of how many exceptions
+_SENTENCEPIECE = re.compile("sentencepiece|tiktoken|instantiate the backend tokenizer|protobuf", re.IGNORECASE)
+_PICKLE = re.compile("weights.only|unpickl|pickle", re.IGNORECASE)
+_OFFLINE = re.compile("connect|offline|resolve|timed out|not a valid model identifier|local_files_only", re.IGNORECASE)
+_GATED = re.compile("gated|401|403|restricted|log in", re.IGNORECASE)
+_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
+_MISMATCH = re.compile(r"size mismatch for ([^:]+): copying a param with shape (.+?) from checkpoint.*?is (.+?)\.\s*$", re.M)
+_SHAPES = re.compile(r"shape|mismatch", re.IGNORECASE)
+
+
+@contextmanager
+def told(source: str, part: str) -> Iterator[None]:
+    """Whatever is raised within becomes an UnsupportedGuard: `part` of the checkpoint `source` cannot be loaded.
+
+    Within it the libraries say nothing by themselves.
+    """
+    try:
+        with _quiet():
+            yield
+    except UnsupportedGuard:
+        raise
+    except Exception as exc:
+        # All of them, on purpose: below are four libraries and a stranger's files, and what comes out of them is
+        # SafetensorError, plain Exception, NameError and more. An error of ours here would be told as theirs, with its
+        # own name and words, and is the cause of what is raised.
+        raise _refusal(source, part, exc) from exc
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    level, hub_level = logging.get_verbosity(), hub_logging.get_verbosity()
+    bars, hub_bars = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    if hub_bars:  # a download of gigabytes is worth a bar
+        enable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _refusal(source: str, part: str, exc: Exception) -> UnsupportedGuard:
+    words = " ".join(str(exc).split())
+    return UnsupportedGuard(
+        f"expected {part} of {source!r} that can be loaded, got {_said(exc, words)}; {_fix(part, exc, _chain(exc))}"
+    )
+
+
+def _chain(exc: BaseException | None) -> str:
+    """The words of an exception and of those before it, which transformers hides behind its own."""
+    words = []
+    while exc is not None and len(words) < _CHAIN:
+        words.append(f"{type(exc).__name__} {exc}")
+        exc = exc.__cause__ or exc.__context__
+    return " ".join(words)
+
+
+def _said(exc: Exception, words: str) -> str:
+    mismatch = _MISMATCH.search(str(exc))
+    if mismatch:
+        name, found, wanted = mismatch.groups()
+        return f"{name} of shape {found}, where its config.json means {wanted}"
+    return f"{type(exc).__name__}: {bounded(words, _REASON)}" if words else type(exc).__name__
+
+
+def _fix(part: str, exc: Exception, words: str) -> str:
+    if isinstance(exc, MemoryError) or _MEMORY.search(words):
+        return "take a machine with more memory"
+    if isinstance(exc, PermissionError):
+        return "run as the user that owns it, or change its mode"
+    if isinstance(exc, ImportError) or (part == "the tokenizer" and _SENTENCEPIECE.search(words)):
+        missing = exc.name if isinstance(exc, ModuleNotFoundError) and exc.name else "sentencepiece protobuf tiktoken"
+        return f"`pip install {missing}`, or give a checkpoint with tokenizer.json"
+    if _PICKLE.search(words):
+        return "it holds pickled objects, which are never run: give the checkpoint with safetensors"
+    if _GATED.search(words):
+        return "log in where it comes from, and download the checkpoint first"
+    if isinstance(exc, OSError) and _OFFLINE.search(words):
+        return "download the checkpoint first, and give the path of its folder, hub id or GGUF file"
+    if _SHAPES.search(words):
+        return "its weights and its config.json are of two models: download the checkpoint again"
+    return "download the checkpoint again, or give one that transformers can load"
