@@ -13,6 +13,7 @@ from verdictree_export.checkpoints.source import Source
 
 _WRITES_WORDS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _TEXT_PREFIX = "language_model."
+_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ def declared(source: Source) -> Declared:
     """
     if source.gguf:
         with told(source.given, "the metadata"):
-            return Declared(gguf_settings.configuration(source), None, False)
+            config = gguf_settings.configuration(source)
+        _check_size(source.given, config)
+        return Declared(config, None, False)
     from transformers import AutoConfig, PretrainedConfig
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
@@ -51,6 +54,7 @@ def declared(source: Source) -> Declared:
         quantization.check_method(method, source.given, source.folder)
     with told(source.given, "config.json"):
         config = _without_null_chunks(_text_config(source.given, AutoConfig.from_pretrained(source.place)))
+    _check_size(source.given, config)
     return Declared(config, method, config.model_type != raw["model_type"] and "text_config" in raw)
 
 
@@ -107,6 +111,16 @@ def _text_config(source: str, config: Any) -> Any:
                 key: [str(name).removeprefix(_TEXT_PREFIX) for name in said[key]] for key in lists if said.get(key)
             }
     return text
+
+
+def _check_size(source: str, config: Any) -> None:
+    """A damaged number of layers would keep transformers busy for hours before it looks at the weights."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int) or not 0 < layers <= _MOST_LAYERS:
+        raise UnsupportedGuard(
+            f"expected 1 to {_MOST_LAYERS} layers in the configuration of {source!r}, got {quoted(layers)}; download the "
+            "checkpoint again"
+        )
 
 
 def _without_null_chunks(config: Any) -> Any:

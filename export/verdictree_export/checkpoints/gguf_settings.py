@@ -16,6 +16,8 @@ from verdictree.text.visible import quoted
 from verdictree_export.checkpoints.source import Source
 
 _ROPE_FACTORS = "rope_freqs.weight"
+# Without one of these transformers takes a number that is usual for the architecture.
+_NEEDED = ("block_count", "embedding_length", "attention.head_count")
 # Metadata that transformers leaves at its defaults, and what they are called in a configuration.
 _LEFT_OUT = {
     "attention.key_length": "head_dim",
@@ -37,6 +39,12 @@ def configuration(source: Source) -> Any:
         raise UnsupportedGuard(
             f"expected a GGUF file of an architecture that transformers reads, got {source.given!r} of "
             f"{quoted(architecture)}; give the checkpoint in safetensors"
+        )
+    needed = (*(f"{architecture}.{key}" for key in _NEEDED), "tokenizer.ggml.tokens")
+    lacking = [key for key in needed if key not in settings]
+    if lacking:
+        raise UnsupportedGuard(
+            f"expected {lacking[0]} in the metadata of {source.given!r}, got none; download it again, or give another file"
         )
     config = AutoConfig.from_pretrained(source.place, **source.options)
     for name, value in _left_out(source, architecture, settings).items():

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from verdictree.errors import UnsupportedGuard
 from verdictree.text.visible import bounded
@@ -40,26 +41,37 @@ def told(source: str, part: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     level, hub_level = logging.get_verbosity(), hub_logging.get_verbosity()
-    bars, hub_bars = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.set_verbosity(logging.CRITICAL)
     hub_logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    if hub_bars:  # a download of gigabytes is worth a bar
-        enable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_bars():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(level)
         hub_logging.set_verbosity(hub_level)
-        if bars:
-            logging.enable_progress_bar()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """No library draws its progress, but that of a download, which takes minutes."""
+    from huggingface_hub.utils import tqdm as download
+    from tqdm.std import tqdm
+
+    draw = tqdm.__init__
+
+    def draw_downloads(bar: Any, *given: Any, **options: Any) -> None:
+        draw(bar, *given, **(options if isinstance(bar, download) else {**options, "disable": True}))
+
+    tqdm.__init__ = draw_downloads
+    try:
+        yield
+    finally:
+        tqdm.__init__ = draw
 
 
 def _refusal(source: str, part: str, exc: Exception) -> UnsupportedGuard:

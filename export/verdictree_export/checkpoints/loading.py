@@ -28,7 +28,7 @@ def load_whole(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
     if said.quantization and source.folder:
         quantization.check_quantized(said.quantization, source.given, tensor_names(source.folder))
     tokenizer = _tokenizer(source)
-    with told(source.given, "the weights"), _no_gguf_bar():
+    with told(source.given, "the weights"):
         model = _model(source, said, dtype)
     _check_kind(source, model, tokenizer)
     check_finite(source.given, model)
@@ -127,15 +127,3 @@ def _check_kind(source: Source, model: Any, tokenizer: Any) -> None:
             f"expected token ids as eos_token_id of {source.given!r}, got {quoted(ends)}; download generation_config.json "
             "and config.json again"
         )
-
-
-@contextmanager
-def _no_gguf_bar() -> Iterator[None]:
-    """The bar that transformers draws while it reads a GGUF file cannot be told off: it is not its own."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    before, reader.tqdm = reader.tqdm, lambda tensors, **_: tensors
-    try:
-        yield
-    finally:
-        reader.tqdm = before

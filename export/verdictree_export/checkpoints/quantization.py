@@ -70,6 +70,9 @@ def loading_options(method: str | None) -> dict[str, Any]:
     from transformers import CompressedTensorsConfig, Mxfp4Config
 
     if method == "compressed-tensors":
+        from loguru import logger  # which compressed-tensors brings
+
+        logger.disable("compressed_tensors")
         return {"quantization_config": CompressedTensorsConfig(run_compressed=False)}
     return {"quantization_config": Mxfp4Config(dequantize=True)} if method == "mxfp4" else {}
 
