@@ -134,4 +134,3 @@ def _tensors(model: Any, architecture: str) -> dict[str, torch.Tensor]:
             tensor = tensor + 1
         tensors[f"{names.get_name(base)}.{suffix}"] = tensor.detach().clone()
     return tensors
-

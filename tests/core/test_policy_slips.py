@@ -46,7 +46,11 @@ SLIPS = {
     "indented otherwise": (HEAD + "categories:\n  - code: S1\n    name: a\n   description: b\n", 6, "as many spaces"),
     "colon in a name": (HEAD + "categories:\n  - code: S1\n    name: Crimes: violent\n", 5, "a colon and a space"),
     "no space after a colon": ('name:t\nversion: "1"\n' + ONE, 2, "after a key stands a colon and a space"),
-    "comma in a name": (HEAD + "categories:\n  - {code: S1, name: Guns, knives}\n", 4, "with a comma in it goes in quotes"),
+    "comma in a name": (
+        HEAD + "categories:\n  - {code: S1, name: Guns, knives}\n",
+        4,
+        "with a comma in it goes in quotes",
+    ),
     "list as a name": (HEAD + "categories:\n  - {code: S1, name: [One, Two]}\n", 4, "give it one text"),
     "quote left open": (HEAD + 'categories:\n  - {code: S1, name: "One}\n', 5, "close the quotes"),
     "quote within quotes": (HEAD + "categories:\n  - {code: S1, name: 'Don't'}\n", 4, "in quotes"),

@@ -94,7 +94,7 @@ def test_a_gguf_file_is_the_checkpoint_that_it_was_made_of(name, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_a_gguf_files_tokenizer_is_the_one_that_it_was_made_of(architecture, tmp_path):
-    """transformers splits Llama 3's numbers as GPT-2 does, knows three of Qwen's control tokens, and swaps two names."""
+    """transformers splits Llama 3's numbers as GPT-2 does, knows three control tokens of Qwen, and swaps names."""
     kind = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}[architecture]
     folder = tiny_guard.write_checkpoint(tmp_path / "c", kind)
     original = AutoTokenizer.from_pretrained(folder)

@@ -14,7 +14,7 @@ _DEEPEST, _LARGEST = 32, 100_000
 _FIXES = {
     "'\\t'": "indent by spaces, not by tabs",
     "cannot start any token": "put text that begins with a sign in quotes",
-    "mapping values are not allowed": "put text with a colon and a space in it in quotes; after a key stands a colon and a space",
+    "mapping values are not allowed": "text with a colon in it goes in quotes; after a key stands a colon and a space",
     "expected <block end>": "indent what belongs together by as many spaces",
     "another document": "a file holds one document: remove what follows ---",
     "flow mapping": "close the bracket, and put text with quotes, commas or brackets in it in quotes",

@@ -25,7 +25,8 @@ def merged(model: Any, adapter: Path) -> Any:
     said = read_object(adapter / ADAPTER_CONFIG)
     if said.get("peft_type") != "LORA":
         raise UnsupportedGuard(
-            f"expected a LoRA adapter in '{adapter}', got peft_type {said.get('peft_type')!r}; merge it into its checkpoint"
+            f"expected a LoRA adapter in '{adapter}', got peft_type {said.get('peft_type')!r}; merge it into its "
+            "checkpoint"
         )
     weights = next((adapter / name for name in _WEIGHTS if (adapter / name).exists()), adapter / _WEIGHTS[0])
     first_bytes(weights)

@@ -15,7 +15,16 @@ from verdictree.errors import UnsupportedGuard
 
 _TEXT_MODEL = ("language_model.", "model.language_model.", "lm_head.", "model.layers.", "model.embed_tokens.")
 # Scales of quantized weights, beside which config.json must say how to read them.
-_QUANTIZED = (".qweight", ".qzeros", ".scales", ".weight_scale", ".weight_packed", ".weight_scale_inv", ".SCB", ".absmax")
+_QUANTIZED = (
+    ".qweight",
+    ".qzeros",
+    ".scales",
+    ".weight_scale",
+    ".weight_packed",
+    ".weight_scale_inv",
+    ".SCB",
+    ".absmax",
+)
 _CACHE_SCALES = (".k_scale", ".v_scale")  # for a KV cache in 8 bits, which is not what is exported
 _SHOWN = 3
 
@@ -30,14 +39,14 @@ def check_complete(source: str, missing: Iterable[str], unexpected: Iterable[str
         left = [name for name in left if name.startswith(_TEXT_MODEL)]
     if any(name.endswith(_QUANTIZED) for name in left):
         raise UnsupportedGuard(
-            f"expected a quantization_config in config.json of {source!r}, whose weights are quantized ({_some(left)}), got "
-            "none; give the unquantized checkpoint"
+            f"expected a quantization_config in config.json of {source!r}, whose weights are quantized "
+            f"({_some(left)}), got none; give the unquantized checkpoint"
         )
     for names, what in ((sorted(missing), "lacks"), (left, "also has")):
         if names:
             raise UnsupportedGuard(
-                f"expected the weights that the configuration of {source!r} means, got a checkpoint that {what} {_some(names)}; "
-                "they are of two models, or a part was not downloaded: download the checkpoint again"
+                f"expected the weights that the configuration of {source!r} means, got a checkpoint that {what} "
+                f"{_some(names)}; they are of two models, or a part was not downloaded: download the checkpoint again"
             )
 
 
@@ -46,8 +55,8 @@ def check_finite(source: str, model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise UnsupportedGuard(
-                f"expected finite weights in {source!r}, got NaN or infinity in {name}; download the checkpoint again, or "
-                "ask its maker"
+                f"expected finite weights in {source!r}, got NaN or infinity in {name}; download the checkpoint "
+                "again, or ask its maker"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's configuration declares: an architecture that can be loaded, its own code, the text model of more."""
+"""What a checkpoint's configuration declares: its architecture, code of its own, a text model among others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def declared(source: Source) -> Declared:
     if method:
         quantization.check_method(method, source.given, source.folder)
     with told(source.given, "config.json"):
-        config = _without_null_chunks(_text_config(source.given, AutoConfig.from_pretrained(source.place)))
+        config = _with_one_chunk(_text_config(source.given, AutoConfig.from_pretrained(source.place)))
     _check_size(source.given, config)
     return Declared(config, method, config.model_type != raw["model_type"] and "text_config" in raw)
 
@@ -67,7 +67,8 @@ def _check_own_code(source: str, name: str, said: dict[str, Any]) -> None:
     if said.get("auto_map"):
         raise UnsupportedGuard(
             f"expected a checkpoint of an architecture that transformers has, got {source!r}, which brings code of its "
-            f"own; that is never run here. If its maker says that transformers has the same, remove auto_map from {name}"
+            "own; that is never run here. If its maker says that transformers has the same, remove auto_map from "
+            f"{name}"
         )
 
 
@@ -86,8 +87,8 @@ def _check_architecture(source: str, raw: dict[str, Any]) -> None:
         )
     if isinstance(names, list) and names and not any(str(name).endswith(_WRITES_WORDS) for name in names):
         raise UnsupportedGuard(
-            f"expected a causal LM, which answers in words, got {source!r}, which is {quoted(names[0])}: an encoder or a "
-            "classifier, whose scores need no export; give a guard that writes its verdict"
+            f"expected a causal LM, which answers in words, got {source!r}, which is {quoted(names[0])}: an "
+            "encoder or a classifier, whose scores need no export; give a guard that writes its verdict"
         )
 
 
@@ -99,8 +100,9 @@ def _text_config(source: str, config: Any) -> Any:
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
         part = f" with the text model {text.model_type!r}" if text is not config else ""
         raise UnsupportedGuard(
-            f"expected an architecture with a causal LM, got {source!r} of model_type {config.model_type!r}{part}, which "
-            "has none that can be loaded by itself; give a guard that reads text alone"
+            f"expected an architecture with a causal LM, got {source!r} of model_type "
+            f"{config.model_type!r}{part}, which has none that can be loaded by itself; give a guard that reads "
+            "text alone"
         )
     if text is not config:
         text.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(text)].__name__]
@@ -118,17 +120,17 @@ def _check_size(source: str, config: Any) -> None:
     layers = getattr(config, "num_hidden_layers", None)
     if not isinstance(layers, int) or not 0 < layers <= _MOST_LAYERS:
         raise UnsupportedGuard(
-            f"expected 1 to {_MOST_LAYERS} layers in the configuration of {source!r}, got {quoted(layers)}; download the "
-            "checkpoint again"
+            f"expected 1 to {_MOST_LAYERS} layers in the configuration of {source!r}, got {quoted(layers)}; "
+            "download the checkpoint again"
         )
 
 
-def _without_null_chunks(config: Any) -> Any:
+def _with_one_chunk(config: Any) -> Any:
     """Llama Guard 4 sets `attention_chunk_size` to null: attention in one piece, where Llama 4 attends in chunks.
 
-    transformers has chunked layers all the same, and fails in them for want of a size. With sequences of up to Llama
-    4's 8,192 tokens the two compute the same.
+    transformers masks by chunks all the same, and fails for want of a size (PurpleLlama#119): here the one chunk holds
+    all positions. For sequences that fit into Llama 4's 8,192 tokens both are the same.
     """
     if getattr(config, "attention_chunk_size", 0) is None:
-        config.layer_types = ["full_attention" for _ in config.layer_types]
+        config.attention_chunk_size = config.max_position_embeddings
     return config

@@ -20,7 +20,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"
 # What else is found where a config.json is not, and what to do with it.
 _OTHER_FORMS = {
     "*.gguf": "give the GGUF file's own path",
-    "params.json": "it is in its maker's own form: give the one for transformers (its repository's `-hf` twin), or convert it",
+    "params.json": "it is in its maker's own form: give the one for transformers, or convert it",
     "*.nemo": "it is NeMo's: convert it for transformers",
     "model_index.json": "it is a diffusion pipeline",
     "genai_config.json": "it is made for ONNX Runtime: give the checkpoint that it was made of",
@@ -46,7 +46,8 @@ def check_folder(folder: Path, with_weights: bool) -> None:
             (read_object if name.endswith(".json") else first_bytes)(folder / name)
     if not set(_TOKENIZERS) & set(names):
         raise UnsupportedGuard(
-            f"expected a tokenizer in '{folder}' ({', '.join(_TOKENIZERS[:2])} or vocab.json), got none; download it too"
+            f"expected a tokenizer in '{folder}' ({', '.join(_TOKENIZERS[:2])} or vocab.json), got none; download "
+            "it too"
         )
     if with_weights:
         check_weights(folder)
@@ -60,8 +61,8 @@ def check_no_adapter(folder: Path) -> None:
     base = read_object(path).get("base_model_name_or_path") or "BASE"
     if (folder / CONFIG).exists():
         raise UnsupportedGuard(
-            f"expected a checkpoint, got '{folder}' with a LoRA adapter of {base!r} beside it; if its weights are merged, "
-            f"remove {ADAPTER_CONFIG}, else export {base} with --adapter {folder}"
+            f"expected a checkpoint, got '{folder}' with a LoRA adapter of {base!r} beside it; if its weights are "
+            f"merged, remove {ADAPTER_CONFIG}, else export {base} with --adapter {folder}"
         )
     raise UnsupportedGuard(
         f"expected a checkpoint, got '{folder}', a LoRA adapter of {base!r}; export {base} with --adapter {folder}"

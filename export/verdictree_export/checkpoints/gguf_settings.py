@@ -25,7 +25,10 @@ _LEFT_OUT = {
     "final_logit_softcapping": "final_logit_softcapping",
     "rope.freq_base_swa": "rope_local_base_freq",
 }
-_BY_HEADS = {("gemma2", 46), ("gemma3", 62)}  # the 27B models: their queries are scaled by the embedding's share of a head
+_BY_HEADS = {
+    ("gemma2", 46),
+    ("gemma3", 62),
+}  # the 27B models: their queries are scaled by the embedding's share of a head
 
 
 def configuration(source: Source) -> Any:
@@ -35,7 +38,7 @@ def configuration(source: Source) -> Any:
 
     settings = metadata(source)
     architecture = settings.get("general.architecture")
-    if architecture not in GGUF_SUPPORTED_ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in GGUF_SUPPORTED_ARCHITECTURES:
         raise UnsupportedGuard(
             f"expected a GGUF file of an architecture that transformers reads, got {source.given!r} of "
             f"{quoted(architecture)}; give the checkpoint in safetensors"
@@ -44,7 +47,8 @@ def configuration(source: Source) -> Any:
     lacking = [key for key in needed if key not in settings]
     if lacking:
         raise UnsupportedGuard(
-            f"expected {lacking[0]} in the metadata of {source.given!r}, got none; download it again, or give another file"
+            f"expected {lacking[0]} in the metadata of {source.given!r}, got none; download it again, or give "
+            "another file"
         )
     config = AutoConfig.from_pretrained(source.place, **source.options)
     for name, value in _left_out(source, architecture, settings).items():
@@ -109,5 +113,6 @@ def _rope_scaling(source: Source, own: dict[str, Any]) -> dict[str, Any]:
     if kind == "linear":
         return {"rope_scaling": scaling}
     raise UnsupportedGuard(
-        f"expected linear or yarn rope scaling in {source.given!r}, got {quoted(kind)}; give the checkpoint in safetensors"
+        f"expected linear or yarn rope scaling in {source.given!r}, got {quoted(kind)}; give the checkpoint in "
+        "safetensors"
     )

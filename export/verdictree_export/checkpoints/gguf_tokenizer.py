@@ -13,15 +13,16 @@ _CONTROL, _USER_DEFINED = 3, 4
 _NAMED = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "pad_token": "padding_token_id"}
 # https://github.com/meta-llama/llama-models/blob/main/models/llama3/tokenizer.py
 _LLAMA_3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
 def complete(source: Source, tokenizer: Any) -> None:
     """Give a tokenizer that transformers read from a GGUF file what it left out.
 
-    Those are the control tokens and the added tokens, the end-of-turn token by its own name, and Llama 3's borders of words,
-    in whose place it has GPT-2's.
+    Those are the control tokens and the added tokens, the end-of-turn token by its own name, and Llama 3's borders of
+    words, in whose place it has GPT-2's.
     """
     settings = metadata(source)
     tokens, types = settings["tokenizer.ggml.tokens"], settings.get("tokenizer.ggml.token_type", [])

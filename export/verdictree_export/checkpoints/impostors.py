@@ -47,6 +47,6 @@ def first_bytes(path: Path) -> bytes:
 def unreadable(path: Path, exc: OSError) -> UnsupportedGuard:
     """The error for a path that the system does not let us read."""
     return UnsupportedGuard(
-        f"expected a checkpoint that can be read, got '{path}' ({exc.strerror or exc}); run as the user that owns it, or "
-        "change its mode"
+        f"expected a checkpoint that can be read, got '{path}' ({exc.strerror or exc}); run as the user that owns "
+        "it, or change its mode"
     )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm.std import tqdm
+
 from verdictree.errors import UnsupportedGuard
 from verdictree.text.visible import bounded
 
 _REASON, _CHAIN = 300, 8  # characters of a library's own words, and of how many exceptions
+_LOGGERS, _SILENT = ("transformers", "huggingface_hub", "accelerate"), logging.CRITICAL + 1
 _SENTENCEPIECE = re.compile("sentencepiece|tiktoken|instantiate the backend tokenizer|protobuf", re.IGNORECASE)
 _PICKLE = re.compile("weights.only|unpickl|pickle", re.IGNORECASE)
 _OFFLINE = re.compile("connect|offline|resolve|timed out|not a valid model identifier|local_files_only", re.IGNORECASE)
 _GATED = re.compile("gated|401|403|restricted|log in", re.IGNORECASE)
 _MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
-_MISMATCH = re.compile(r"size mismatch for ([^:]+): copying a param with shape (.+?) from checkpoint.*?is (.+?)\.\s*$", re.M)
+_MISMATCH = re.compile(
+    r"size mismatch for ([^:]+): copying a param with shape (.+?) from checkpoint.*?is (.+?)\.\s*$", re.M
+)
 _SHAPES = re.compile(r"shape|mismatch", re.IGNORECASE)
 
 
@@ -41,31 +47,27 @@ def told(source: str, part: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    level, hub_level = logging.get_verbosity(), hub_logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    hub_logging.set_verbosity(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(_SILENT)
     try:
         with warnings.catch_warnings(), _no_bars():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(level)
-        hub_logging.set_verbosity(hub_level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """No library draws its progress, but that of a download, which takes minutes."""
-    from huggingface_hub.utils import tqdm as download
-    from tqdm.std import tqdm
-
     draw = tqdm.__init__
 
     def draw_downloads(bar: Any, *given: Any, **options: Any) -> None:
-        draw(bar, *given, **(options if isinstance(bar, download) else {**options, "disable": True}))
+        is_download = type(bar).__module__.startswith("huggingface_hub")
+        draw(bar, *given, **(options if is_download else {**options, "disable": True}))
 
     tqdm.__init__ = draw_downloads
     try:
@@ -83,7 +85,7 @@ def _refusal(source: str, part: str, exc: Exception) -> UnsupportedGuard:
 
 def _chain(exc: BaseException | None) -> str:
     """The words of an exception and of those before it, which transformers hides behind its own."""
-    words = []
+    words: list[str] = []
     while exc is not None and len(words) < _CHAIN:
         words.append(f"{type(exc).__name__} {exc}")
         exc = exc.__cause__ or exc.__context__

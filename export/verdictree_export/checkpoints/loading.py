@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -44,10 +44,8 @@ def load_without_weights(source: Source) -> tuple[Any, Any]:
     with told(source.given, "the configuration"):
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(said.config, trust_remote_code=False)
-        try:
+        with suppress(OSError):  # without the file the configuration names the end of the turn; broken, it was refused
             model.generation_config = GenerationConfig.from_pretrained(source.place)
-        except OSError:  # without the file the configuration names the end of the turn; one that is no JSON was refused
-            pass
     _check_kind(source, model, tokenizer)
     return model, tokenizer
 
@@ -79,7 +77,8 @@ def _model(source: Source, said: Declared, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     options = source.options | quantization.loading_options(said.quantization)
-    with _among_others(said.config) if said.is_part else nullcontext({}) as names:
+    found: AbstractContextManager[dict[str, Any]] = _among_others(said.config) if said.is_part else nullcontext({})
+    with found as names:
         model, info = AutoModelForCausalLM.from_pretrained(
             source.place, config=said.config, dtype=dtype, output_loading_info=True, **options, **names
         )
@@ -109,11 +108,12 @@ def _among_others(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_kind(source: Source, model: Any, tokenizer: Any) -> None:
-    """Raise UnsupportedGuard for a model that is no stack of layers, or a tokenizer or an end of turn of another model."""
+    """Raise UnsupportedGuard for a model that is no stack of layers, and for a tokenizer or an end of turn of "
+    "another."""
     if not len(getattr(model.get_decoder(), "layers", None) or ()):
         raise UnsupportedGuard(
-            f"expected a decoder of attention layers, got {source.given!r}, a {type(model).__name__}; give a guard of another "
-            "architecture"
+            f"expected a decoder of attention layers, got {source.given!r}, a {type(model).__name__}; give a "
+            "guard of another architecture"
         )
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > rows:
@@ -124,6 +124,6 @@ def _check_kind(source: Source, model: Any, tokenizer: Any) -> None:
     ends = model.generation_config.eos_token_id
     if not all(isinstance(end, int) for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None):
         raise UnsupportedGuard(
-            f"expected token ids as eos_token_id of {source.given!r}, got {quoted(ends)}; download generation_config.json "
-            "and config.json again"
+            f"expected token ids as eos_token_id of {source.given!r}, got {quoted(ends)}; download "
+            "generation_config.json and config.json again"
         )

@@ -41,9 +41,9 @@ def check_method(method: str, source: str, folder: Path | None) -> None:
     """Raise UnsupportedGuard where a checkpoint that is quantized so cannot be dequantized here."""
     if method not in _UNDONE:
         raise UnsupportedGuard(
-            f"expected weights in full or half precision, got {source!r}, quantized by {bounded(method, 40)}, which cannot be "
-            f"undone without a GPU; give the unquantized checkpoint{_original(folder)}, and --precision int8 for a small "
-            "release"
+            f"expected weights in full or half precision, got {source!r}, quantized by {bounded(method, 40)}, "
+            f"which cannot be undone without a GPU; give the unquantized checkpoint{_original(folder)}, and "
+            "--precision int8 for a small release"
         )
     module, package = _UNDONE[method]
     if importlib.util.find_spec(module) is None:
@@ -60,8 +60,8 @@ def check_quantized(method: str, source: str, names: Collection[str]) -> None:
     """
     if method == "bitsandbytes" and names and not any(name.endswith(_OF_BITSANDBYTES) for name in names):
         raise UnsupportedGuard(
-            f"expected weights that are quantized by bitsandbytes, as config.json of {source!r} says, got others; remove "
-            "quantization_config from it"
+            f"expected weights that are quantized by bitsandbytes, as config.json of {source!r} says, got others; "
+            "remove quantization_config from it"
         )
 
 
@@ -70,9 +70,6 @@ def loading_options(method: str | None) -> dict[str, Any]:
     from transformers import CompressedTensorsConfig, Mxfp4Config
 
     if method == "compressed-tensors":
-        from loguru import logger  # which compressed-tensors brings
-
-        logger.disable("compressed_tensors")
         return {"quantization_config": CompressedTensorsConfig(run_compressed=False)}
     return {"quantization_config": Mxfp4Config(dequantize=True)} if method == "mxfp4" else {}
 

@@ -60,7 +60,9 @@ def locate(given: str) -> Source:
     if _HUB_ID.fullmatch(given) and not given.endswith(".gguf"):
         return Source(given, given)
     kind = "a GGUF file" if path.suffix == ".gguf" else "a checkpoint's folder, hub id or GGUF file"
-    raise UnsupportedGuard(f"expected {kind}, got {given!r}, which does not exist; give the path of what was downloaded")
+    raise UnsupportedGuard(
+        f"expected {kind}, got {given!r}, which does not exist; give the path of what was downloaded"
+    )
 
 
 def _file(given: str, path: Path) -> Source:

@@ -25,21 +25,15 @@ def check_weights(folder: Path) -> None:
     Raises UnsupportedGuard for one that is missing, cut off, no weights, or a pointer to them.
     """
     for path in _files(folder):
-        head = first_bytes(path)
+        first_bytes(path)
         if path.suffix == ".safetensors":
-            _check_safetensors(path, head)
+            _safetensors(path)
 
 
 def tensor_names(folder: Path) -> set[str]:
     """The names of the tensors in a folder's safetensors files; none of pickled ones, which would have to be loaded."""
-    from safetensors import safe_open
-
-    names: set[str] = set()
-    for path in _files(folder):
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                names.update(file.keys())
-    return names
+    files = [path for path in _files(folder) if path.suffix == ".safetensors"]
+    return {name for path in files for name in _safetensors(path)}
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -50,7 +44,8 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:  # a UnicodeDecodeError is a ValueError
         reason = str(exc) if isinstance(exc, ValueError) else "nested without end"
         raise UnsupportedGuard(
-            f"expected JSON in '{path}', got something else ({reason}); download it again, or undo what was changed in it"
+            f"expected JSON in '{path}', got something else ({reason}); download it again, or undo what was "
+            "changed in it"
         ) from exc
     if not isinstance(value, dict):
         raise UnsupportedGuard(f"expected a JSON object in '{path}', got a {type(value).__name__}; download it again")
@@ -93,21 +88,24 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _check_safetensors(path: Path, head: bytes) -> None:
-    """https://huggingface.co/docs/safetensors: the header's length, the header in JSON, the tensors end to end."""
-    size, length = path.stat().st_size, int.from_bytes(head[:_LENGTH_BYTES], "little")
-    begin = _LENGTH_BYTES + length
-    if size < _LENGTH_BYTES or (begin > size and head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"):
+def _safetensors(path: Path) -> list[str]:
+    """The tensors' names, of a file that is as long as its header says.
+
+    https://huggingface.co/docs/safetensors: the header's length, the header in JSON, the tensors end to end.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        text, begin = file.read(min(length, size)), _LENGTH_BYTES + length
+    if size < _LENGTH_BYTES or (begin > size and text.startswith(b"{")):
         raise UnsupportedGuard(f"expected a whole safetensors file at '{path}', got {size} bytes of it; {_AGAIN}")
     try:
-        with path.open("rb") as file:
-            file.seek(_LENGTH_BYTES)
-            header = json.loads(file.read(min(length, size)))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        end = begin + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
+        tensors = {name: tensor for name, tensor in json.loads(text).items() if name != "__metadata__"}
+        end = begin + max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as exc:
         raise UnsupportedGuard(
             f"expected safetensors at '{path}', got a file that does not begin with their header; download it again"
         ) from exc
     if size != end:
         raise UnsupportedGuard(f"expected {end} bytes in '{path}', as its header says, got {size}; {_AGAIN}")
+    return list(tensors)

@@ -77,8 +77,9 @@ class Checkpoint:
             ) from exc
         except jinja2.TemplateSyntaxError as exc:
             raise UnsupportedGuard(
-                f"expected a chat template that Jinja can read, got one of {self.name!r} with a fault in line {exc.lineno}: "
-                f"{exc.message}; download tokenizer_config.json or chat_template.jinja again, or mend that line"
+                f"expected a chat template that Jinja can read, got one of {self.name!r} with a fault in line "
+                f"{exc.lineno}: {exc.message}; download tokenizer_config.json or chat_template.jinja again, or "
+                "mend that line"
             ) from exc
         except jinja2.TemplateError as exc:
             raise TemplateFailed(str(exc) or type(exc).__name__) from exc
