@@ -19,6 +19,7 @@ _LOGGERS, _SILENT = ("transformers", "huggingface_hub", "accelerate"), logging.C
 _SENTENCEPIECE = re.compile("sentencepiece|tiktoken|instantiate the backend tokenizer|protobuf", re.IGNORECASE)
 _PICKLE = re.compile("weights.only|unpickl|pickle", re.IGNORECASE)
 _OFFLINE = re.compile("connect|offline|resolve|timed out|not a valid model identifier|local_files_only", re.IGNORECASE)
+_NO_CONNECTION = re.compile("couldn't connect to|couldn't find them in the cached files", re.IGNORECASE)
 _GATED = re.compile("gated|401|403|restricted|log in", re.IGNORECASE)
 _MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)
 _MISMATCH = re.compile(
@@ -93,6 +94,8 @@ def _chain(exc: BaseException | None) -> str:
 
 
 def _said(exc: Exception, words: str) -> str:
+    if isinstance(exc, OSError) and _NO_CONNECTION.search(words):
+        return "no connection to the hub, and no copy of it on this machine"
     mismatch = _MISMATCH.search(str(exc))
     if mismatch:
         name, found, wanted = mismatch.groups()

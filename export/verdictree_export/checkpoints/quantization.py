@@ -19,7 +19,6 @@ from verdictree.text.visible import bounded
 _UNDONE: dict[str, tuple[str, str]] = {
     "compressed-tensors": ("compressed_tensors", "compressed-tensors"),
     "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
-    "mxfp4": ("accelerate", "accelerate"),
 }
 _OF_BITSANDBYTES = (".SCB", ".absmax")  # the scales of 8 and of 4 bits
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
@@ -67,11 +66,11 @@ def check_quantized(method: str, source: str, names: Collection[str]) -> None:
 
 def loading_options(method: str | None) -> dict[str, Any]:
     """What `from_pretrained` is told so that it dequantizes, as far as it does so by itself."""
-    from transformers import CompressedTensorsConfig, Mxfp4Config
+    from transformers import CompressedTensorsConfig
 
     if method == "compressed-tensors":
         return {"quantization_config": CompressedTensorsConfig(run_compressed=False)}
-    return {"quantization_config": Mxfp4Config(dequantize=True)} if method == "mxfp4" else {}
+    return {}
 
 
 def dequantized(model: Any, dtype: torch.dtype) -> Any:
