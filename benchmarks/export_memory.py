@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import machine, random_checkpoint
 from benchmarks.shapes import SHAPES
-from verdictree_export.prompts.checkpoint import EMBEDDED
+from verdictree_export.checkpoints.source import EMBEDDED
 
 _POLICY = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml"
 

@@ -33,8 +33,9 @@ from benchmarks.shapes import SHAPES
 from verdictree.policy import Policy
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import TokenizedConversation
+from verdictree_export.checkpoints.source import EMBEDDED
 from verdictree_export.exporter import export_release
-from verdictree_export.prompts.checkpoint import EMBEDDED, load_weightless
+from verdictree_export.prompts.checkpoint import load_weightless
 
 _POLICY = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml"
 _CUDA = "CUDAExecutionProvider"

@@ -32,7 +32,7 @@ from verdictree.conversation import Conversation, Message
 from verdictree.releases.repository import releases
 from verdictree_client import GuardClient, GuardError, Retries
 from verdictree_client.rollout import Rollout
-from verdictree_export.prompts.checkpoint import EMBEDDED
+from verdictree_export.checkpoints.source import EMBEDDED
 
 _POLICIES = Path(__file__).with_name("policies") / "llama-guard-3-sized.yaml", Path("policies/children.yaml")
 _SHAPE = "llama-guard-3-1b"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import gguf_file
+from verdictree_export.checkpoints.source import EMBEDDED
 from verdictree_export.prompts import checkpoint
 
 
@@ -16,7 +17,7 @@ def main(adapter: str, gguf: str, folder: str) -> None:
 
     `gguf` is the file that the embedded checkpoint comes in.
     """
-    guard = checkpoint.load(checkpoint.EMBEDDED, Path(adapter))
+    guard = checkpoint.load(EMBEDDED, Path(adapter))
     guard.model.to(torch.bfloat16).save_pretrained(Path(folder))
     guard.tokenizer.save_pretrained(Path(folder))
     gguf_file.write(guard.model, Path(gguf), Path(f"{folder}-q8_0.gguf"))

@@ -21,6 +21,30 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates too: no text at all
 _QUOTED = 200  # characters of a message, which may quote the file's own keys
 _FIELDS = "a policy has name, version and categories (code, name)"
+_CATEGORY = "a category has code, name, description, threshold and calibrated"
+# Of a message of msgspec's, what mends it; the first that matches.
+_FIXES = (
+    (
+        "Expected `str`, got `(int|float|bool|date|datetime|time|bytes)`",
+        'put the value in quotes, as in version: "1": YAML takes 1 for a number, NO for false, 2026-01-31 for a date',
+    ),
+    ("Expected `str`, got `null`", "give it a value, in quotes if that begins with # or is null"),
+    (
+        "Expected `str`, got `(array|object)`",
+        "give it one text; text with [, {, or a colon and a space in it goes in quotes",
+    ),
+    (r"Expected `float` [<>]=|`float\b.*got `(int|float)`", "a threshold is a probability, from 0 to 1, as 0.5"),
+    ("Expected `float", "a number has a decimal point, as in 0.5, and no quotes and no %"),
+    ("Expected `bool`", "write true or false, without quotes"),
+    (
+        r"Expected `array`.*\$\.categories",
+        f"begin each category with a hyphen: - {{code: S1, name: Crimes}}; {_CATEGORY}",
+    ),
+    (r"(enum|`array`).*\$\.roles", f"list who wrote what it judges: roles: [{', '.join(ROLES)}]"),
+    (r"Expected `object`.*\$\.categories", "write each category as {code: S1, name: Crimes}"),
+    (r"unknown field.*\$\.categories", f"{_CATEGORY}; text with a comma in it goes in quotes"),
+    (r"missing required field.*\$\.categories", _CATEGORY),
+)
 
 
 class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,8 +100,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                 f"{path}: no such policy file; give the path of a policy YAML, or the name of one that ships: "
                 f"{', '.join(shipped_policies.names())}"
             ) from exc
-        except (OSError, UnicodeDecodeError) as exc:
-            raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
+        except UnicodeDecodeError as exc:
+            line = exc.object.count(b"\n", 0, exc.start) + 1
+            raise InvalidPolicy(f"{path}:{line}: cannot be read as UTF-8 text: {exc}; save the file as UTF-8") from exc
+        except OSError as exc:
+            raise InvalidPolicy(f"{path}: cannot be read as UTF-8 text: {exc}; give the path of a policy YAML") from exc
         try:
             document = parse(text)
             policy = msgspec.convert(document.value, cls)
@@ -109,11 +136,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 def _fix(message: str) -> str:
-    if re.match("Expected `str`, got `(int|float|bool)`", message):
-        return 'put the value in quotes, as in version: "1": YAML takes 1 for a number and NO for false'
-    if message.startswith("Expected `float"):
-        return "a number has a decimal point, as in 0.5"
-    return _FIELDS
+    return next((fix for pattern, fix in _FIXES if re.search(pattern, message)), _FIELDS)
 
 
 def check_distinct(policies: tuple[Policy, ...]) -> None:

@@ -112,9 +112,9 @@ def export(
     from verdictree.releases.repository import pinned
     from verdictree_cli.terminal import say
     from verdictree_export import embedded_guard
+    from verdictree_export.checkpoints.source import EMBEDDED
     from verdictree_export.exporter import export_release
     from verdictree_export.int8.conversion import Example
-    from verdictree_export.prompts.checkpoint import EMBEDDED
 
     exploration = Exploration(max_labels, epsilon, width)
     if checkpoint == EMBEDDED and adapter is None:

@@ -72,7 +72,7 @@ def resolve(guard: Checkpoint, family_name: str) -> GuardFamily:
     """The family of this name, for "auto" the one that the checkpoint's chat template shows."""
     if family_name != FAMILY:
         return families.family(family_name)
-    return families.recognize(guard.tokenizer.chat_template or "")
+    return families.recognize(guard.template or "")
 
 
 def inspect(source: str, family_name: str, policies: Sequence[Policy]) -> Inspection:

@@ -11,6 +11,19 @@ import yaml
 from verdictree.text.visible import bounded, quoted
 
 _DEEPEST, _LARGEST = 32, 100_000
+_FIXES = {
+    "'\\t'": "indent by spaces, not by tabs",
+    "cannot start any token": "put text that begins with a sign in quotes",
+    "mapping values are not allowed": "text with a colon in it goes in quotes; after a key stands a colon and a space",
+    "expected <block end>": "indent what belongs together by as many spaces",
+    "another document": "a file holds one document: remove what follows ---",
+    "flow mapping": "close the bracket, and put text with quotes, commas or brackets in it in quotes",
+    "flow sequence": "close the bracket, and put text with quotes, commas or brackets in it in quotes",
+    "quoted scalar": "close the quotes; a quote in text in single quotes is written twice",
+    "constructor for the tag": "remove what begins with !",
+    "undefined alias": "put text that begins with * in quotes",
+    "for merging": "what follows << must be the alias of a mapping",
+}
 _TEXT, _NOTHING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 
 
@@ -58,9 +71,16 @@ def parse(text: str) -> Document:
         return Document(yaml.safe_load(text), lines)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
-        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {exc.problem or exc.context}") from exc
+        raise YamlError(mark.line + 1 if mark else 1, _said(exc)) from exc
     except yaml.YAMLError as exc:  # a character that YAML forbids
         raise YamlError(1, f"not valid YAML: {' '.join(str(exc).split())}") from exc
+
+
+def _said(exc: yaml.MarkedYAMLError) -> str:
+    """What is wrong, and how to mend it where PyYAML's words are known."""
+    words = f"{exc.context or ''} {exc.problem or ''}"
+    fix = next((fix for mark, fix in _FIXES.items() if mark in words), None)
+    return f"not valid YAML: {exc.problem or exc.context}" + (f"; {fix}" if fix else "")
 
 
 def _check_bounds(text: str) -> None:

@@ -21,6 +21,7 @@ from verdictree import families
 from verdictree.errors import InvalidPolicy
 from verdictree.policy import Policy
 from verdictree_evaluation.data.formats import Row
+from verdictree_export.checkpoints.source import EMBEDDED
 from verdictree_export.prompts import checkpoint
 
 _ADAPTER = Path(__file__).with_name("adapter")
@@ -43,7 +44,7 @@ def main(rows: tuple[Path, ...], policy: Path, output: Path, **options: float) -
     except InvalidPolicy as exc:
         raise click.ClickException(str(exc)) from exc
     drawn = in_rounds(read_rows(rows, asked.codes), settings.steps * settings.rows_per_step, settings.seed)
-    guard = checkpoint.load(checkpoint.EMBEDDED)
+    guard = checkpoint.load(EMBEDDED)
     encode = GuardEncoder(guard, families.family("instruct"), asked)
     training = LoraTraining(guard.model, encode.prefix, [encode(row) for row in drawn], settings)
     training.begin_with(_ADAPTER)

@@ -23,6 +23,7 @@ from training import LoraTraining, Settings
 
 from verdictree import families
 from verdictree.policy import Policy
+from verdictree_export.checkpoints.source import EMBEDDED
 from verdictree_export.prompts import checkpoint
 
 _STEPS_PER_STATE = 10
@@ -65,7 +66,7 @@ def main(
     rows = [*splits.train, *read_rows(jsonl, policy.codes)]
     drawn = training_rows(rows, policy.codes, settings.steps * settings.rows_per_step, settings.seed)
     held_out = training_rows(splits.validation, policy.codes, _NUM_VALIDATION_ROWS, settings.seed)
-    guard = checkpoint.load(checkpoint.EMBEDDED)
+    guard = checkpoint.load(EMBEDDED)
     encode = GuardEncoder(guard, families.family("instruct"), policy)
     guard.model.to("cuda" if torch.cuda.is_available() else "cpu")
     training = LoraTraining(guard.model, encode.prefix, [encode(row) for row in drawn], settings, stop_after)

@@ -1,6 +1,6 @@
 """From a checkpoint's chat template to constant prompts and a verdict tree.
 
-checkpoint.py    folder, hub id, GGUF file or package ─► model, tokenizer, chat template
+checkpoint.py    what `checkpoints` loads ─► model, tokenizer, chat template
     ↓            (time_limit.py bounds what a stranger's template may take)
 rendering.py     a question about a conversation ─► the whole prompt
     ↓            (policy_text.py: nothing in a policy acts there)

