@@ -10,7 +10,7 @@ import msgspec
 
 from verdictree.conversation import Message, Role
 from verdictree.families.grammar import VerdictGrammar
-from verdictree.families.turn_marks import quote
+from verdictree.families.turn_marks import quote, quoted_at
 from verdictree.policy import Category, Policy
 
 _CONTENT = "{content}"
@@ -32,8 +32,21 @@ class ConversationFormat(msgspec.Struct, frozen=True):
     def quoted(self, content: str) -> str:
         """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
         inner = content.strip()
-        quoted = quote(inner, [turn.partition(_CONTENT)[0] for turn in self.turns.values()])
+        quoted = quote(inner, self._marks)
         return content if quoted == inner else content.replace(inner, quoted)
+
+    def quotes(self, content: str) -> list[int]:
+        """Where a message's text, without the white space around it, is quoted."""
+        return quoted_at(content.strip(), self._marks)
+
+    def marks(self, role: Role) -> tuple[str, str]:
+        """What stands before and after a message of this role."""
+        before, _, after = self.turns[role].partition(_CONTENT)
+        return before, after
+
+    @property
+    def _marks(self) -> list[str]:
+        return [turn.partition(_CONTENT)[0] for turn in self.turns.values()]
 
     def _turn(self, role: Role, content: str) -> str:
         return self.turns[role].replace(_CONTENT, content)
