@@ -33,7 +33,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         f"{_CLIENT}/protocol.py": ("Health",),
     },
     "Verdicts and requests: `from verdictree import …`": {
-        "verdictree/verdict.py": ("Verdict", "CategoryScore", "GreedyVerdict"),
+        "verdictree/verdict.py": ("Verdict", "CategoryScore", "GreedyVerdict", "Window", "Place"),
         "verdictree/conversation.py": ("Conversation", "Message"),
     },
     "Rollouts: `from verdictree_client.rollout import …`": {f"{_CLIENT}/rollout/rollout.py": ("Rollout",)},

@@ -67,7 +67,7 @@ def evaluation(text, folder, monkeypatch):
     data.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows) + text.encode())
     names = ("histograms", "reliability", "category_reliability", "precision_recall", "confusion", "scatter")
     monkeypatch.setattr(outputs, "_plots", lambda scored, flags: dict.fromkeys(names, "<svg/>"))
-    options = {"csv_text": "text", "csv_labels": "labels", "csv_id": "id", "strict": False, "truncate": False}
+    options = {"csv_text": "text", "csv_labels": "labels", "csv_id": "id", "strict": False, "truncate": None}
     options |= {"seed": 0, "resamples": 5, "redact": False}
     one = session.Session(options, lambda step, total, done: lambda: None)
     run, path = evaluate_data(one, [data], (), folder / "out")

@@ -20,7 +20,7 @@ and the packages that use the core, whose rooms stand in their own `__init__`:
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import VerdictreeError
 from verdictree.policy import Category, Policy
-from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
+from verdictree.verdict import CategoryScore, GreedyVerdict, Place, Verdict, Window
 
 __all__ = [
     "Category",
@@ -28,7 +28,9 @@ __all__ = [
     "Conversation",
     "GreedyVerdict",
     "Message",
+    "Place",
     "Policy",
     "Verdict",
     "VerdictreeError",
+    "Window",
 ]

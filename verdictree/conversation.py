@@ -15,6 +15,7 @@ MAX_MESSAGES = 256
 MAX_BYTES = 512 * 1024
 
 Role = Literal["user", "assistant"]
+Truncate = Literal["head", "windows"]
 ROLES: tuple[Role, ...] = ("user", "assistant")
 
 
@@ -29,14 +30,16 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """The messages to judge; the guard's verdict is about the last one.
 
     `policy` names one of the release's policies (None: the release's default).
-    `truncate="head"` drops the oldest tokens of a conversation that is longer than the release's limit,
-    which is refused otherwise. Requests of one `routing_key` (a user's or a session's id) are answered by the same
-    release while a canary runs; without one, those of the same messages are. It changes no score.
+    A conversation that is longer than the release's limit is refused. With `truncate="head"` its oldest tokens are
+    dropped; with `truncate="windows"` overlapping parts of it are judged, each as if it were the conversation, and the
+    verdict is the worst of them, category by category, at the price of as many conversations.
+    Requests of one `routing_key` (a user's or a session's id) are answered by the same release while a canary runs;
+    without one, those of the same messages are. It changes no score.
     """
 
     messages: tuple[Message, ...]
     policy: str | None = None
-    truncate: Literal["head"] | None = None
+    truncate: Truncate | None = None
     routing_key: str | None = None
 
     @property

@@ -15,6 +15,7 @@ class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     conditional  probability of the category's last token where the greedy verdict names it; 0 if it is not
     calibrated   the marginal after calibration on labelled data; None where the category is not calibrated
     flagged      whether `calibrated`, or else the marginal, reaches the category's threshold; None where it has none
+    window       which of the verdict's windows these are of: that with the largest marginal; None without windows
     """
 
     code: str
@@ -24,6 +25,22 @@ class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     conditional: float
     calibrated: float | None = None
     flagged: bool | None = None
+    window: int | None = None
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in a conversation: that before a character of a message's content, both counted from 0."""
+
+    message: int
+    character: int
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A part of a long conversation that was judged by itself: where it begins and ends, and its own P(unsafe)."""
+
+    begin: Place
+    end: Place
+    p_unsafe: float
 
 
 class GreedyVerdict(msgspec.Struct, frozen=True):
@@ -52,6 +69,11 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     `calibration` names the calibration's version and `unsafe_flagged` says whether `p_unsafe_calibrated` reaches its
     threshold; each is None otherwise. `undecided` says that the guard answers something else than a verdict, with
     more probability than the release allows: small probabilities mean nothing then, and the verdict is flagged.
+
+    A conversation that was judged part by part has its `windows`, else there are none. Every number is then that of
+    the worst window: a category's three are those of the window with its largest marginal, `p_safe` is the least,
+    `greedy` is that of the window with the largest `p_unsafe`, all others are the largest. What is said above of
+    marginals holds of each window.
     """
 
     release: int
@@ -71,6 +93,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     calibration: str | None = None
     p_controversial: float | None = None
     undecided: bool = False
+    windows: tuple[Window, ...] = ()
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""
@@ -93,9 +116,13 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
         for score in self.categories:
             names = ("marginal", "joint", "conditional", "calibrated")
             named += [(f"{name} of {score.code!r}", getattr(score, name)) for name in names]
+        named += [(f"p_unsafe of window {number}", window.p_unsafe) for number, window in enumerate(self.windows)]
         for name, value in named:
             if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:  # NaN is not within
                 return f"{name} is {value}, which is no probability"
+        for score in self.categories:
+            if score.window is not None and not 0 <= score.window < len(self.windows):
+                return f"{score.code!r} is of window {score.window}, of {len(self.windows)}"
         return None if self.categories else "it has no categories"
 
     def to_json(self) -> bytes:

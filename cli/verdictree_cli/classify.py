@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from verdictree import wire
+from verdictree.conversation import Truncate
 from verdictree_cli.connection_options import tls, tls_options, url_option
+from verdictree_cli.shared_options import truncate_option
 
 _FILE = click.Path(allow_dash=True, path_type=Path)
 
@@ -18,6 +20,7 @@ _FILE = click.Path(allow_dash=True, path_type=Path)
 @click.argument("text", required=False)
 @click.option("--conversation", type=_FILE, help='A JSON file with "messages", or - for standard input.')
 @click.option("--policy", help="The policy's name; default: the release's first.")
+@truncate_option
 @url_option
 @tls_options
 @click.option(
@@ -28,6 +31,7 @@ def classify(
     text: str | None,
     conversation: Path | None,
     policy: str | None,
+    truncate: Truncate | None,
     url: str,
     deadline: float,
     as_json: bool,
@@ -45,7 +49,7 @@ def classify(
     request = Conversation((Message("user", text or ""),)) if conversation is None else read_one(conversation)
     with GuardClient(url, deadline=deadline, tls=tls(connection)) as client:
         start = time.perf_counter()
-        verdict = client.classify(request, policy=policy)
+        verdict = client.classify(request, policy=policy, truncate=truncate)
         milliseconds = 1000 * (time.perf_counter() - start)
     if as_json:
         say_json(verdict.to_json())

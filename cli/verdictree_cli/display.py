@@ -20,7 +20,8 @@ _UNDECIDED = "\nundecided"
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     """A table of (text, verdict, milliseconds): the most probable categories with their three estimates.
 
-    What a release flags has a flag before it; where the guard gave no verdict, that is said below P(unsafe).
+    What a release flags has a flag before it; where the guard gave no verdict, that is said below P(unsafe). Below the
+    text of a conversation that was judged part by part stands its worst window.
     """
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     result.add_column("conversation", min_width=12, ratio=1)
@@ -31,7 +32,7 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     for text, verdict, milliseconds in rows:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
-            Text(shown(text, _SHOWN_CHARACTERS)),  # not markup: the text is a stranger's
+            Text(shown(text, _SHOWN_CHARACTERS) + _worst_window(verdict)),  # not markup: the text is a stranger's
             f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}{_UNDECIDED if verdict.undecided else ''}",
             Text("\n".join(f"{_FLAG if score.flagged else ''}{shown(f'{score.code} {score.name}')}" for score in top)),
             "\n".join(f"{score.marginal:.3f}" for score in top),
@@ -42,3 +43,11 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
             end_section=True,
         )
     return result
+
+
+def _worst_window(verdict: Verdict) -> str:
+    if not verdict.windows:
+        return ""
+    worst = max(verdict.windows, key=lambda window: window.p_unsafe)
+    begin, end = (f"messages[{at.message}] character {at.character}" for at in (worst.begin, worst.end))
+    return f"\nworst of {len(verdict.windows)} windows: {begin} to {end}"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from verdictree_cli.connection_options import tls, tls_options
-from verdictree_cli.shared_options import repository_option
+from verdictree_cli.shared_options import repository_option, truncate_option
 from verdictree_evaluation.data.csv_rows import Columns
 from verdictree_evaluation.defaults import CONCURRENCY, MIN_POSITIVES, NUM_RESAMPLES
 
@@ -22,7 +22,7 @@ _SHARED = (
     click.option("--release", "number", type=click.IntRange(min=1), help="The release; default: the pinned."),
     click.option("--policy", help="The policy's name; default: the release's first."),
     click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0: one a core."),
-    click.option("--truncate", is_flag=True, help="Judge the last tokens of a conversation that is too long."),
+    truncate_option,
     click.option("--strict", is_flag=True, help="Stop at the first line of DATA that cannot be used."),
     click.option("--csv-text", default=_COLUMNS.text, show_default=True, help="The CSV column of the text."),
     click.option("--csv-labels", default=_COLUMNS.labels, show_default=True, help="The CSV column of the labels."),

@@ -12,6 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from verdictree import wire
+from verdictree.conversation import Truncate
 from verdictree.verdict import Verdict
 from verdictree_client.deadline import Deadline, seconds
 from verdictree_client.errors import GuardError, unexpected
@@ -52,7 +53,7 @@ class AsyncGuardClient(BaseClient):
         messages: Messages,
         *,
         policy: str | None = None,
-        truncate: Literal["head"] | None = None,
+        truncate: Truncate | None = None,
         routing_key: str | None = None,
         deadline: float | None = None,
     ) -> Verdict:
@@ -94,7 +95,7 @@ class AsyncGuardClient(BaseClient):
         concurrency: int = 8,
         return_errors: bool = False,
         policy: str | None = None,
-        truncate: Literal["head"] | None = None,
+        truncate: Truncate | None = None,
         deadline: float | None = None,
     ) -> AsyncIterator[Verdict | GuardError]:
         """The verdicts on many conversations, in their order, lazily; see `GuardClient.classify_many`.

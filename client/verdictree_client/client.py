@@ -12,6 +12,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from verdictree import wire
+from verdictree.conversation import Truncate
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS
 from verdictree_client.deadline import Deadline, Retries, seconds
@@ -60,7 +61,7 @@ class GuardClient(BaseClient):
         messages: Messages,
         *,
         policy: str | None = None,
-        truncate: Literal["head"] | None = None,
+        truncate: Truncate | None = None,
         routing_key: str | None = None,
         deadline: float | None = None,
     ) -> Verdict:
@@ -106,7 +107,7 @@ class GuardClient(BaseClient):
         concurrency: int = 8,
         return_errors: bool = False,
         policy: str | None = None,
-        truncate: Literal["head"] | None = None,
+        truncate: Truncate | None = None,
         deadline: float | None = None,
     ) -> Iterator[Verdict | GuardError]:
         """The verdicts on many conversations, in their order, lazily: `items` may be endless.

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from tritonclient.grpc import InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
 from verdictree import verdict, wire
-from verdictree.conversation import MAX_MESSAGES, Conversation, Message, parse, validated
+from verdictree.conversation import MAX_MESSAGES, Conversation, Message, Truncate, parse, validated
 from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded, quoted
 from verdictree.verdict import Verdict
@@ -33,7 +33,7 @@ class CallOptions(TypedDict, total=False):
     """The options of one call, as `classify` and `classify_many` take them."""
 
     policy: str | None
-    truncate: Literal["head"] | None
+    truncate: Truncate | None
     deadline: float | None
 
 
@@ -103,7 +103,7 @@ class BaseClient:
         self,
         messages: Messages,
         policy: str | None,
-        truncate: Literal["head"] | None,
+        truncate: Truncate | None,
         deadline: float | None,
         routing_key: str | None = None,
     ) -> Call:
@@ -122,7 +122,7 @@ class BaseClient:
 def request_body(
     messages: Messages,
     policy: str | None = None,
-    truncate: Literal["head"] | None = None,
+    truncate: Truncate | None = None,
     routing_key: str | None = None,
 ) -> bytes:
     """The request's JSON; InvalidRequest for what the server would refuse. The other arguments override."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from verdictree.conversation import Conversation
+from verdictree.conversation import Conversation, Truncate
 from verdictree.errors import InvalidConversation, NoVerdict
 from verdictree.releases.release import MANIFEST, MARGINALS_MODEL, sha256
 from verdictree.verdict import Verdict
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from verdictree.runtime.tokenization import TokenizedConversation
     from verdictree_client import TLS
 
-Truncate = Literal["head"] | None
 _BATCH = 8
 
 
@@ -49,7 +48,7 @@ class InProcess:
         *,
         policy: str | None = None,
         threads: int = 0,
-        truncate: Truncate = None,
+        truncate: Truncate | None = None,
     ) -> None:
         """Load release `number`, InvalidRelease where it is damaged; ask by `policy`, the default for None."""
         from verdictree.runtime.local_guard import LocalGuard  # a server is asked without these libraries
@@ -58,10 +57,10 @@ class InProcess:
         self.directory = repository / MARGINALS_MODEL / str(number)
         self.policy = self.guard.release.policy_named(policy)
         self.calibration = self.guard.calibrations.get(self.policy.name)
-        self.release = f"sha256:{sha256(self.directory / MANIFEST)} policy {self.policy.name}"
+        self.release = f"sha256:{sha256(self.directory / MANIFEST)} policy {self.policy.name}{_in_windows(truncate)}"
         self.codes = self.policy.codes
         self.names = tuple(category.name for category in self.policy.categories)
-        self._truncate: Truncate = truncate
+        self._truncate = truncate
         tree = self.guard.release.tree
         labels = [tree.grammar.label(category) for category in self.policy.categories]
         # Other guards than those with one list of labels have no forced prefix.
@@ -98,19 +97,21 @@ class InProcess:
     ) -> list[tuple[Verdict | NoVerdict, tuple[float, ...] | None]]:
         if not batch:
             return []
-        outputs = self.guard.infer(batch)
-        outcomes = [
-            outcome if isinstance(outcome, NoVerdict) else uncalibrated(outcome)
-            for outcome in self.guard.outcomes(batch, outputs)
-        ]
+        scored = []
+        for one, outputs in zip(batch, self.guard.infer_each(batch), strict=True):
+            outcome = self.guard.score.outcome(outputs, one.prefix_ids, one.token_counts)
+            shown = outcome if isinstance(outcome, NoVerdict) else uncalibrated(outcome)
+            scored.append((shown, None if one.windows else self._logits(outputs)))
+        return scored
+
+    def _logits(self, outputs: Sequence[Any]) -> tuple[float, ...] | None:
         if self._label_logits is None:
-            return [(outcome, None) for outcome in outcomes]
+            return None
         release = self.guard.release
         label_logits, log_normalizer, top_logit, expansions = outputs
-        explored = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
-        logits = map(self._label_logits, explored)
-        shown = (None if row_logits is None else tuple(row_logits.tolist()) for row_logits in logits)
-        return list(zip(outcomes, shown, strict=True))
+        (explored,) = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
+        logits = self._label_logits(explored)
+        return None if logits is None else tuple(logits.tolist())
 
 
 class Served:
@@ -123,7 +124,7 @@ class Served:
         policy: str | None = None,
         concurrency: int = CONCURRENCY,
         deadline: float = 300.0,
-        truncate: Truncate = None,
+        truncate: Truncate | None = None,
         tls: TLS | None = None,
     ) -> None:
         """Ask the server for one verdict, which names its release and categories; GuardError where it cannot answer."""
@@ -134,7 +135,7 @@ class Served:
         self._policy, self._concurrency, self._truncate = policy, concurrency, truncate
         verdict = self._client.classify("Hello.", policy=policy)
         calibration = f" calibration {verdict.calibration}" if verdict.calibration else ""
-        self.release = f"{url} release {verdict.release} policy {verdict.policy}{calibration}"
+        self.release = f"{url} release {verdict.release} policy {verdict.policy}{calibration}{_in_windows(truncate)}"
         self.codes = tuple(score.code for score in verdict.categories)
         self.names = tuple(score.name for score in verdict.categories)
 
@@ -153,6 +154,10 @@ class Served:
                 raise answer
             else:
                 yield msgspec.structs.replace(blank, verdict=answer)
+
+
+def _in_windows(truncate: Truncate | None) -> str:
+    return " in windows" if truncate == "windows" else ""  # other verdicts: a run must not go on with those
 
 
 def uncalibrated(verdict: Verdict) -> Verdict:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verdictree.conversation import Truncate
 from verdictree.errors import VerdictreeError
 from verdictree_evaluation.data import datasets
 from verdictree_evaluation.data.arrays import Scored, gather
@@ -14,7 +15,7 @@ from verdictree_evaluation.data.csv_rows import Columns
 from verdictree_evaluation.data.datasets import Dataset, Problem
 from verdictree_evaluation.data.predictions import PredictionStore
 from verdictree_evaluation.errors import BadData, EvaluationError
-from verdictree_evaluation.scoring import Guard, InProcess, Served, Truncate, score_all
+from verdictree_evaluation.scoring import Guard, InProcess, Served, score_all
 
 Begin = Callable[[str, int, int], Callable[[], None]]
 
@@ -28,7 +29,7 @@ class Session:
 
     def guard(self) -> InProcess | Served:
         """The guard that the options name."""
-        truncate: Truncate = "head" if self.options["truncate"] else None
+        truncate: Truncate | None = self.options["truncate"]
         url, policy = self.options.get("url"), self.options["policy"]
         if url:
             concurrency, tls = self.options["concurrency"], self.options["tls"]

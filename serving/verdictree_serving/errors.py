@@ -56,3 +56,7 @@ class InferenceFailed(ServingError):
 
 class InvalidInput(InferenceFailed):
     """A request that the ONNX graph must not be asked."""
+
+
+class Overloaded(InferenceFailed):
+    """A request that would wait too long for its turn."""

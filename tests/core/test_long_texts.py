@@ -16,6 +16,7 @@ from verdictree.errors import InvalidConversation
 from verdictree.releases.release import Release
 from verdictree.runtime import tokenization
 from verdictree.runtime.tokenization import ConversationTokenizer
+from verdictree.runtime.windows import capacity, token_windows
 
 FOLDER = Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_tokenizer" / "1"
 RELEASE = Release.load(FOLDER)
@@ -68,8 +69,22 @@ def test_a_cut_text_keeps_its_last_tokens(text):
         assert kept == ids[-LIMIT:] or " " not in text[-4 * LIMIT :].strip() or len(set(text[-8 * LIMIT :])) < 6
 
 
+@given(TEXTS)
+def test_windows_hold_the_whole_text_or_refuse_it(text):
+    """A bound by characters that refuses what windows hold, or lets them leave out a part."""
+    ids = whole_ids(text)
+    try:
+        found = TOKENIZE(conversation(text, truncate="windows"))
+    except InvalidConversation as error:
+        assert len(ids) > capacity(LIMIT) and f"expected at most {capacity(LIMIT)} tokens" in str(error)
+    else:
+        rows = np.split(found.input_ids, len(found.prefix_ids))
+        assert [row.tolist() for row in rows] == [ids[w.start : w.stop] for w in token_windows(len(ids), LIMIT)]
+        assert (found.num_tokens, found.num_truncated) == (len(ids), 0)
+
+
 @pytest.mark.parametrize("unit", ["1", "a", " ", "🙂", "e\u0301", "why ", "ab1 ", "-", "\n"])
-@pytest.mark.parametrize("truncate", [None, "head"])
+@pytest.mark.parametrize("truncate", [None, "head", "windows"])
 def test_half_a_megabyte_costs_what_a_few_thousand_tokens_cost(unit, truncate):
     """One client that sends half a megabyte of digits, all refused, holds up everybody."""
     longest = "x" + (unit * (480_000 // len(unit.encode()))) + "x"
@@ -82,7 +97,7 @@ def test_half_a_megabyte_costs_what_a_few_thousand_tokens_cost(unit, truncate):
     try:
         TOKENIZE(conversation(longest, truncate=truncate))
     except InvalidConversation:
-        assert truncate is None
+        assert truncate != "head"
     assert time.perf_counter() - begin < 60 * fair_seconds + 0.2
 
 

@@ -99,14 +99,18 @@ def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):
 
 
 def test_a_conversation_that_is_too_long(repository, tmp_path):
-    """One long row ending the run: it is named and left out, and judged in part with --truncate."""
+    """One long row ending the run: it is named and left out, judged in part with --truncate head, else in windows."""
     path = tmp_path / "long.csv"
     write_rows(path, "a", 8)
     path.write_text(path.read_text() + "long," + "words " * 2000 + ",\n")
     options = ("--repository", repository, "--threads", "1", "--resamples", "2", "--out", tmp_path / "e")
     told = invoke(evaluate, path, *options)
     assert "long.csv:10: expected at most" in told.output and "8 rows of" in told.output
-    assert "9 rows of" in invoke(evaluate, path, *options, "--truncate").output
+    assert "9 rows of" in invoke(evaluate, path, *options, "--truncate", "head").output
+    told = invoke(evaluate, path, *options, "--truncate", "windows")
+    assert "9 rows of" in told.output
+    rows = [json.loads(line) for line in (tmp_path / "e" / "predictions.jsonl").read_text().splitlines()]
+    assert [len(row["verdict"].get("windows", ())) > 1 for row in rows[-9:]] == [False] * 8 + [True]
 
 
 def test_a_damaged_calibration_is_a_load_error(repository, tmp_path):

@@ -21,7 +21,7 @@ OPTIONS = {
     "csv_labels": "labels",
     "csv_id": "id",
     "strict": False,
-    "truncate": False,
+    "truncate": None,
     "seed": 0,
     "resamples": 20,
     "redact": False,

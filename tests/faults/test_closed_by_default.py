@@ -219,7 +219,9 @@ IDS, PREFIX = np.array([[20, 30, 40, 50]], np.int64), np.array([[0]], np.int32)
 LM_FAULTS = {
     "a prompt that there is not": {"input_ids": IDS, "prefix_id": PREFIX + 99},
     "a negative prompt": {"input_ids": IDS, "prefix_id": PREFIX - 1},
-    "two prompts": {"input_ids": IDS, "prefix_id": np.array([[0, 0]], np.int32)},
+    "three prompts for four tokens": {"input_ids": IDS, "prefix_id": np.zeros((1, 3), np.int32)},
+    "more windows than there may be": {"input_ids": np.full((1, 66), 20), "prefix_id": np.zeros((1, 33), np.int32)},
+    "windows of a greater length": {"input_ids": np.full((1, 4096), 20), "prefix_id": np.zeros((1, 2), np.int32)},
     "negative tokens": {"input_ids": -IDS, "prefix_id": PREFIX},
     "tokens that there are not": {"input_ids": IDS + 10**6, "prefix_id": PREFIX},
     "no tokens": {"input_ids": IDS[:, :0], "prefix_id": PREFIX},

@@ -111,7 +111,7 @@ MESSAGES = st.lists(
 )
 OPTIONS = {
     "routing_key": TEXTS,
-    "truncate": st.sampled_from(["head", None]),
+    "truncate": st.sampled_from(["head", "windows", None]),
     "policy": st.one_of(st.sampled_from(["tiny", None]), TEXTS),
 }
 BODIES = st.one_of(

@@ -12,13 +12,15 @@ import pytest
 import tiny_guard
 from test_emergency import OLD, releases_that_answer
 
+from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidRelease
 from verdictree.releases import adapters, startup
 from verdictree.releases import repository as repositories
 from verdictree.releases.release import COMPOSING_MODELS, FORMAT, MANIFEST, Release
 from verdictree.releases.repository import ADAPTER
 from verdictree.releases.software import VERSION
-from verdictree_client import GuardClient
+from verdictree.runtime.local_guard import LocalGuard
+from verdictree_client import GuardClient, GuardError, Overloaded
 from verdictree_client.rollout import Rollout
 from verdictree_serving import TritonServer
 
@@ -49,6 +51,41 @@ def test_an_old_release_is_served_as_it_is(old):
         verdict = guard.classify(list(golden.messages))
         assert verdict.p_unsafe == pytest.approx(golden.p_unsafe, abs=1e-3)
     assert old_adapter(old) == old_adapter(OLD) and "triton_steps" not in old_adapter(old)
+
+
+@pytest.mark.server
+def test_an_old_release_judges_long_texts_in_windows(old):
+    """An option that works with new exports only, or an upgrade that changes what old ones say."""
+    conversation = Conversation((Message("user", "why so, hello? " * 400),), truncate="windows")
+    (alone,) = LocalGuard.load(old, 1, threads=1).classify([conversation])
+    startup.prepare(old, None)
+    assert "dims: [ 2 ]" not in (old / "guard_marginals" / "config.pbtxt").read_text()
+    with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
+        served, short = guard.classify(conversation), guard.classify("hello")
+    assert served.p_unsafe == pytest.approx(alone.p_unsafe, abs=1e-6)
+    assert [(one.begin, one.end) for one in served.windows] == [(one.begin, one.end) for one in alone.windows]
+    assert len(served.windows) > 2 and not short.windows
+
+
+@pytest.mark.server
+def test_long_requests_wait_in_bounds(old):
+    """A client that sends nothing but long texts fills the server's memory, and its next hour."""
+    startup.prepare(old, None)
+    with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
+        texts = [f"{i} why so, hello? " + "why " * 2000 for i in range(60)]
+        outcomes = list(guard.classify_many(texts, concurrency=60, truncate="windows", return_errors=True))
+        assert 0 <= guard.classify("hello").p_unsafe <= 1
+    refused = [one for one in outcomes if isinstance(one, GuardError)]
+    assert 0 < len(refused) < 60 and {type(one) for one in refused} == {Overloaded}, refused
+
+
+@pytest.mark.server
+def test_windows_of_an_old_configuration_are_an_error(old):
+    """A repository that cannot be written to answers half of a long text, or stops answering short ones."""
+    with TritonServer(old) as server, GuardClient(server.grpc_address, deadline=60.0) as guard:
+        with pytest.raises(GuardError):
+            guard.classify("why so, hello? " * 400, truncate="windows")
+        assert 0 <= guard.classify("hello").p_unsafe <= 1
 
 
 @pytest.mark.server

@@ -4,6 +4,8 @@
     grammar.py        which strings it may answer   nemotron.py     yes_or_no.py   instruct.py
     turn_marks.py     marks of its format in a      one declaration each: what it lists in FAMILIES
                       stranger's text, quoted       can be exported
+    transcript.py     from a place in a rendered
+                      conversation to its message
 
 A family knows strings only: how a tokenizer spells them is `verdict_tree`'s, where a checkpoint's template says them
 the export's `prompts`.

@@ -11,7 +11,7 @@ import msgspec
 from verdictree.conversation import Message, Role
 from verdictree.errors import InvalidConversation
 from verdictree.families.grammar import VerdictGrammar
-from verdictree.families.turn_marks import quote
+from verdictree.families.turn_marks import quote, quoted_at
 from verdictree.policy import Category, Policy
 
 CONTENT = "{content}"
@@ -35,7 +35,8 @@ class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text of the conversation; InvalidConversation as `read` raises it."""
-        return "".join(self._turn(message.role, self._shown(message.content)) for message in self.read(messages))
+        texts = ((message.role, quote(self.written(message.content), self._marks)) for message in self.read(messages))
+        return "".join(self.turns[role].replace(CONTENT, text) for role, text in texts)
 
     def read(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages that the guard reads.
@@ -57,21 +58,27 @@ class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     def quoted(self, content: str) -> str:
         """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
         if not self.trims:
-            return quote(content, self.marks)
+            return quote(content, self._marks)
         inner = content.strip()
-        quoted = quote(inner, self.marks)
+        quoted = quote(inner, self._marks)
         return content if quoted == inner else content.replace(inner, quoted)
 
+    def quotes(self, content: str) -> list[int]:
+        """Where the text of a message, as `written`, is quoted."""
+        return quoted_at(self.written(content), self._marks)
+
+    def written(self, content: str) -> str:
+        """A message's text as it stands in the prompt, but for what is quoted."""
+        return content.strip() if self.trims else content
+
+    def marks(self, role: Role) -> tuple[str, str]:
+        """What stands before and after a message of this role."""
+        before, _, after = self.turns[role].partition(CONTENT)
+        return before, after
+
     @property
-    def marks(self) -> list[str]:
-        """What stands before the content of a turn, for each role."""
+    def _marks(self) -> list[str]:
         return [turn.partition(CONTENT)[0] for turn in self.turns.values()]
-
-    def _shown(self, content: str) -> str:
-        return self.quoted(content).strip() if self.trims else self.quoted(content)
-
-    def _turn(self, role: Role, content: str) -> str:
-        return self.turns[role].replace(CONTENT, content)
 
 
 @dataclass(frozen=True)

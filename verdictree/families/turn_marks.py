@@ -35,10 +35,19 @@ def quote(text: str, marks: Sequence[str]) -> str:
 
     The first line counts where a mark ends with a line break; else it stands behind the mark, not below it.
     """
+    pattern = _pattern_of(text, marks)
+    return text if pattern is None else pattern.sub(lambda line: line[1] + QUOTE + line[2], text)
+
+
+def quoted_at(text: str, marks: Sequence[str]) -> list[int]:
+    """Where `quote` puts a sign of quotation: the places of the characters before which it stands."""
+    pattern = _pattern_of(text, marks)
+    return [] if pattern is None else [line.start(2) for line in pattern.finditer(text)]
+
+
+def _pattern_of(text: str, marks: Sequence[str]) -> re.Pattern[str] | None:
     pattern = _pattern(tuple(dict.fromkeys(mark for mark in marks if mark.strip())))
-    if pattern is None or not _COLON.search(text):
-        return text
-    return pattern.sub(lambda line: line[1] + QUOTE + line[2], text)
+    return pattern if _COLON.search(text) else None
 
 
 @cache

@@ -21,6 +21,7 @@ _BOUNDED = """dynamic_batching {
 }"""
 _QUEUE_TIMEOUT = re.compile(r"(default_timeout_microseconds: )\d+")
 _QUEUED_SHARE = 0.75
+_TOKEN_COUNTS = re.compile(r'(name: "token_counts", data_type: TYPE_INT32, dims: \[ )2(?= \])')
 _VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
 
 
@@ -50,6 +51,11 @@ def batch_size(config: str) -> int | None:
 def with_batch_size(config: str, size: int) -> str:
     """The configuration with this `max_batch_size`."""
     return _BATCH_SIZE.sub(f"max_batch_size: {size}", config)
+
+
+def with_windows(config: str) -> str:
+    """The configuration with room for the places of windows, which those of old repositories lack."""
+    return _TOKEN_COUNTS.sub(r"\g<1>-1", config)
 
 
 def with_bounded_queue(config: str, deadline: float | None = None) -> str:

@@ -108,6 +108,15 @@ def bound_queues(repository: Path, deadline: float | None = None) -> None:
         replace(path, model_config.with_bounded_queue(path.read_text(), deadline))
 
 
+def make_room_for_windows(repository: Path) -> None:
+    """Let the steps tell each other the places of windows, which the configurations of old repositories do not."""
+    for model in (TOKENIZER_MODEL, MARGINALS_MODEL):
+        path = repository / model / CONFIG
+        config = path.read_text()
+        if (roomy := model_config.with_windows(config)) != config:
+            replace(path, roomy)
+
+
 def pin(repository: Path, number: int) -> None:
     """Let the ensemble serve release `number` from its next load on; releases that are loaded stay loaded."""
     set_versions(repository, {*versions(repository), pinned(repository), number})

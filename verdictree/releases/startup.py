@@ -31,6 +31,7 @@ def prepare(repository: Path, number: int | None, deadline: float | None = None)
             repositories.keep_only_pinned(repository)
             repositories.spread_batch_size(repository)
             repositories.bound_queues(repository, deadline)
+            repositories.make_room_for_windows(repository)
             adapters.refresh(repository, {**repositories.steps(repository, stable), ROUTER: 1})
     except RepositoryBusy:
         if number is not None:

@@ -3,6 +3,8 @@
     conversation ─► tokenization.py ─► session.py: the graph ─► scorer.py ─► verdict
                     token ids          ONNX Runtime             marginals, calibration, flags
 
+    encoded_text.py       a conversation's ids, and where they stand in it
+    windows.py            a conversation that is too long, part by part
     graph_io.py           the graph's inputs and outputs by name
     plain_text.py         tokenizers to which a stranger's text is text
     processor.py          is this processor's uint8 × int8 product exact?

@@ -18,6 +18,7 @@ from verdictree.runtime.graph_io import OUTPUTS
 from verdictree.runtime.scorer import Scorer
 from verdictree.runtime.session import open_session
 from verdictree.runtime.tokenization import ConversationTokenizer, TokenizedConversation, batch_feeds, load_tokenizer
+from verdictree.runtime.windows import side_by_side
 from verdictree.verdict import Verdict
 
 _BATCH_SIZE = 4
@@ -76,21 +77,37 @@ class LocalGuard:
 
     def classify_tokenized(self, batch: Sequence[TokenizedConversation]) -> list[Verdict]:
         """The verdicts of a batch that is encoded already; NoVerdict where one has none."""
-        return list(map(_verdict, self.outcomes(batch, self.infer(batch))))
+        pairs = zip(batch, self.infer_each(batch), strict=True)
+        return [_verdict(self.score.outcome(outputs, one.prefix_ids, one.token_counts)) for one, outputs in pairs]
 
     def infer(self, batch: Sequence[TokenizedConversation]) -> list[Any]:
-        """What the graph computes for a batch: label_logits, log_normalizer, top_logit, expansions; see `unpack`."""
+        """What the graph computes for a batch, each of one window: label_logits, log_normalizer, top_logit, expansions;
+        see `unpack`."""
         return list(self._run(batch_feeds(batch)))
+
+    def infer_each(self, batch: Sequence[TokenizedConversation]) -> list[list[Any]]:
+        """What the graph computes for each conversation of a batch, as for a batch of one.
+
+        Those of one window are computed together; those of several window by window, which takes no more memory.
+        """
+        together = [one for one in batch if not one.windows]
+        outputs = self.infer(together) if together else []
+        rows = iter([[output[i : i + 1] for output in outputs] for i in range(len(together))])
+        return [
+            side_by_side([self.infer([window]) for window in one.apart()]) if one.windows else next(rows)
+            for one in batch
+        ]
 
     def outcomes(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict | NoVerdict]:
         """What is served of a batch, from what `infer` computed for it: verdicts, or why there is none."""
         return self.score.outcomes(batch, outputs)
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
-        """The tokens of the whole prompt that a conversation is asked with, the first one where there are several."""
+        """The tokens of the whole prompt that a conversation is asked with, the first where there are several."""
         tokenized = self.tokenize(conversation)
         prompt = self.release.prompts[tokenized.prefix_ids[0]]
-        return [*prompt.prefix_ids, *tokenized.input_ids[: tokenized.num_tokens].tolist(), *prompt.suffix_ids]
+        size = len(tokenized.input_ids) // len(tokenized.prefix_ids)
+        return [*prompt.prefix_ids, *tokenized.input_ids[:size].tolist(), *prompt.suffix_ids]
 
 
 def _verdict(outcome: Verdict | NoVerdict) -> Verdict:

@@ -15,8 +15,9 @@ from verdictree.policy import Policy
 from verdictree.releases.calibration import Calibration
 from verdictree.releases.decision import Decision
 from verdictree.releases.release import Release
-from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict
-from verdictree.verdict_tree.estimates import Estimates, one_by_one
+from verdictree.runtime.windows import MAX_WINDOWS, num_counts, read_places, windows_of
+from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict, Window
+from verdictree.verdict_tree.estimates import Estimates, one_by_one, worst, worst_windows
 from verdictree.verdict_tree.exploration import Explored, Floats, unpack
 from verdictree.verdict_tree.marginals import Marginalizer
 from verdictree.verdict_tree.questions import by_question
@@ -56,24 +57,23 @@ class Scorer:
         expansions: npt.NDArray[np.int32],
         *,
         prefix_ids: Sequence[Sequence[int]],
-        token_counts: Sequence[tuple[int, int]],
+        token_counts: Sequence[Sequence[int]],
     ) -> list[Verdict]:
         """Verdicts of a batch; the first four as `exploration.unpack` takes them, the questions of a request in a row.
 
-        prefix_ids    (batch, questions) the prompts of each request
-        token_counts  (batch, 2) its conversation tokens that were judged, and those that were cut off before
+        prefix_ids    (batch, windows * questions) the prompts of each request
+        token_counts  (batch, counts) as `windows.token_counts` makes them
 
         Raises NoVerdict where a number that a verdict rests on is not finite: it would be compared with thresholds,
         and reach none. How much of the answer is no verdict at all is not judged here, but by `outcomes`.
         """
-        release, asked = self._release, self._release.num_questions
-
+        release, asked = self._release, len(prefix_ids[0])
         outputs = (by_question(part, asked) for part in (label_logits, log_normalizer, top_logit, expansions))
         explored = unpack(release.tree, release.exploration, *outputs)
         requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
         return [
-            self._verdict(questions, int(prefixes[0]), int(kept), int(cut))
-            for questions, prefixes, (kept, cut) in zip(requests, prefix_ids, token_counts, strict=True)
+            self._verdict(questions, int(prefixes[0]), [int(count) for count in counts])
+            for questions, prefixes, counts in zip(requests, prefix_ids, token_counts, strict=True)
         ]
 
     def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
@@ -97,7 +97,7 @@ class Scorer:
         ]
 
     def outcome(
-        self, outputs: Sequence[Any], prefix_ids: Sequence[int], token_counts: tuple[int, int]
+        self, outputs: Sequence[Any], prefix_ids: Sequence[int], token_counts: Sequence[int]
     ) -> Verdict | NoVerdict:
         """What is served of one request: its verdict, or why it has none. `outputs` as above, of a batch of one.
 
@@ -116,10 +116,13 @@ class Scorer:
         """What is wrong with the inputs of `outcome`, by name, as a stranger may send them; None where nothing is."""
         release, asked, tree = self._release, self._release.num_questions, self._release.tree
         prefix_id, expansions = tensors["prefix_id"], tensors["expansions"]
-        nodes = release.exploration.num_nodes(tree) * asked
+        windows = windows_of(prefix_id, asked)
+        if windows is None:
+            expected = f"[1, {asked}], or {asked} for each of up to {MAX_WINDOWS} windows"
+            return f"expected prefix_id of shape {expected}, got {list(prefix_id.shape)}"
+        nodes = release.exploration.num_nodes(tree) * prefix_id.size
         shapes = {
-            "prefix_id": (1, asked),
-            "token_counts": (1, 2),
+            "token_counts": (1, num_counts(windows)),
             "label_logits": (1, nodes, len(tree.vocabulary)),
             "log_normalizer": (1, nodes),
             "top_logit": (1, nodes),
@@ -133,23 +136,26 @@ class Scorer:
             return f"expected expansions from 0 to {tree.unused} of one request, got others"
         return None
 
-    def _verdict(self, explored: Sequence[Explored], prefix_id: int, num_tokens: int, num_truncated: int) -> Verdict:
-        release, prompt = self._release, self._release.prompts[prefix_id]
+    def _verdict(self, explored: Sequence[Explored], prefix_id: int, counts: Sequence[int]) -> Verdict:
+        release, prompt, asked = self._release, self._release.prompts[prefix_id], self._release.num_questions
         policy = release.policy_named(prompt.policy).of_role(prompt.role)
-        estimates = self._estimates(policy, explored, prompt.role)
+        by_window = [explored[i : i + asked] for i in range(0, len(explored), asked)]
+        each = [self._estimates(policy, questions, prompt.role) for questions in by_window]
+        estimates = worst(each)
         verdict = Verdict(
             release=release.number,
             policy=policy.name,
             role=prompt.role,
             p_unsafe=estimates.p_unsafe,
             p_safe=estimates.p_safe,
-            categories=self._categories(policy, prompt.role, estimates),
+            categories=self._categories(policy, prompt.role, estimates, each),
             unexplored=estimates.unexplored,
             off_grammar=estimates.off_grammar,
             greedy=self._greedy(policy, estimates),
-            num_tokens=num_tokens,
-            num_truncated_tokens=num_truncated,
+            num_tokens=counts[0],
+            num_truncated_tokens=counts[1],
             p_controversial=estimates.class_probabilities.get("controversial"),
+            windows=_windows(each, counts),
         )
         return self._decisions[policy.name, prompt.role].applied(verdict)
 
@@ -166,8 +172,11 @@ class Scorer:
         labels = [written[step.label] for step in greedy.steps]
         return GreedyVerdict(greedy.text(tree), tuple(codes.get(label, label) for label in labels), greedy.complete)
 
-    def _categories(self, policy: Policy, role: Role, estimates: Estimates) -> tuple[CategoryScore, ...]:
+    def _categories(
+        self, policy: Policy, role: Role, estimates: Estimates, each: Sequence[Estimates]
+    ) -> tuple[CategoryScore, ...]:
         columns = self._columns[policy.name, role]
+        windows = worst_windows(each)
         return tuple(
             CategoryScore(
                 category.code,
@@ -175,9 +184,22 @@ class Scorer:
                 float(estimates.marginal[column]),
                 float(estimates.joint[column]),
                 float(estimates.conditional[column]),
+                window=int(windows[column]) if len(each) > 1 else None,
             )
             for category, column in zip(policy.categories, columns, strict=True)
         )
+
+
+def _windows(each: Sequence[Estimates], counts: Sequence[int]) -> tuple[Window, ...]:
+    if len(each) == 1:
+        return ()
+    if len(counts) != num_counts(len(each)):
+        raise NoVerdict(
+            f"no verdict: expected the places of {len(each)} windows, got none; configurations or adapters in the "
+            "repository are of an older version: let `verdictree serve` write to it, and start it again"
+        )
+    places = read_places(counts)
+    return tuple(Window(*place, estimates.p_unsafe) for place, estimates in zip(places, each, strict=True))
 
 
 def _check_finite(explored: Sequence[Explored]) -> None:

@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from verdictree.conversation import Conversation
+from verdictree.conversation import Conversation, Truncate
 from verdictree.errors import InvalidConversation
-from verdictree.releases.prompt import Prompt
+from verdictree.families.transcript import Transcript
 from verdictree.releases.release import TOKENIZER_FILE, Release
+from verdictree.runtime.encoded_text import EncodedText
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.plain_text import plain_text
+from verdictree.runtime.windows import MAX_WINDOWS, apart, capacity, token_counts, token_windows
+from verdictree.verdict import Place
 from verdictree.verdict_tree.questions import repeated
 
 # Tokenizers split words at a space between two letters, whatever comes before or after.
@@ -31,26 +34,33 @@ _COUNTED_PIECES = 16
 class TokenizedConversation:
     """A request as the graph takes it.
 
-    prefix_ids     (questions,) the entries of the prefix KV cache that ask about the conversation, mostly one
-    input_ids      (questions * tokens,) the conversation's ids, once for each question
+    prefix_ids     (windows * questions,) the entries of the prefix KV cache that ask about the conversation, mostly one
+    input_ids      (windows * questions * tokens,) the conversation's ids, once for each question
     num_tokens     ids that are judged: the conversation's, with the prompt's words that are encoded with it
     num_truncated  the conversation's ids that were cut off before; estimated by its characters where it is many times
                    longer than what is judged
+    windows        where each window begins and ends; none where there is one
     """
 
     input_ids: npt.NDArray[np.int64]
     prefix_ids: tuple[int, ...]
     num_tokens: int
     num_truncated: int
+    windows: tuple[tuple[Place, Place], ...] = ()
 
     @property
-    def token_counts(self) -> tuple[int, int]:
-        """The tokens that are judged, and those that were cut off before."""
-        return self.num_tokens, self.num_truncated
+    def token_counts(self) -> tuple[int, ...]:
+        """What the scorer is told beside the graph's outputs."""
+        return token_counts(self.num_tokens, self.num_truncated, self.windows)
+
+    def apart(self) -> list[TokenizedConversation]:
+        """Each window as a conversation of its own."""
+        parts = apart(self.input_ids, np.array(self.prefix_ids), len(self.windows) or 1)
+        return [TokenizedConversation(ids, tuple(asked.tolist()), len(ids) // len(asked), 0) for ids, asked in parts]
 
 
 def batch_feeds(batch: Sequence[TokenizedConversation]) -> dict[str, npt.NDArray[Any]]:
-    """The graph's inputs for a batch."""
+    """The graph's inputs for a batch, of as many windows each."""
     return feeds([each.input_ids for each in batch], [each.prefix_ids for each in batch])
 
 
@@ -81,46 +91,60 @@ class ConversationTokenizer:
         """Encode a validated conversation.
 
         Raises InvalidConversation for a policy that the release lacks, for a role that the policy does not judge, and
-        for more than the release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones.
+        for more than the release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones, or for
+        windows, and for more than those hold.
         """
         release = self._release
         policy = release.policy_named(conversation.policy)
         prefix_ids = release.prefix_ids(policy, conversation.judged_role)
         prompt = release.prompts[prefix_ids[0]]
         rendered, before = release.conversation.render(conversation.messages), 0
-        if conversation.truncate is None:
-            self._refuse_too_long(prompt.text(rendered))
-        else:
+        if conversation.truncate == "head":
             rendered, before = self._end_of(rendered)
-        ids, own = self._encode(prompt, rendered)
-        excess = max(0, len(ids) - release.max_tokens)
-        if excess and conversation.truncate is None:
-            raise self._too_long(str(len(ids)))
-        if excess > own.stop - own.start:
-            raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {len(ids)}")
-        kept = np.concatenate([ids[: own.start], ids[own.start + excess :]])
-        return TokenizedConversation(repeated(kept, len(prefix_ids)), prefix_ids, len(kept), before + excess)
+        else:
+            self._refuse_too_long(prompt.text(rendered), conversation.truncate)
+        encoded = EncodedText.of(self._tokenizer, prompt, rendered)
+        windows = self._windows(encoded, conversation.truncate)
+        cut = windows[0].start
+        places: tuple[tuple[Place, Place], ...] = ()
+        if len(windows) > 1:
+            transcript = Transcript(release.conversation, conversation.messages)
+            places = tuple(encoded.places(window, transcript) for window in windows)
+        return TokenizedConversation(
+            input_ids=np.concatenate([repeated(encoded.around(window), len(prefix_ids)) for window in windows]),
+            prefix_ids=prefix_ids * len(windows),
+            num_tokens=len(encoded.ids) - cut,
+            num_truncated=before + cut,
+            windows=places,
+        )
 
-    def _encode(self, prompt: Prompt, rendered: str) -> tuple[npt.NDArray[np.int64], range]:
-        """The ids between prefix and suffix, and which of them are the conversation's own, not the prompt's."""
-        encoding = self._tokenizer.encode(prompt.text(rendered), add_special_tokens=False)
-        ids, first, last = np.array(encoding.ids, dtype=np.int64), 0, len(encoding.ids)
-        if prompt.uncached_before or prompt.uncached_after:
-            begin, end = len(prompt.uncached_before), len(prompt.uncached_before) + len(rendered)
-            own = [i for i, (start, stop) in enumerate(encoding.offsets) if stop > begin and start < end]
-            first, last = (own[0], own[-1] + 1) if own else (0, 0)
-        return ids, range(first, last)
+    def _windows(self, encoded: EncodedText, truncate: Truncate | None) -> tuple[range, ...]:
+        """Which of the conversation's own tokens are judged, part by part: mostly all of them, at once."""
+        num_own, num_ids, max_tokens = len(encoded.own), len(encoded.ids), self._release.max_tokens
+        if num_ids <= max_tokens:
+            return (range(num_own),)
+        if truncate is None:
+            raise _too_long(max_tokens, str(num_ids), truncate)
+        limit = max_tokens - (num_ids - num_own)
+        if limit < 1:
+            raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {num_ids}")
+        if truncate == "head":
+            return (range(num_own - limit, num_own),)
+        if num_own > capacity(limit):
+            raise _too_long(num_ids - num_own + capacity(limit), str(num_ids), truncate)
+        return token_windows(num_own, limit)
 
-    def _refuse_too_long(self, text: str) -> None:
+    def _refuse_too_long(self, text: str, truncate: Truncate | None) -> None:
         """Refuse a text that has more tokens than are allowed, having encoded little more than are allowed."""
         if len(text) <= self._piece:
             return
-        limit, counted, slack = self._release.max_tokens, 0, 0
+        max_tokens, counted, slack = self._release.max_tokens, 0, 0
+        limit = capacity(max_tokens) if truncate == "windows" else max_tokens
         for piece, is_whole in _pieces(text, self._piece):
             counted += self._count(piece)
             slack += 0 if is_whole else _UNSAFE_CUT_TOKENS
             if counted - slack > limit:
-                raise self._too_long(f"{limit + 1} or more")
+                raise _too_long(limit, f"{limit + 1} or more", truncate)
 
     def _end_of(self, text: str) -> tuple[str, int]:
         """The end of a text in which more tokens lie than are allowed, and how many lie before it."""
@@ -143,11 +167,15 @@ class ConversationTokenizer:
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _too_long(self, num_tokens: str) -> InvalidConversation:
-        return InvalidConversation(
-            f"expected at most {self._release.max_tokens} tokens, got {num_tokens}; "
-            'shorten the conversation, or send "truncate": "head" to judge its last tokens only'
-        )
+
+def _too_long(limit: int, num_tokens: str, truncate: Truncate | None) -> InvalidConversation:
+    got = f"expected at most {limit} tokens, got {num_tokens}"
+    if truncate == "windows":
+        return InvalidConversation(f"{got}; {MAX_WINDOWS} windows hold no more: send it in several requests")
+    return InvalidConversation(
+        f'{got}; shorten the conversation, or send "truncate": "windows" to judge all of it, part by part, '
+        'or "head" to judge its last tokens only'
+    )
 
 
 def _pieces(text: str, size: int) -> Iterator[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""The probabilities of one conversation, and how those of several questions become one."""
+"""The probabilities of one conversation, and how those of several questions, or of several windows, become one."""
 
 from __future__ import annotations
 
@@ -43,6 +43,32 @@ class Estimates:
     def p_unsafe(self) -> float:
         """Probability that the answer begins with an unsafe verdict."""
         return self.class_probabilities["unsafe"]
+
+
+def worst_windows(windows: Sequence[Estimates]) -> npt.NDArray[np.int64]:
+    """The number of the window with each label's largest marginal, (labels,)."""
+    return np.asarray(np.argmax([window.marginal for window in windows], axis=0), np.int64)
+
+
+def worst(windows: Sequence[Estimates]) -> Estimates:
+    """The estimates of a conversation from those of its windows, each judged by itself.
+
+    A label's are those of its worst window, so of every window its true marginal ≤ marginal + unexplored.
+    """
+    of_label = worst_windows(windows), np.arange(len(windows[0].marginal))
+    names = windows[0].class_probabilities
+    return Estimates(
+        class_probabilities={
+            name: (min if name == "safe" else max)(window.class_probabilities[name] for window in windows)
+            for name in names
+        },
+        marginal=np.array([window.marginal for window in windows])[of_label],
+        joint=np.array([window.joint for window in windows])[of_label],
+        conditional=np.array([window.conditional for window in windows])[of_label],
+        unexplored=max(window.unexplored for window in windows),
+        off_grammar=max(window.off_grammar for window in windows),
+        greedy=max(windows, key=lambda window: window.p_unsafe).greedy,
+    )
 
 
 def one_by_one(categories: Sequence[Estimates]) -> Estimates:

@@ -76,6 +76,17 @@ class OnnxModel:
         self._limits = GraphLimits.load(version_directory)
         self._output_names = [tensor.name for tensor in self._config.outputs]
 
+    def windows(self, request: Tensors) -> list[Tensors]:
+        """The windows of a request of a release, as requests of their own; else, or where it has a fault, itself."""
+        if self._limits is None or self._limits.fault(request):
+            return [request]
+        return [*self._limits.windows(request)]
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows one run computes: no more than it computes of requests, which takes the same memory."""
+        return max(1, self._config.max_batch_size) if self.concurrent_runs is None else 1
+
     def run(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
         """Return, for each request in order, its outputs [rows, ...] or why it has none."""
         refused = {index: fault for index, request in enumerate(requests) if (fault := self._fault(request))}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verdictree.releases.release import MANIFEST, Release
+from verdictree.runtime.windows import MAX_WINDOWS, apart, windows_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class GraphLimits:
 
     num_questions  how often a request holds its conversation, once for each prompt that asks about it
     num_prompts    how many prompts there are to choose from
-    max_tokens     of the conversation
+    max_tokens     of a window of the conversation, mostly all of it
     """
 
     num_questions: int
@@ -37,9 +38,10 @@ class GraphLimits:
     def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:
         """What is wrong with a request, expected and got; None where nothing is."""
         ids, prefix_id = tensors["input_ids"], tensors["prefix_id"]
-        # A warm-up asks one question; the guard's tokenizer asks all of them.
-        if prefix_id.ndim != 2 or len(prefix_id) != 1 or not 1 <= prefix_id.size <= self.num_questions:
-            return f"expected prefix_id of shape [1, 1 to {self.num_questions}], got {list(prefix_id.shape)}"
+        # A warm-up asks one question; the guard's tokenizer asks all of them, of each window.
+        if prefix_id.shape != (1, 1) and windows_of(prefix_id, self.num_questions) is None:
+            expected = f"[1, {self.num_questions}], or {self.num_questions} for each of up to {MAX_WINDOWS} windows"
+            return f"expected prefix_id of shape {expected}, got {list(prefix_id.shape)}"
         if not ((prefix_id >= 0) & (prefix_id < self.num_prompts)).all():
             return f"expected prefix_id from 0 to {self.num_prompts - 1}, got another"
         asked = prefix_id.size
@@ -47,3 +49,9 @@ class GraphLimits:
             return f"expected input_ids of shape [1, 1 to {self.max_tokens}], {asked} times over, got {list(ids.shape)}"
         # The largest is the graph's to check: a token that it does not know fails the run of this request alone.
         return None if np.min(ids) >= 0 else "expected input_ids from 0 on, got a negative one"
+
+    def windows(self, tensors: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+        """A request without a fault, window by window, each as a request of its own."""
+        count = windows_of(tensors["prefix_id"], self.num_questions) or 1
+        parts = apart(tensors["input_ids"], tensors["prefix_id"], count)
+        return [{"input_ids": ids, "prefix_id": prefix_id} for ids, prefix_id in parts]

@@ -91,11 +91,10 @@ class TokenizerStep:
                 f"expected one conversation, shape [1, 1], got {list(bodies.shape)}; send one request each"
             )
         tokenized = self._tokenize(parse(bodies.item()))
-        counts = [tokenized.num_tokens, tokenized.num_truncated]
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", tokenized.input_ids[np.newaxis]),
                 pb_utils.Tensor("prefix_id", np.array([tokenized.prefix_ids], dtype=np.int32)),
-                pb_utils.Tensor("token_counts", np.array([counts], dtype=np.int32)),
+                pb_utils.Tensor("token_counts", np.array([tokenized.token_counts], dtype=np.int32)),
             ]
         )

@@ -1,7 +1,6 @@
 """Triton's Python-based backend `onnxruntime`: serves ONNX models where NVIDIA's C++ backend is absent."""
 
 import json
-import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # provided by Triton's model process
 from numpy.typing import NDArray
 
-from verdictree_serving.errors import InferenceFailed, InvalidInput
+from verdictree_serving.errors import InferenceFailed, InvalidInput, Overloaded
 from verdictree_serving.onnxruntime_backend.backend import OnnxModel
+from verdictree_serving.onnxruntime_backend.lanes import LongLane, Turns
 from verdictree_serving.triton_steps.errors import error, send
 
 
@@ -25,21 +25,30 @@ class TritonPythonModel:
         self._model = OnnxModel(json.loads(args["model_config"]), version_directory, gpu)
         runs = self._model.concurrent_runs or 1
         self._threads = ThreadPoolExecutor(runs)
-        self._free = threading.Semaphore(runs)
+        self._turns = Turns(runs)
+        self._lane = LongLane(self._model, self._turns)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of a batch; return as soon as one more run could start."""
-        for group in [requests] if self._model.concurrent_runs is None else [[request] for request in requests]:
-            self._free.acquire()
+        short = [request for request in requests if not self._is_long(request)]
+        for group in [short] if self._model.concurrent_runs is None and short else [[request] for request in short]:
+            self._turns.take()
             self._threads.submit(self._answer, group)
         # Triton hands over its next batch when this returns: until something can run, requests wait there and gather.
-        with self._free:
-            return
+        self._turns.take()
+        self._turns.give()
 
     def finalize(self) -> None:
         """Release the session with its threads and memory."""
+        self._lane.close()
         self._threads.shutdown()
         del self._model
+
+    def _is_long(self, request: Any) -> bool:
+        windows = self._model.windows(_tensors(request))
+        if len(windows) > 1:
+            self._lane.offer(windows, 1e-6 * request.timeout(), lambda result: _send(request, result))
+        return len(windows) > 1
 
     def _answer(self, requests: list[Any]) -> None:
         try:
@@ -51,17 +60,26 @@ class TritonPythonModel:
             for request, response in zip(requests, responses, strict=True):
                 send(request.get_response_sender(), response)
         finally:
-            self._free.release()
+            self._turns.give()
 
     def _responses(self, requests: list[Any]) -> list[Any]:
-        tensors = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
-        results = self._model.run(tensors)
+        results = self._model.run([_tensors(request) for request in requests])
         return [_response(request, result) for request, result in zip(requests, results, strict=True)]
+
+
+def _tensors(request: Any) -> dict[str, NDArray[Any]]:
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def _send(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> None:
+    send(request.get_response_sender(), _response(request, result))
 
 
 def _response(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
     if isinstance(result, InvalidInput):
         return error(str(result), "INVALID_ARG")
+    if isinstance(result, Overloaded):
+        return error(str(result), "UNAVAILABLE")
     if isinstance(result, InferenceFailed):
         return error(str(result))
     outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
