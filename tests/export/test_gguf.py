@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import gguf
 import pytest
 import tiny_gguf
 import tiny_guard
@@ -156,6 +157,19 @@ def test_a_gguf_file_that_is_not_read_says_why(name, tmp_path):
 def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("gguf")
     return tiny_gguf.write_gguf(place / "guard.gguf", tiny_guard.write_checkpoint(place / "c"), "llama")
+
+
+def test_a_gguf_file_is_parsed_once(whole, monkeypatch):
+    """With the tokens of a real guard that takes a quarter of a minute, and transformers does it four times."""
+    parsed, parse = [], gguf.GGUFReader
+
+    def counted(path):
+        parsed.append(path)
+        return parse(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", counted)
+    checkpoint.load(str(whole))
+    assert len(parsed) == 1 and gguf.GGUFReader is counted
 
 
 @settings(max_examples=25)

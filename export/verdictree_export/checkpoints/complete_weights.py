@@ -55,8 +55,8 @@ def check_finite(source: str, model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise UnsupportedGuard(
-                f"expected finite weights in {source!r}, got NaN or infinity in {name}; download the checkpoint "
-                "again, or ask its maker"
+                f"expected finite numbers from the weights of {source!r}, got NaN or infinity in {name}; "
+                "download the checkpoint again, or ask its maker"
             )
 
 

@@ -24,6 +24,17 @@ def load_whole(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
 
     Raises UnsupportedGuard for what cannot be loaded, and for weights that are not those of the model, or not finite.
     """
+    with gguf_settings.read_once():
+        return _whole(source, dtype)
+
+
+def load_without_weights(source: Source) -> tuple[Any, Any]:
+    """The model on torch's meta device, and the tokenizer. Raises UnsupportedGuard as `load_whole` does."""
+    with gguf_settings.read_once():
+        return _without_weights(source)
+
+
+def _whole(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
     said = _looked_at(source, with_weights=True)
     if said.quantization and source.folder:
         quantization.check_quantized(said.quantization, source.given, tensor_names(source.folder))
@@ -35,8 +46,7 @@ def load_whole(source: Source, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def load_without_weights(source: Source) -> tuple[Any, Any]:
-    """The model on torch's meta device, and the tokenizer. Raises UnsupportedGuard as `load_whole` does."""
+def _without_weights(source: Source) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     said = _looked_at(source, with_weights=False)
