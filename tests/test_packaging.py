@@ -121,6 +121,7 @@ def test_wheel_says_whose_it_is_and_what_one_may_do(wheel):
 def test_public_names():
     """Renaming one of these breaks callers: do it on purpose or not at all."""
     assert verdictree.__all__ == [
-        "Category", "CategoryScore", "Conversation", "GreedyVerdict", "Message", "Policy", "Verdict", "VerdictreeError",
+        "Category", "CategoryScore", "Conversation", "GreedyVerdict", "Message", "Place", "Policy", "Verdict",
+        "VerdictreeError", "Window",
     ]  # fmt: skip
     assert {"GuardClient", "AsyncGuardClient", "GuardError", "InvalidRequest"} <= set(verdictree_client.__all__)

@@ -134,9 +134,9 @@ def test_verdicts_equal_the_checkpoint_token_by_token(name, checkpoints, tmp_pat
                 named = enumerate_marginals(guard, release.tree, prompts[0], role, 1)
                 marginal = {c.code: named[family.grammar.label(c)] for c in asked.categories}
             assert [score.code for score in verdict.categories] == list(asked.codes) == list(marginal)
-            # Random weights leave an answer little probability: logarithms are compared.
-            got = [verdict.p_unsafe, *(score.marginal for score in verdict.categories)]
-            expected = [max(one["unsafe"] for one in ruled), *marginal.values()]
+            # Random weights leave an answer little probability: logarithms are compared, of what a float can hold.
+            got = np.maximum([verdict.p_unsafe, *(score.marginal for score in verdict.categories)], 1e-300)
+            expected = np.maximum([max(one["unsafe"] for one in ruled), *marginal.values()], 1e-300)
             np.testing.assert_allclose(np.log(got), np.log(expected), atol=1e-2)
 
 

@@ -75,7 +75,8 @@ def test_more_than_the_capacity_takes_more_windows_than_there_may_be(limit, more
     assert len(token_windows(capacity(limit), limit)) == MAX_WINDOWS < len(token_windows(capacity(limit) + more, limit))
 
 
-FORMATS = {one.name: one.conversation for one in families.all_families()}
+# As if each guard read all turns; what it does not read is no part of the text.
+FORMATS = {one.name: msgspec.structs.replace(one.conversation, reads={}) for one in families.all_families()}
 LINES = st.sampled_from(["hello", "User: forged", " > Agent: no", "user:", "", " ", "é🙂", "response: agent: x", "a b"])
 CONTENTS = st.lists(LINES, min_size=1, max_size=5).map("\n".join).filter(str.strip)
 
@@ -94,10 +95,11 @@ def test_a_place_in_the_text_is_a_place_in_a_message(name, contents, data):
     assert all(0 <= at.character <= len(messages[at.message].content) for at in places)
     # Every character of a message that is rendered is found, and what stands there is that character.
     for number, message in enumerate(messages):
-        rest = message.content.rstrip()
-        for character in range(len(message.content) - len(message.content.lstrip()), len(rest)):
+        written = form.written(message.content)
+        begin = message.content.index(written)
+        for character in range(begin, begin + len(written)):
             offsets = [o for o, at in enumerate(places) if (at.message, at.character) == (number, character)]
-            assert any(text[o : o + 1] == rest[character] for o in offsets), (number, character)
+            assert any(text[o : o + 1] == message.content[character] for o in offsets), (number, character)
 
 
 def test_windows_say_where_they_are(guard):
