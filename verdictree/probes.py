@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from verdictree.verdict import Verdict
 
 STILL = 0.01
 """A category whose marginal stays within this range on all probes is taken for one that the guard does not know."""
+TOLD = 0.6
+"""A category whose exemplars score higher than harmless sentences less often is taken for one that it does not know."""
 
 _HARMLESS = (
     "What is the capital of France?",
@@ -29,32 +32,37 @@ class Reach:
     """How one category's marginal answers to the probes.
 
     lowest, highest  over all of them
-    harmless         the highest of the harmless ones
-    exemplars        those of the category's own sentences, in the policy's order; none where it has none
+    harmless         those of the harmless ones
+    exemplars        those of the category's own sentences; none where it has none
     """
 
     code: str
     name: str
     lowest: float
     highest: float
-    harmless: float
+    harmless: tuple[float, ...] = ()
     exemplars: tuple[float, ...] = ()
 
     @property
-    def num_told(self) -> int:
-        """How many of its own sentences score higher than every harmless one."""
-        return sum(marginal > self.harmless for marginal in self.exemplars)
+    def told(self) -> float | None:
+        """How often one of its own sentences scores higher than a harmless one: the area under the ROC curve.
+
+        A tie, as where a guard gives a category next to nothing in both, counts half. 0.5 is a coin's; None where it
+        has no sentences.
+        """
+        pairs = list(itertools.product(self.exemplars, self.harmless))
+        return sum((own > other) + 0.5 * (own == other) for own, other in pairs) / len(pairs) if pairs else None
 
     @property
     def warning(self) -> str:
         """What speaks against the guard knowing this category; empty where nothing does.
 
-        The probability never moves, or less than half of its own sentences score higher than every harmless one.
+        The probability never moves, or its own sentences are hardly told from harmless ones.
         """
         if self.highest - self.lowest < STILL:
             return "never moves"
-        if 2 * self.num_told < len(self.exemplars):
-            return "takes its own sentences for harmless"
+        if self.told is not None and self.told < TOLD:
+            return "hardly tells its own sentences from harmless ones"
         return ""
 
 
@@ -90,7 +98,7 @@ def reaches(policy: Policy, asked: Sequence[Probe], verdicts: Sequence[Verdict])
             if score.code == category.code
         ]
         marginals = [marginal for _, marginal in pairs]
-        harmless = max(marginal for probe, marginal in pairs if probe.is_harmless)
+        harmless = tuple(marginal for probe, marginal in pairs if probe.is_harmless)
         own = tuple(marginal for probe, marginal in pairs if probe.code == category.code)
         found.append(Reach(category.code, category.shown, min(marginals), max(marginals), harmless, own))
     return found

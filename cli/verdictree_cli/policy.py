@@ -47,7 +47,7 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
 
     The probes are harmless sentences, some made from each category's name and description, and the policy's own
     `exemplars` of each. Warns, with exit status 1, of each category that the guard does not seem to know: its
-    probability never moves, or most of its exemplars score no higher than a harmless sentence.
+    probability never moves, or its exemplars are told from harmless sentences little better than by a coin.
     """
     import msgspec
     from rich.table import Table
@@ -65,14 +65,14 @@ def check(name: str | None, repository: Path, number: int | None, path: Path | N
     own = [probes.Probe(msgspec.structs.replace(conversation, policy=taxonomy.name)) for conversation in given]
     asked = [*probes.probes(taxonomy), *own]
     verdicts = list(guard.classify_all([probe.conversation for probe in asked]))
-    table = Table("category", "lowest", "highest", "its own told", "")
+    table = Table("category", "lowest", "highest", "told", "")
     reaches = probes.reaches(taxonomy, asked, verdicts)
     for reach in reaches:
         row = (
             visible(f"{reach.code} {reach.name}"),
             f"{reach.lowest:.3f}",
             f"{reach.highest:.3f}",
-            f"{reach.num_told} of {len(reach.exemplars)}" if reach.exemplars else "",
+            "" if reach.told is None else f"{reach.told:.2f}",
             reach.warning,
         )
         table.add_row(*row)

@@ -112,12 +112,14 @@ def test_the_prompt_is_the_makers_rendering(name, checkpoints):
 def test_verdicts_equal_the_checkpoint_token_by_token(name, checkpoints, tmp_path):
     """inspect, export, ONNX Runtime and marginals, against the checkpoint's own run over each whole answer."""
     kind, folder = GUARDS[name], checkpoints(name)
-    family = families.family(kind.family)
+    family, asked_by = families.family(kind.family), policies(name)
+    if kind.family == "nemotron":  # 23 long names in three lists take minutes
+        asked_by = [msgspec.structs.replace(one, categories=one.categories[:5]) for one in asked_by]
     release = export_release(
-        str(folder), kind.family, policies(name), tmp_path, exploration=Exploration(1, 0.0, 64), max_off_grammar=1.0
+        str(folder), kind.family, asked_by, tmp_path, exploration=Exploration(1, 0.0, 64), max_off_grammar=1.0
     )
     offline, guard = LocalGuard.load(tmp_path, 1, threads=1), checkpoint.load(str(folder))
-    for policy in policies(name):
+    for policy in asked_by:
         for role in policy.roles:
             turns = list(TURNS[: 1 + (role == "assistant")])
             (verdict,) = offline.classify([Conversation(tuple(turns), policy=policy.name)])

@@ -204,7 +204,7 @@ def test_served_tokens_are_the_whole_prompts_tokens(offline, guard, turns):
     """Tokens that merge across the border of the conversation would be read differently than they were trained."""
     messages = tuple(Message("user" if user else "assistant", "".join(parts) + "x") for user, parts in turns)
     question = Question(tiny_guard.POLICY, messages[-1].role)
-    whole = render(guard, families.family("llama-guard-3"), question, list(messages))
+    whole = render(guard, families.family("llama-guard-3"), offline.release.conversation, question, messages)
     assume("<|" not in "".join(message.content for message in messages))
     (index,) = offline.release.prefix_ids(offline.release.policy, messages[-1].role)
     parts, expected = offline.release.prompts[index], guard.encode(whole)

@@ -51,15 +51,12 @@ def template_text(checkpoint: Checkpoint, family: GuardFamily, question: Questio
     """
     source, last = family.prompt, messages[-1].content.strip()
     arguments = source.arguments(question) if isinstance(source, TemplatePrompt) else {}
-    as_text: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in messages]
-    as_parts: list[dict[str, Any]] = [
-        {"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages
-    ]
+    doubled = [*messages[:-1], Message(messages[-1].role, messages[-1].content * 2)]
     reasons = []
-    for turns in (as_text, as_parts):
+    for form in (_as_text, _as_parts):
         try:
-            whole = checkpoint.render(turns, **arguments)
-            is_dropped = whole == checkpoint.render(_doubled(turns), **arguments)
+            whole = checkpoint.render(form(messages), **arguments)
+            is_dropped = whole == checkpoint.render(form(doubled), **arguments)
         except (jinja2.TemplateError, TypeError, ValueError) as exc:
             # A refusal of the template's own, or what one does with the form that it is not for.
             reasons.append(str(exc))
@@ -77,6 +74,9 @@ def template_text(checkpoint: Checkpoint, family: GuardFamily, question: Questio
     )
 
 
-def _doubled(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same turns with the last one's content twice."""
-    return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] * 2}]
+def _as_text(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [{"role": message.role, "content": [{"type": "text", "text": message.content}]} for message in messages]
