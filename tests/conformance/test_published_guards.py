@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -174,3 +175,19 @@ def test_a_fixed_guards_other_categories_are_followed(name, checkpoints):
     shown = msgspec.structs.replace(policy.categories[0], display_name="Something else")
     renamed = msgspec.structs.replace(policy, categories=(shown, *policy.categories[1:]))
     assert inspection.inspect(str(checkpoints(name)), "auto", [renamed]).prompts == whole.prompts
+
+
+def test_a_template_that_differs_is_shown(tmp_path):
+    """A user whose checkpoint's template is another than the published one sees where, and is asked as it is."""
+    template = published_guards.LLAMA_GUARD_2.replace(
+        "message['content'].strip() + '\\n\\n'", "message['content'] + '\\n'"
+    )
+    template = template.replace("message['content'].strip() + '\n\n'", "message['content'] + '\n'")
+    assert template != published_guards.LLAMA_GUARD_2
+    other = dataclasses.replace(GUARDS["Llama Guard 2"], template=template)
+    seen = inspection.inspect(
+        str(published_guards.write_checkpoint(other, tmp_path / "c")), "auto", policies("Llama Guard 2")
+    )
+    assert seen.conversation.turns["user"] == "User: {content}\n" and not seen.conversation.trims
+    assert any("published 'User: {content}\\n\\n', this template" in row for row in seen.differences)
+    assert "white space around a message: published dropped, here kept" in seen.differences
