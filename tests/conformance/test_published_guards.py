@@ -191,3 +191,11 @@ def test_a_template_that_differs_is_shown(tmp_path):
     assert seen.conversation.turns["user"] == "User: {content}\n" and not seen.conversation.trims
     assert any("published 'User: {content}\\n\\n', this template" in row for row in seen.differences)
     assert "white space around a message: published dropped, here kept" in seen.differences
+
+
+def test_turns_that_control_tokens_mark_are_refused(checkpoints):
+    """Served text holds no control token, so ShieldGemma's question and response cannot stand in one conversation."""
+    (policy,) = policies("ShieldGemma")
+    both = msgspec.structs.replace(policy, roles=("user", "assistant"))
+    with pytest.raises(UnsupportedGuard, match=r"control token '<end_of_turn>'.*leave assistant out"):
+        inspection.inspect(str(checkpoints("ShieldGemma")), "auto", [both])

@@ -11,6 +11,7 @@ from verdictree.conversation import ROLES, Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import CONTENT, ConversationFormat, GuardFamily, Question, TemplatePrompt
 from verdictree.policy import Policy
+from verdictree.runtime.plain_text import is_control
 from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.prompts.rendering import template_text
 
@@ -60,10 +61,24 @@ def _of_role(checkpoint: Checkpoint, family: GuardFamily, question: Question) ->
     written = _turns(family, [roles[i] for i in read], gaps)
     if written is None:
         raise _refusal(family, text, "it marks turns otherwise")
+    _check_plain(checkpoint, question.role, written)
     reads: dict[str, tuple[Role, ...]] = {}
     if len(read) < count:
         reads[question.role] = tuple(roles[i] for i in read)
     return ConversationFormat(written, trims=not kept, reads=reads)
+
+
+def _check_plain(checkpoint: Checkpoint, role: Role, turns: dict[str, str]) -> None:
+    added = checkpoint.tokenizer.added_tokens_decoder.values()
+    control = [
+        token.content for token in added if is_control(token) for turn in turns.values() if token.content in turn
+    ]
+    if control:
+        raise UnsupportedGuard(
+            f"expected plain text between the messages of a conversation that ends with role {role}, but the chat "
+            f"template writes the control token {control[0]!r} there, which a served conversation cannot hold; leave "
+            f"{role} out of the policy's `roles`"
+        )
 
 
 def _around(text: str, contents: Sequence[str]) -> list[str] | None:
