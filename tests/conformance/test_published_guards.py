@@ -197,5 +197,5 @@ def test_turns_that_control_tokens_mark_are_refused(checkpoints):
     """Served text holds no control token, so ShieldGemma's question and response cannot stand in one conversation."""
     (policy,) = policies("ShieldGemma")
     both = msgspec.structs.replace(policy, roles=("user", "assistant"))
-    with pytest.raises(UnsupportedGuard, match=r"control token '<end_of_turn>'.*leave assistant out"):
+    with pytest.raises(UnsupportedGuard, match=r"control token '<(start|end)_of_turn>'.*leave assistant out"):
         inspection.inspect(str(checkpoints("ShieldGemma")), "auto", [both])
