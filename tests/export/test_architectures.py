@@ -16,6 +16,7 @@ import tiny_guard
 import torch
 from core.fake_lm import path_of
 from transformers import (
+    Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
@@ -101,6 +102,13 @@ CASES = {
         "",
         LINES,
         {"sliding_window": 24, "max_position_embeddings": 1024, "head_dim": 8},
+    ),
+    "gemma 2, soft-capped": Case(
+        "shieldgemma",
+        Gemma2Config,
+        "<|begin|>Human Question: {{ messages[-1].content | trim }}\n Is it {{ guideline }}?" + _END,
+        (USERS_ONLY,),
+        {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0},
     ),
     "gemma 3, local and global layers": Case(
         "llama-guard-2",
