@@ -20,11 +20,13 @@ from verdictree.families.guard_family import Question, TemplatePrompt
 from verdictree.policy import Policy
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict_tree.exploration import Exploration
+from verdictree_client import GuardClient
 from verdictree_export import inspection
 from verdictree_export.exporter import export_release
 from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.rendering import render
 from verdictree_export.prompts.split import served_tokenizer
+from verdictree_serving import TritonServer
 
 pytestmark = pytest.mark.slow
 
@@ -199,3 +201,18 @@ def test_turns_that_control_tokens_mark_are_refused(checkpoints):
     both = msgspec.structs.replace(policy, roles=("user", "assistant"))
     with pytest.raises(UnsupportedGuard, match=r"control token '<(start|end)_of_turn>'.*leave assistant out"):
         inspection.inspect(str(checkpoints("ShieldGemma")), "auto", [both])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["Llama Guard 1", "Granite Guardian 3.1"])
+def test_served_verdicts_are_the_offline_ones(name, checkpoints, tmp_path):
+    """A SentencePiece tokenizer, and a guard that reads the last two messages untrimmed, on the real server."""
+    export_release(str(checkpoints(name)), GUARDS[name].family, policies(name), tmp_path, max_off_grammar=1.0)
+    asked = [Conversation(TURNS), Conversation(TURNS[:1]), Conversation((*TURNS, Message("user", "\n x\n\ny 日本")))]
+    expected = [LocalGuard.load(tmp_path, 1, threads=1).classify([conversation])[0] for conversation in asked]
+    with TritonServer(tmp_path) as server, GuardClient(server.grpc_address) as client:
+        for conversation, verdict in zip(asked, expected, strict=True):
+            served = client.classify(conversation.messages)
+            assert served.role == verdict.role and served.num_tokens == verdict.num_tokens
+            for got, wanted in zip(served.categories, verdict.categories, strict=True):
+                assert got.code == wanted.code and got.marginal == pytest.approx(wanted.marginal, rel=1e-3, abs=1e-9)
