@@ -7,7 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+import yaml
+from click.testing import CliRunner, Result
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
@@ -15,6 +18,7 @@ from verdictree.policy import Category, Policy
 from verdictree.releases import calibration as calibrations
 from verdictree.releases.calibration import Calibration, Outcome
 from verdictree.releases.release import MANIFEST, MARGINALS_MODEL, Release, sha256
+from verdictree_cli import main
 
 POLICY = Policy(
     name="tiny",
@@ -102,6 +106,13 @@ def write_checkpoint(
     model.save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory
+
+
+def run_command(command: str, checkpoint: Path, folder: Path, *options: str) -> Result:
+    """Run `verdictree inspect` or `export` on a checkpoint by `POLICY`, which is written into `folder`."""
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump(msgspec.to_builtins(POLICY)))
+    return CliRunner().invoke(main, [command, str(checkpoint), "--policy", str(policy), *options])
 
 
 def calibrate(models: Path, policy: str, outcomes: Sequence[Outcome]) -> Path:

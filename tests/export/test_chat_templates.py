@@ -7,14 +7,10 @@ import shutil
 from pathlib import Path
 
 import jinja2
-import msgspec
 import pytest
 import tiny_guard
-import yaml
-from click.testing import CliRunner
 
 from verdictree.errors import UnsupportedGuard
-from verdictree_cli import main
 from verdictree_export import inspection
 from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.checkpoint import TemplateFailed
@@ -142,9 +138,7 @@ def test_a_template_that_fails_is_both_errors(name, copy):
 def test_a_command_says_what_is_wrong_with_a_template_in_one_line(template, family, copy, tmp_path):
     """A template is a stranger's program, and fails as programs do."""
     (copy / FILE).write_text(template)
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(yaml.safe_dump(msgspec.to_builtins(tiny_guard.POLICY)))
-    result = CliRunner().invoke(main, ["inspect", str(copy), "--policy", str(policy), "--family", family])
+    result = tiny_guard.run_command("inspect", copy, tmp_path, "--family", family)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     if result.exit_code:
         assert result.stderr.startswith("Error: ") and len(result.stderr.strip().splitlines()) == 1

@@ -7,18 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
-import msgspec
 import pytest
 import tiny_guard
 import torch
-import yaml
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from verdictree.errors import UnsupportedGuard
-from verdictree_cli import main
 from verdictree_export.prompts import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -258,10 +254,8 @@ def test_a_command_says_it_in_one_line(command, name, copy, tmp_path):
     """A page of a library's warnings around the one line hides it."""
     change = (BAD.get(name) or BAD_WEIGHTS[name])[0]
     change(copy)
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(yaml.safe_dump(msgspec.to_builtins(tiny_guard.POLICY)))
     options = ["--repository", str(tmp_path / "models")] if command == "export" else []
-    result = CliRunner().invoke(main, [command, str(copy), "--policy", str(policy), *options])
+    result = tiny_guard.run_command(command, copy, tmp_path, *options)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
     lines = [line for line in result.stderr.splitlines() if line.strip() and "0% -:--:--" not in line]
     assert len(lines) == 1 and lines[0].startswith("Error: expected "), result.stderr

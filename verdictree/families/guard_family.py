@@ -57,11 +57,8 @@ class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def quoted(self, content: str) -> str:
         """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
-        if not self.trims:
-            return quote(content, self._marks)
-        inner = content.strip()
-        quoted = quote(inner, self._marks)
-        return content if quoted == inner else content.replace(inner, quoted)
+        written = self.written(content)
+        return content.replace(written, quote(written, self._marks))
 
     def quotes(self, content: str) -> list[int]:
         """Where the text of a message, as `written`, is quoted."""

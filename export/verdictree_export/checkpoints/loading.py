@@ -118,8 +118,7 @@ def _among_others(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_kind(source: Source, model: Any, tokenizer: Any) -> None:
-    """Raise UnsupportedGuard for a model that is no stack of layers, and for a tokenizer or an end of turn of "
-    "another."""
+    """Raise UnsupportedGuard for a model that is no stack of layers, or with another's tokenizer or end of turn."""
     if not len(getattr(model.get_decoder(), "layers", None) or ()):
         raise UnsupportedGuard(
             f"expected a decoder of attention layers, got {source.given!r}, a {type(model).__name__}; give a "

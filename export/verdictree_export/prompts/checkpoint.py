@@ -12,6 +12,7 @@ import jinja2
 import torch
 
 from verdictree.errors import UnsupportedGuard
+from verdictree.runtime.plain_text import is_control
 from verdictree_export.checkpoints import adapter as adapters
 from verdictree_export.checkpoints import loading, source
 from verdictree_export.prompts.time_limit import TimeIsUp, time_limit
@@ -39,6 +40,12 @@ class Checkpoint:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; text that spells a control token becomes that token."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def control_tokens(self) -> dict[int, str]:
+        """The added tokens that no text may spell, by their ids."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return {number: token.content for number, token in added if is_control(token)}
 
     @property
     def template(self) -> str | None:

@@ -11,7 +11,6 @@ from verdictree.conversation import ROLES, Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import CONTENT, ConversationFormat, GuardFamily, Question, TemplatePrompt
 from verdictree.policy import Policy
-from verdictree.runtime.plain_text import is_control
 from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.prompts.rendering import template_text
 
@@ -69,10 +68,8 @@ def _of_role(checkpoint: Checkpoint, family: GuardFamily, question: Question) ->
 
 
 def _check_plain(checkpoint: Checkpoint, role: Role, turns: dict[str, str]) -> None:
-    added = checkpoint.tokenizer.added_tokens_decoder.values()
-    control = [
-        token.content for token in added if is_control(token) for turn in turns.values() if token.content in turn
-    ]
+    tokens = checkpoint.control_tokens.values()
+    control = [token for token in tokens if any(token in turn for turn in turns.values())]
     if control:
         raise UnsupportedGuard(
             f"expected plain text between the messages of a conversation that ends with role {role}, but the chat "

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 from verdictree.errors import InvalidPolicy
 from verdictree.policy import Policy
-from verdictree.runtime.plain_text import is_control
 from verdictree.text.visible import quoted
 from verdictree_export.prompts.checkpoint import Checkpoint
 
 
 def check_policy(checkpoint: Checkpoint, policy: Policy) -> None:
     """Raise InvalidPolicy, naming the place, where a policy's text spells a control token: it could end its turn."""
-    tokenizer = checkpoint.tokenizer
-    added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if is_control(token)}
-    added.pop(tokenizer.unk_token_id, None)  # what the tokenizer does not know is no token that the text spells
+    added = checkpoint.control_tokens
+    added.pop(
+        checkpoint.tokenizer.unk_token_id, None
+    )  # what the tokenizer does not know is no token that the text spells
     for place, text in _texts(policy):
         spelled = [added[i] for i in checkpoint.encode(text) if i in added]
         spelled += [token for token in added.values() if token in text]

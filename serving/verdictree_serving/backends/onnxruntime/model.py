@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils  # provided by Triton's model pro
 from numpy.typing import NDArray
 
 from verdictree_serving.errors import InferenceFailed, InvalidInput, Overloaded
-from verdictree_serving.onnxruntime_backend.backend import OnnxModel
+from verdictree_serving.onnxruntime_backend.backend import OnnxModel, Tensors
 from verdictree_serving.onnxruntime_backend.lanes import LongLane, Turns
 from verdictree_serving.triton_steps.errors import error, send
 
@@ -30,8 +30,9 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of a batch; return as soon as one more run could start."""
-        short = [request for request in requests if not self._is_long(request)]
-        for group in [short] if self._model.concurrent_runs is None and short else [[request] for request in short]:
+        asked = [(request, _tensors(request)) for request in requests]
+        short = [each for each in asked if not self._is_long(*each)]
+        for group in [short] if self._model.concurrent_runs is None and short else [[each] for each in short]:
             self._turns.take()
             self._threads.submit(self._answer, group)
         # Triton hands over its next batch when this returns: until something can run, requests wait there and gather.
@@ -44,15 +45,17 @@ class TritonPythonModel:
         self._threads.shutdown()
         del self._model
 
-    def _is_long(self, request: Any) -> bool:
-        windows = self._model.windows(_tensors(request))
+    def _is_long(self, request: Any, tensors: Tensors) -> bool:
+        windows = self._model.windows(tensors)
         if len(windows) > 1:
             self._lane.offer(windows, 1e-6 * request.timeout(), lambda result: _send(request, result))
         return len(windows) > 1
 
-    def _answer(self, requests: list[Any]) -> None:
+    def _answer(self, asked: list[tuple[Any, Tensors]]) -> None:
+        requests, tensors = zip(*asked, strict=True)
         try:
-            responses = self._responses(requests)
+            results = self._model.run(tensors)
+            responses = [_response(request, result) for request, result in zip(requests, results, strict=True)]
         except Exception:  # a request without a response would wait for ever
             pb_utils.Logger.log_error(traceback.format_exc())
             responses = [error("the graph failed on this request; the server's log says why") for _ in requests]
@@ -62,12 +65,8 @@ class TritonPythonModel:
         finally:
             self._turns.give()
 
-    def _responses(self, requests: list[Any]) -> list[Any]:
-        results = self._model.run([_tensors(request) for request in requests])
-        return [_response(request, result) for request, result in zip(requests, results, strict=True)]
 
-
-def _tensors(request: Any) -> dict[str, NDArray[Any]]:
+def _tensors(request: Any) -> Tensors:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
