@@ -3,19 +3,21 @@
 Requests come at random (Poisson), whether the former ones are answered or not, as from many independent callers. Each
 has a deadline, and sends three quarters of it along as the time that it will wait in a queue. Measured are
 
-saturation   answers a second with as many requests in flight as pay, before
+saturation   answers a second with as many requests in flight as pay, before and after: their mean
 goodput      answers within the deadline a second, in windows of five seconds; also as a share of the saturation
 p99          of the accepted requests' latencies
 in vain      requests that were computed although nobody waited any more, as a share of all that were computed
 recovery     seconds from the end of the load until a lone request is answered as fast as before, three times over
+load's cores what the load, which is made on the same machine, took of its processors' time. The server had the others.
 
-The load is made on the same machine, and takes its share of the cores. The last line of the output is one JSON object.
+The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import struct
 import time
@@ -58,6 +60,7 @@ class Overload:
     p99_s: float = 0.0
     in_vain: float = 0.0
     recovery_s: float = 0.0
+    load_cores: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -76,6 +79,7 @@ class Overload:
             "p99 of accepted": f"{self.p99_s:.2f} s",
             "in vain": f"{self.in_vain:.1%}",
             "recovery": f"{self.recovery_s:.1f} s",
+            "load's cores": f"{self.load_cores:.2f} of {os.cpu_count()}",
         }
         lines = (" | ".join(cells), " | ".join("---" for _ in cells), " | ".join(cells.values()))
         return "\n".join(f"| {line} |" for line in lines)
@@ -124,18 +128,20 @@ async def measure(server: TritonServer, factor: float, seconds: float, deadline:
     callers = Callers(server.grpc_address, deadline)
     alone = sorted([(await callers.ask(60.0))[1] for _ in range(10)])[5]
     overload.saturation = await _saturation(callers)
-    computed = answered(server)
+    computed, taken = answered(server), time.process_time()
     outcomes = await _flood(callers, factor * overload.saturation, seconds, deadline)
     end = time.perf_counter()
+    overload.load_cores = (time.process_time() - taken) / seconds
     while time.perf_counter() - end < _MOST_RECOVERY_SECONDS:
         if all([(await callers.ask(60.0))[1] < _AS_FAST * alone for _ in range(3)]):
             break
     overload.recovery_s = time.perf_counter() - end
-    await callers.close()
     _summarize(overload, outcomes)
     delivered = overload.statuses.get("OK", 0)
     # The requests that told the recovery are a handful; they count as computed for somebody.
     overload.in_vain = max(0.0, 1.0 - delivered / max(1.0, answered(server) - computed))
+    overload.saturation = (overload.saturation + await _saturation(callers)) / 2
+    await callers.close()
     return overload
 
 

@@ -26,6 +26,12 @@ class Gate:
         path = os.environ.get(GATE_VARIABLE)
         return cls(Path(path) if path else None)
 
+    @classmethod
+    def before_graph(cls, version: str) -> Gate:
+        """One that is closed while no more requests can wait for the graph of this version."""
+        path = os.environ.get(GATE_VARIABLE)
+        return cls(Path(f"{path}.{version}") if path else None)
+
     def reason(self) -> str | None:
         """Why nobody is let in, or None: one look at the file system."""
         if self._path is None or not os.path.exists(self._path):

@@ -7,9 +7,10 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from supervised import wait_until
+from supervised import TEXTS, wait_until
 
 from verdictree.releases.admin_key import key_file, read_admin_key
 from verdictree_client.rollout.server import Server
@@ -132,3 +133,20 @@ def test_two_servers_on_one_repository_are_refused(serve, repository):
     other = serve(repository, ready=False)
     _, error = other.process.communicate(timeout=30)
     assert other.process.returncode == 1 and "expected to be the only server on" in error
+
+
+def test_requests_at_once_do_not_wait_for_others(serve, repository):
+    """A request that lies in a queue, beside an idle machine, until another one comes or half a second has passed."""
+    with serve(repository).client() as guard:
+        alone = sorted(_seconds(guard, 1) for _ in range(9))[4]
+        together = sorted(_seconds(guard, 8) for _ in range(15))[7]
+    assert together < 12 * alone + 0.2, (alone, together)
+
+
+def _seconds(guard, number):
+    """Until so many requests that were sent at once are answered."""
+    with ThreadPoolExecutor(number) as pool:
+        list(pool.map(str, range(number)))  # which starts its threads
+        start = time.perf_counter()
+        list(pool.map(guard.classify, TEXTS[:number]))
+        return time.perf_counter() - start

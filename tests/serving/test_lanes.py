@@ -59,7 +59,7 @@ def test_windows_in_turn_are_windows_at_once(request_of_windows, parameters):
     one = model(**parameters)
     windows, answers = one.windows(request_of_windows), Queue()
     assert len(windows) == request_of_windows["prefix_id"].size
-    lane = LongLane(one, Turns(1))
+    lane = LongLane(one, Turns(1), 60.0)
     lane.offer(windows, 0, answers.put)
     found, (whole,) = answers.get(timeout=60), one.run([request_of_windows])
     lane.close()
@@ -71,7 +71,7 @@ def test_windows_in_turn_are_windows_at_once(request_of_windows, parameters):
 def test_who_waits_has_the_next_turn(request_of_windows):
     """A long text that is computed as a whole before anybody else."""
     one, turns, answers = model(concurrent_runs="1"), Turns(1), Queue()
-    windows, lane = one.windows(request_of_windows) * 20, LongLane(one, turns)
+    windows, lane = one.windows(request_of_windows) * 20, LongLane(one, turns, 60.0)
     lane.offer(windows, 0, answers.put)
     for _ in range(5):
         turns.take()
@@ -84,18 +84,18 @@ def test_who_waits_has_the_next_turn(request_of_windows):
 def test_who_comes_too_late_is_refused_at_once(request_of_windows):
     """Long requests that wait without an end, or are computed after their callers have gone."""
     one, turns, answers = model(concurrent_runs="1"), Turns(1), Queue()
-    windows, lane = one.windows(request_of_windows), LongLane(one, turns)
+    windows, lane = one.windows(request_of_windows), LongLane(one, turns, 60.0)
     turns.take()
     lane.offer(windows, 0, answers.put)
     while not turns._door.locked():
         time.sleep(0.01)
     for _ in range(10):
         lane.offer(windows, 0.01, answers.put)
-    refused = [answers.get(timeout=1) for _ in range(3)]
+    refused = [answers.get(timeout=1) for _ in range(2)]
     assert all(isinstance(one, Overloaded) and "queue size" in str(one) for one in refused) and answers.empty()
     time.sleep(0.02)
     turns.give()
-    first, *others = (answers.get(timeout=60) for _ in range(8))
+    first, *others = (answers.get(timeout=60) for _ in range(9))
     assert isinstance(first, dict)
     assert all(isinstance(one, Overloaded) and "timeout expired" in str(one) for one in others)
     lane.close()
@@ -105,7 +105,7 @@ def test_who_comes_too_late_is_refused_at_once(request_of_windows):
 def test_a_fault_in_one_window_is_the_requests(request_of_windows):
     """Half of a long text judged, and the other half silently left out."""
     one, answers = model(concurrent_runs="1"), Queue()
-    lane = LongLane(one, Turns(1))
+    lane = LongLane(one, Turns(1), 60.0)
     damaged = {**request_of_windows, "input_ids": request_of_windows["input_ids"].copy()}
     damaged["input_ids"][0, -1] = 10**6
     lane.offer(one.windows(damaged), 0, answers.put)

@@ -10,16 +10,18 @@ from collections.abc import Iterable, Mapping
 
 _STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')
 _BATCH_SIZE = re.compile(r"^max_batch_size: *(\d+)", re.MULTILINE)
-_UNBOUNDED = "dynamic_batching { }"
-_BOUNDED = """dynamic_batching {
-  default_queue_policy {
+_TRITONS_QUEUE = re.compile(r"""dynamic_batching \{\s+default_queue_policy \{
     timeout_action: REJECT
-    default_timeout_microseconds: 3750000
+    default_timeout_microseconds: (\d+)
     allow_timeout_override: true
-    max_queue_size: 64
-  }
-}"""
-_QUEUE_TIMEOUT = re.compile(r"(default_timeout_microseconds: )\d+")
+    max_queue_size: (\d+)
+  \}
+\}""")
+_MARGINALS_QUEUE = "dynamic_batching { default_queue_policy { timeout_action: REJECT max_queue_size: 1024 } }"
+_NO_QUEUE = "dynamic_batching { }"
+_LIMITS = """parameters {{ key: "queue_size", value: {{ string_value: "{size}" }} }}
+parameters {{ key: "queue_seconds", value: {{ string_value: "{seconds:g}" }} }}"""
+_QUEUE_SECONDS = re.compile(r'(key: "queue_seconds", value: \{ string_value: ")[^"]*')
 _QUEUED_SHARE = 0.75
 _TOKEN_COUNTS = re.compile(r'(name: "token_counts", data_type: TYPE_INT32, dims: \[ )2(?= \])')
 _VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
@@ -58,13 +60,19 @@ def with_windows(config: str) -> str:
     return _TOKEN_COUNTS.sub(r"\g<1>-1", config)
 
 
-def with_bounded_queue(config: str, deadline: float | None = None) -> str:
-    """The configuration with a queue of a bounded length, which those of old repositories are not.
+def with_own_queue(config: str, deadline: float | None = None) -> str:
+    """The configuration with the limits of the line in which requests wait for a step.
 
-    In it requests wait for three quarters of `deadline` seconds at most, which leaves time to compute (None: as long as
-    is configured).
+    They wait for three quarters of `deadline` seconds at most, which leaves time to compute (None: as long as is
+    configured). The configurations of old repositories have a queue of Triton's instead.
     """
-    bounded = config.replace(_UNBOUNDED, _BOUNDED)
+    config = config.replace(_MARGINALS_QUEUE, _NO_QUEUE)
+    if match := _TRITONS_QUEUE.search(config):
+        limits = _LIMITS.format(size=match[2], seconds=1e-6 * int(match[1]))
+        config = config.replace(match[0], f"{_NO_QUEUE}\n{limits}")
     if deadline is None:
-        return bounded
-    return _QUEUE_TIMEOUT.sub(rf"\g<1>{round(_QUEUED_SHARE * deadline * 1e6)}", bounded)
+        return config
+    seconds = _QUEUED_SHARE * deadline
+    if _QUEUE_SECONDS.search(config):
+        return _QUEUE_SECONDS.sub(rf"\g<1>{seconds:g}", config)
+    return f"{config.rstrip()}\n{_LIMITS.format(size=64, seconds=seconds)}\n"

@@ -102,10 +102,11 @@ def spread_batch_size(repository: Path) -> None:
 
 
 def bound_queues(repository: Path, deadline: float | None = None) -> None:
-    """Bound the queues in which requests wait for a step, as `model_config.with_bounded_queue` says."""
-    for model in (TOKENIZER_MODEL, GRAPH_MODEL):
+    """Bound the lines in which requests wait for a step, as `model_config.with_own_queue` says."""
+    for model in COMPOSING_MODELS:
         path = repository / model / CONFIG
-        replace(path, model_config.with_bounded_queue(path.read_text(), deadline))
+        of_callers = None if model == MARGINALS_MODEL else deadline
+        replace(path, model_config.with_own_queue(path.read_text(), of_callers))
 
 
 def make_room_for_windows(repository: Path) -> None:

@@ -83,8 +83,8 @@ class OnnxModel:
         return [*self._limits.windows(request)]
 
     @property
-    def windows_at_once(self) -> int:
-        """How many windows one run computes: no more than it computes of requests, which takes the same memory."""
+    def requests_at_once(self) -> int:
+        """How many requests, or windows of one, a run computes."""
         return max(1, self._config.max_batch_size) if self.concurrent_runs is None else 1
 
     def run(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
@@ -97,11 +97,17 @@ class OnnxModel:
         return None if self._limits is None else self._limits.fault(request)
 
     def _answers(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
-        if not requests:
-            return []
-        if self._config.max_batch_size:
-            return self._run_together(requests)
-        return [result for request in requests for result in self._run_together([request])]
+        """Those that fit together are run together."""
+        groups: dict[object, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self._alike(request) if self._config.max_batch_size else index, []).append(index)
+        answers: dict[int, dict[str, NDArray[Any]] | InferenceFailed] = {}
+        for group in groups.values():
+            answers.update(zip(group, self._run_together([requests[index] for index in group]), strict=True))
+        return [answers[index] for index in range(len(requests))]
+
+    def _alike(self, request: Tensors) -> tuple[tuple[int, ...], ...]:
+        return tuple(request[tensor.name].shape[1:] for tensor in self._config.inputs if not tensor.ragged)
 
     def _run_together(self, requests: Sequence[Tensors]) -> list[dict[str, NDArray[Any]] | InferenceFailed]:
         try:

@@ -7,9 +7,7 @@ other request. Between two windows whoever waits has a turn.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,10 +15,10 @@ from numpy.typing import NDArray
 from verdictree.runtime.windows import side_by_side
 from verdictree_serving.errors import InferenceFailed, Overloaded
 from verdictree_serving.onnxruntime_backend.backend import OnnxModel, Tensors
+from verdictree_serving.waiting_line import Limits, WaitingLine
 
 Answer = Callable[[dict[str, NDArray[Any]] | InferenceFailed], None]
 _MAX_WAITING = 8  # each may be many runs: who comes later would wait in vain
-_PAUSE_SECONDS = 0.002  # in which Triton hands over who waits there
 
 
 class Turns:
@@ -41,40 +39,35 @@ class Turns:
 
 
 class LongLane:
-    """Runs long requests, one after another, a window or a few at a time."""
+    """Runs long requests, one after another, a window or a few at a time; each waits `seconds` for its turn at most."""
 
-    def __init__(self, model: OnnxModel, turns: Turns) -> None:
+    def __init__(self, model: OnnxModel, turns: Turns, seconds: float) -> None:
         self._model, self._turns = model, turns
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="long")
-        self._free = threading.Semaphore(_MAX_WAITING)
+        self._line = WaitingLine[tuple[Sequence[Tensors], Answer]](Limits(_MAX_WAITING, seconds), _refuse)
+        self._thread = threading.Thread(target=self._work, name="long")
+        self._thread.start()
 
     def offer(self, windows: Sequence[Tensors], seconds: float, answer: Answer) -> None:
         """Have `answer` called once, with the outputs of all windows side by side or with why there are none.
 
-        `seconds` is how long the request may wait for those before it; 0 as long as it takes.
+        `seconds` is how long the request may wait for those before it, where that is shorter; 0 says nothing.
         """
-        if self._free.acquire(blocking=False):
-            self._thread.submit(self._work, windows, time.monotonic() + (seconds or float("inf")), answer)
-        else:
-            answer(Overloaded(f"Exceeds maximum queue size: {_MAX_WAITING} conversations of several windows wait"))
+        self._line.join((windows, answer), seconds)
 
     def close(self) -> None:
         """Answer what was taken."""
-        self._thread.shutdown()
+        self._line.close()
+        self._thread.join()
 
-    def _work(self, windows: Sequence[Tensors], until: float, answer: Answer) -> None:
-        try:
-            if time.monotonic() > until:
-                answer(Overloaded("Request timeout expired behind other conversations of several windows"))
-            else:
+    def _work(self) -> None:
+        while self._line.wait():
+            for windows, answer in self._line.take():
                 answer(self._outputs(windows))
-        finally:
-            self._free.release()
 
     def _outputs(self, windows: Sequence[Tensors]) -> dict[str, NDArray[Any]] | InferenceFailed:
         parts: list[dict[str, NDArray[Any]]] = []
-        for start in range(0, len(windows), self._model.windows_at_once):
-            for result in self._run(windows[start : start + self._model.windows_at_once]):
+        for start in range(0, len(windows), self._model.requests_at_once):
+            for result in self._run(windows[start : start + self._model.requests_at_once]):
                 if isinstance(result, InferenceFailed):
                     return result
                 parts.append(result)
@@ -86,4 +79,7 @@ class LongLane:
             return self._model.run(windows)
         finally:
             self._turns.give()
-            time.sleep(_PAUSE_SECONDS)
+
+
+def _refuse(asked: tuple[Sequence[Tensors], Answer], why: str) -> None:
+    asked[1](Overloaded(why))

@@ -1,7 +1,7 @@
 """From the `parameters` and `optimization` of a `config.pbtxt` to ONNX Runtime's options.
 
-The keys are those of NVIDIA's C++ onnxruntime backend, and `concurrent_runs`. That backend ignores a key that it does
-not know; here that is an error, so that a misspelt option does not pass unnoticed.
+The keys are those of NVIDIA's C++ onnxruntime backend, `concurrent_runs`, and the limits of `waiting_line.py`. That
+backend ignores a key that it does not know; here that is an error, so that a misspelt option does not pass unnoticed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import onnxruntime
 
 from verdictree_serving.errors import InvalidModelConfig
+from verdictree_serving.waiting_line import SECONDS, SIZE
 
 _BOOLEANS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 _EXECUTION_MODES = {
@@ -61,7 +62,7 @@ _CUDA_OPTIONS: dict[str, Callable[[str], str]] = {
     "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}.__getitem__,
     "do_copy_in_default_stream": str,
 }
-_KNOWN = (*_SESSION_ATTRIBUTES, *_SESSION_ENTRIES, *_RUN_ENTRIES, _CONCURRENT_RUNS, *_CUDA_OPTIONS)
+_KNOWN = (*_SESSION_ATTRIBUTES, *_SESSION_ENTRIES, *_RUN_ENTRIES, _CONCURRENT_RUNS, SIZE, SECONDS, *_CUDA_OPTIONS)
 
 
 def read_parameters(config: Mapping[str, Any]) -> dict[str, str]:

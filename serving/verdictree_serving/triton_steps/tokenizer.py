@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -20,56 +20,54 @@ from verdictree.runtime.tokenization import ConversationTokenizer
 from verdictree_serving.gate import NOT_TAKING, Gate
 from verdictree_serving.triton_steps.errors import error, send
 from verdictree_serving.triton_steps.refusals import Refusals
+from verdictree_serving.waiting_line import Limits, WaitingLine
 
 _LONG_BYTES = 16 << 10
-_MAX_LONG_WAITING = 64
 
 
 class TokenizerStep:
     """One instance; Triton calls the methods by name.
 
-    Short requests are answered at once, one after another. Long ones go to a thread of their own, so that nobody waits
-    behind them (the tokenizer computes without holding Python's lock), and refusals are sent by `Refusals`.
+    Requests wait in two lines, each with a thread of its own: nobody waits behind a long one (the tokenizer computes
+    without holding Python's lock). What cannot be answered is sent by `Refusals`.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load this release's tokenizer."""
         directory = Path(args["model_repository"]) / args["model_version"]
         self._tokenize = ConversationTokenizer.load(Release.load(directory), directory)
-        self._gate = Gate.of_environment()
+        self._gate, self._graph_gate = Gate.of_environment(), Gate.before_graph(args["model_version"])
         self._refusals = Refusals()
-        self._long = ThreadPoolExecutor(1, thread_name_prefix="long")
-        self._free = threading.Semaphore(_MAX_LONG_WAITING)
+        limits = Limits.of(json.loads(args["model_config"]))
+        self._short, self._long = (WaitingLine[tuple[Any, Any]](limits, _refuse) for _ in range(2))
+        self._threads = [Thread(target=self._work, args=(line,)) for line in (self._short, self._long)]
+        for thread in self._threads:
+            thread.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Answer each request by itself: a bad one gets its own error and fails no other."""
-        closed = self._gate.reason()
+        """Let each request wait for its turn: Triton holds none back."""
+        closed = f"{NOT_TAKING}: {why}" if (why := self._gate.reason()) else self._graph_gate.reason()
         for request in requests:
-            sender = request.get_response_sender()
             if closed is not None:
-                send(sender, error(f"{NOT_TAKING}: {closed}", "UNAVAILABLE"))
-            else:
-                self._take(sender, pb_utils.get_input_tensor_by_name(request, wire.REQUEST).as_numpy())
+                send(request.get_response_sender(), error(closed, "UNAVAILABLE"))
+                continue
+            bodies = pb_utils.get_input_tensor_by_name(request, wire.REQUEST).as_numpy()
+            is_long = bodies.size == 1 and len(bodies.item()) > _LONG_BYTES
+            line = self._long if is_long else self._short
+            line.join((request.get_response_sender(), bodies), 1e-6 * request.timeout())
 
     def finalize(self) -> None:
         """Answer what was taken."""
-        self._long.shutdown()
+        for line in (self._short, self._long):
+            line.close()
+        for thread in self._threads:
+            thread.join()
         self._refusals.close()
 
-    def _take(self, sender: Any, bodies: Any) -> None:
-        if bodies.size != 1 or len(bodies.item()) <= _LONG_BYTES:
-            self._answer(sender, bodies)
-        elif self._free.acquire(blocking=False):
-            self._long.submit(self._answer_long, sender, bodies)
-        else:
-            message = f"Exceeds maximum queue size: {_MAX_LONG_WAITING} long conversations wait"
-            send(sender, error(message, "UNAVAILABLE"))
-
-    def _answer_long(self, sender: Any, bodies: Any) -> None:
-        try:
-            self._answer(sender, bodies)
-        finally:
-            self._free.release()
+    def _work(self, line: WaitingLine[tuple[Any, Any]]) -> None:
+        while line.wait():
+            for sender, bodies in line.take():
+                self._answer(sender, bodies)
 
     def _answer(self, sender: Any, bodies: Any) -> None:
         start = time.perf_counter()
@@ -98,3 +96,7 @@ class TokenizerStep:
                 pb_utils.Tensor("token_counts", np.array([tokenized.token_counts], dtype=np.int32)),
             ]
         )
+
+
+def _refuse(asked: tuple[Any, Any], why: str) -> None:
+    send(asked[0], error(why, "UNAVAILABLE"))
