@@ -12,6 +12,7 @@ import msgspec
 from verdictree import shipped_policies
 from verdictree.conversation import ROLES, Role
 from verdictree.errors import InvalidPolicy
+from verdictree.policy_slips import fix
 from verdictree.text.visible import bounded, quoted, visible
 from verdictree.text.yaml_lines import YamlError, parse
 
@@ -20,31 +21,6 @@ _Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates too: no text at all
 _QUOTED = 200  # characters of a message, which may quote the file's own keys
-_FIELDS = "a policy has name, version and categories (code, name)"
-_CATEGORY = "a category has code, name, description, threshold and calibrated"
-# Of a message of msgspec's, what mends it; the first that matches.
-_FIXES = (
-    (
-        "Expected `str`, got `(int|float|bool|date|datetime|time|bytes)`",
-        'put the value in quotes, as in version: "1": YAML takes 1 for a number, NO for false, 2026-01-31 for a date',
-    ),
-    ("Expected `str`, got `null`", "give it a value, in quotes if that begins with # or is null"),
-    (
-        "Expected `str`, got `(array|object)`",
-        "give it one text; text with [, {, or a colon and a space in it goes in quotes",
-    ),
-    (r"Expected `float` [<>]=|`float\b.*got `(int|float)`", "a threshold is a probability, from 0 to 1, as 0.5"),
-    ("Expected `float", "a number has a decimal point, as in 0.5, and no quotes and no %"),
-    ("Expected `bool`", "write true or false, without quotes"),
-    (
-        r"Expected `array`.*\$\.categories",
-        f"begin each category with a hyphen: - {{code: S1, name: Crimes}}; {_CATEGORY}",
-    ),
-    (r"(enum|`array`).*\$\.roles", f"list who wrote what it judges: roles: [{', '.join(ROLES)}]"),
-    (r"Expected `object`.*\$\.categories", "write each category as {code: S1, name: Crimes}"),
-    (r"unknown field.*\$\.categories", f"{_CATEGORY}; text with a comma in it goes in quotes"),
-    (r"missing required field.*\$\.categories", _CATEGORY),
-)
 
 
 class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -52,9 +28,10 @@ class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     Name and description are what the guard is told; verdicts show `display_name` instead where there is one. The guard
     is asked about the category in messages of `roles` only. `exemplars` are sentences that fall under it, by which
-    `verdictree policy check` sees whether the guard knows it. From `threshold` on the category is flagged; it overrides
-    that of the release's calibration. `calibrated=False` keeps the raw marginal as the category's score, even where the
-    release is calibrated.
+    `verdictree policy check` sees whether the guard knows it. From `threshold` on, a probability, the category is
+    flagged; it overrides that of the release's calibration. From `review` on, a probability too, and below the
+    threshold, it is for people to look at: that is its review band, and without `review` it has none.
+    `calibrated=False` keeps the raw marginal as the category's score, even where the release is calibrated.
     """
 
     code: str
@@ -65,6 +42,7 @@ class Category(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     display_name: str = ""
     roles: tuple[Role, ...] = ROLES
     exemplars: tuple[str, ...] = ()
+    review: _Probability | None = None
 
     @property
     def shown(self) -> str:
@@ -76,7 +54,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """A named, versioned list of categories, in the order in which scores are reported.
 
     `instructions` is added to the question that the guard is asked, where its family asks one in its own words.
-    `roles` are those whose messages the policy judges.
+    `roles` are those whose messages the policy judges. `threshold` and `review` are of the whole answer, by P(unsafe),
+    as a category's are of its score; no category inherits them.
     """
 
     name: str
@@ -84,14 +63,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     categories: tuple[Category, ...]
     instructions: str = ""
     roles: tuple[Role, ...] = ROLES
+    threshold: _Probability | None = None
+    review: _Probability | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a policy file, or by its bare name one that ships, as `embedded`.
 
         Raises InvalidPolicy, naming the file and the line, for a missing file, invalid YAML, a repeated key, unknown or
-        missing fields, a name that is no word, no category, no role, or a category code that is empty, repeated,
-        reserved or contains white space or a comma.
+        missing fields, a name that is no word, no category, no role, a category code that is empty, repeated, reserved
+        or contains white space or a comma, or a `review` that is not below its threshold.
         """
         try:
             text = shipped_policies.locate(path).read_text(encoding="utf-8")
@@ -112,7 +93,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
             raise InvalidPolicy(f"{path}:{exc.line}: {exc}") from exc
         except msgspec.ValidationError as exc:
             said = bounded(str(exc), _QUOTED)
-            raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {said}; {_fix(said)}") from exc
+            raise InvalidPolicy(f"{path}:{document.line_of_error(str(exc))}: {said}; {fix(said)}") from exc
         fault = _fault(policy)
         if fault:
             place, message = fault
@@ -125,18 +106,18 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return tuple(category.code for category in self.categories)
 
     def as_asked(self) -> Self:
-        """The policy without what no raw score depends on: shown names and exemplars."""
-        asked = (msgspec.structs.replace(each, display_name="", exemplars=()) for each in self.categories)
-        return msgspec.structs.replace(self, categories=tuple(asked))
+        """The policy without what no raw score depends on: shown names, exemplars and review bands.
+
+        The categories' thresholds stay, for releases that exist are known by them.
+        """
+        plain = {"display_name": "", "exemplars": (), "review": None}
+        asked = tuple(msgspec.structs.replace(each, **plain) for each in self.categories)
+        return msgspec.structs.replace(self, categories=asked, threshold=None, review=None)
 
     def of_role(self, role: str) -> Self:
         """The policy with the categories that are asked about in messages of this role only."""
         kept = tuple(category for category in self.categories if role in category.roles)
         return self if kept == self.categories else msgspec.structs.replace(self, categories=kept)
-
-
-def _fix(message: str) -> str:
-    return next((fix for pattern, fix in _FIXES if re.search(pattern, message)), _FIELDS)
 
 
 def check_distinct(policies: tuple[Policy, ...]) -> None:
@@ -174,6 +155,21 @@ def _roles_fault(policy: Policy) -> tuple[str, str] | None:
     return None
 
 
+def _band_fault(policy: Policy) -> tuple[str, str] | None:
+    """A band in which no score lies does nothing while it seems to: also where both numbers are the same."""
+    bands: list[tuple[str, str, Policy | Category]] = [("$.review", "the whole answer", policy)]
+    for index, category in enumerate(policy.categories):
+        bands.append((f"$.categories[{index}].review", f"category {category.code!r}", category))
+    for place, named, one in bands:
+        if one.review is not None and one.threshold is not None and one.review >= one.threshold:
+            return (
+                place,
+                f"expected review below the threshold {one.threshold:g} of {named}, got {one.review:g}: from the "
+                "threshold on it is flagged, so nothing would be left to review; lower review, or leave it out",
+            )
+    return None
+
+
 def _fault(policy: Policy) -> tuple[str, str] | None:
     """Where in the file a well-formed policy is unusable, and why; None where it is not."""
     if not _NAME.fullmatch(policy.name):
@@ -182,7 +178,7 @@ def _fault(policy: Policy) -> tuple[str, str] | None:
         return "$.categories", "expected at least one category, got none"
     if not policy.roles or len(set(policy.roles)) < len(policy.roles):
         return "$.roles", f"expected roles among {', '.join(ROLES)}, each once, got {list(policy.roles)}"
-    fault = _text_fault(policy) or _roles_fault(policy)
+    fault = _text_fault(policy) or _roles_fault(policy) or _band_fault(policy)
     if fault:
         return fault
     counts = Counter(policy.codes)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
+Action = Literal["allow", "review", "block"]
+ACTIONS: tuple[Action, ...] = ("allow", "review", "block")  # the worst comes last
 _ROUNDING = 1e-6  # of sums of probabilities
 
 
@@ -16,6 +20,8 @@ class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     calibrated   the marginal after calibration on labelled data; None where the category is not calibrated
     flagged      whether `calibrated`, or else the marginal, reaches the category's threshold; None where it has none
     window       which of the verdict's windows these are of: that with the largest marginal; None without windows
+    action       "block" where flagged, "review" in the review band below, else "allow"; None where it has neither a
+                 threshold nor a band
     """
 
     code: str
@@ -26,6 +32,7 @@ class CategoryScore(msgspec.Struct, frozen=True, omit_defaults=True):
     calibrated: float | None = None
     flagged: bool | None = None
     window: int | None = None
+    action: Action | None = None
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -65,10 +72,15 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     their end; `off_grammar` is its part that leaves the grammar: no verdict at all, or one in a form that the guard's
     makers do not publish. All are normalized over the model's full vocabulary. `categories` are the
     policy's; the greedy verdict may name others that the release knows. `flagged` says whether anything of it reaches
-    its threshold, a category or the whole answer; None where nothing has a threshold. Where the policy is calibrated,
-    `calibration` names the calibration's version and `unsafe_flagged` says whether `p_unsafe_calibrated` reaches its
-    threshold; each is None otherwise. `undecided` says that the guard answers something else than a verdict, with
-    more probability than the release allows: small probabilities mean nothing then, and the verdict is flagged.
+    its threshold, a category or the whole answer; None where nothing has a threshold. `unsafe_flagged` says it of the
+    whole answer only: whether `p_unsafe_calibrated`, or else `p_unsafe`, reaches its threshold; None where that has
+    none. `calibration` names the calibration's version, None where the policy is not calibrated. `undecided` says that
+    the guard answers something else than a verdict, with more probability than the release allows: small
+    probabilities mean nothing then, and the verdict is flagged.
+
+    `action` says what to do: the worst of the categories' actions and the whole answer's. "block" where `flagged`,
+    "review" where something lies in its review band, else "allow"; None where nothing has a threshold or a band, and
+    from a server that is older than the field. Only "allow" says that the conversation may pass.
 
     A conversation that was judged part by part has its `windows`, else there are none. Every number is then that of
     the worst window: a category's three are those of the window with its largest marginal, `p_safe` is the least,
@@ -94,6 +106,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     p_controversial: float | None = None
     undecided: bool = False
     windows: tuple[Window, ...] = ()
+    action: Action | None = None
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from verdictree.text.visible import shown
-from verdictree.verdict import Verdict
+from verdictree.verdict import CategoryScore, Verdict
 
 _SHOWN_CATEGORIES = 3
 _SHOWN_CHARACTERS = 64
-_FLAG = "⚑ "
-_UNDECIDED = "\nundecided"
+_FLAG, _REVIEW = "⚑ ", "⚐ "
 
 
 def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
     """A table of (text, verdict, milliseconds): the most probable categories with their three estimates.
 
-    What a release flags has a flag before it; where the guard gave no verdict, that is said below P(unsafe). Below the
-    text of a conversation that was judged part by part stands its worst window.
+    What a release flags has a black flag before it, what is in a review band a white one. Below P(unsafe) stands what
+    to do, and whether the guard gave no verdict. Below the text of a conversation that was judged part by part stands
+    its worst window.
     """
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     result.add_column("conversation", min_width=12, ratio=1)
@@ -33,8 +33,8 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
         top = verdict.ranked[:_SHOWN_CATEGORIES]
         result.add_row(
             Text(shown(text, _SHOWN_CHARACTERS) + _worst_window(verdict)),  # not markup: the text is a stranger's
-            f"{_FLAG if verdict.flagged else ''}{verdict.p_unsafe:.3f}{_UNDECIDED if verdict.undecided else ''}",
-            Text("\n".join(f"{_FLAG if score.flagged else ''}{shown(f'{score.code} {score.name}')}" for score in top)),
+            "\n".join(_whole(verdict)),
+            Text("\n".join(f"{_mark(score)}{shown(f'{score.code} {score.name}')}" for score in top)),
             "\n".join(f"{score.marginal:.3f}" for score in top),
             "\n".join(f"{score.joint:.3f}" for score in top),
             "\n".join(f"{score.conditional:.3f}" for score in top),
@@ -43,6 +43,20 @@ def table(rows: Iterable[tuple[str, Verdict, float]]) -> Table:
             end_section=True,
         )
     return result
+
+
+def _mark(one: Verdict | CategoryScore) -> str:
+    if one.flagged:
+        return _FLAG
+    return _REVIEW if one.action == "review" else ""
+
+
+def _whole(verdict: Verdict) -> Iterator[str]:
+    yield f"{_mark(verdict)}{verdict.p_unsafe:.3f}"
+    if verdict.action is not None:
+        yield verdict.action
+    if verdict.undecided:
+        yield "undecided"
 
 
 def _worst_window(verdict: Verdict) -> str:

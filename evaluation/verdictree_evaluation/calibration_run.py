@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from verdictree.policy import Policy
+from verdictree.policy import UNSAFE, Policy
 from verdictree.releases import calibration as calibrations
 from verdictree.releases.calibration import Calibration
+from verdictree.releases.decision import Decision
 from verdictree.releases.release import MANIFEST, sha256
 from verdictree.text.visible import visible
 from verdictree_evaluation.data.datasets import Problem
@@ -90,17 +91,18 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
     content = {"version": artifact.version, "data": dataset.files, "log_losses": losses}
     (out / REPORT).write_text(json.dumps(content, indent=1) + "\n")
     notes = [f"{outcome.code}: {outcome.note}" for outcome in (fitted.unsafe, *fitted.categories) if outcome.note]
+    notes += [
+        f"{code}: its threshold is not above the policy's review, so nothing of it will be reviewed"
+        for code in Decision(guard.policy, artifact).empty_bands
+    ]
     return Summary(artifact, losses, session.options["repository"], path, [*dataset.problems, *refused], notes)
 
 
 def _plan(session: Session, policy: Policy) -> calibrate.Plan:
     rules = dict(parse_rule(text) for text in session.options["rules"])
     # What the policy sets is what is served: no threshold is learned in its place.
-    own = {
-        category.code: Rule("fixed", category.threshold)
-        for category in policy.categories
-        if category.threshold is not None
-    }
+    thresholds = {UNSAFE: policy.threshold, **{one.code: one.threshold for one in policy.categories}}
+    own = {code: Rule("fixed", threshold) for code, threshold in thresholds.items() if threshold is not None}
     return calibrate.Plan(
         rule=rules.pop(None, MAX_F1),
         rules={**{code: rule for code, rule in rules.items() if code}, **own},

@@ -162,9 +162,17 @@ def _in_windows(truncate: Truncate | None) -> str:
 
 def uncalibrated(verdict: Verdict) -> Verdict:
     """The verdict's raw part: what stays true when the release's calibration changes."""
-    raw = tuple(msgspec.structs.replace(score, calibrated=None, flagged=None) for score in verdict.categories)
+    raw = tuple(
+        msgspec.structs.replace(score, calibrated=None, flagged=None, action=None) for score in verdict.categories
+    )
     return msgspec.structs.replace(
-        verdict, categories=raw, p_unsafe_calibrated=None, flagged=None, unsafe_flagged=None, calibration=None
+        verdict,
+        categories=raw,
+        p_unsafe_calibrated=None,
+        flagged=None,
+        unsafe_flagged=None,
+        calibration=None,
+        action=None,
     )
 
 

@@ -40,10 +40,11 @@ def test_a_policy_of_one_role():
     assert policy.of_role("user") is policy
 
 
-def test_shown_names_and_exemplars_do_not_change_what_is_asked():
-    """A calibration that was fitted before a category was renamed for display still fits."""
+def test_shown_names_exemplars_and_bands_do_not_change_what_is_asked():
+    """A calibration that was fitted before a category was renamed for display, or got a review band, still fits."""
     plain = Policy("p", "1", (Category("A", "a"),))
-    dressed = Policy("p", "1", (Category("A", "a", display_name="Alpha", exemplars=("x",)),))
+    category = Category("A", "a", display_name="Alpha", exemplars=("x",), review=0.3)
+    dressed = Policy("p", "1", (category,), threshold=0.5, review=0.2)
     assert dressed.as_asked() == plain and dressed.categories[0].shown == "Alpha" and plain.categories[0].shown == "a"
 
 

@@ -54,6 +54,7 @@ def test_a_guard_that_answers_something_else_is_flagged(computed):
         strict = Scorer(msgspec.structs.replace(guard.release, max_off_grammar=limit))
         (found,) = strict.outcomes(batch, outputs)
         assert found.undecided == undecided and bool(found.flagged) == undecided
+        assert found.action == ("block" if undecided else None)
         said = json.loads(found.to_json())
         assert said.get("flagged", False) is undecided and said.get("undecided", False) is undecided
         assert Decision(guard.release.policy).applied(found).flagged or not undecided

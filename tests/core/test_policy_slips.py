@@ -11,6 +11,7 @@ from verdictree.policy import Policy
 
 HEAD = 'name: t\nversion: "1"\n'
 ONE = "categories:\n  - {code: S1, name: One}\n"
+PLAIN = "  - {code: S2, name: Two}\n"
 QUOTES = 'put the value in quotes, as in version: "1"'
 BRACKET = "close the bracket"
 HYPHEN = "begin each category with a hyphen"
@@ -40,6 +41,25 @@ SLIPS = {
     "above 1": (HEAD + "categories:\n  - {code: S1, name: a, threshold: 5}\n", 4, "from 0 to 1"),
     "no number": (HEAD + "categories:\n  - {code: S1, name: a, threshold: .nan}\n", 4, "from 0 to 1"),
     "calibrated ja": (HEAD + "categories:\n  - {code: S1, name: a, calibrated: ja}\n", 4, "write true or false"),
+    "review 30%": (HEAD + "categories:\n  - {code: S1, name: a, review: 30%}\n", 4, "no %"),
+    "review 30": (HEAD + "categories:\n  - {code: S1, name: a, review: 30}\n", 4, "from 0 to 1"),
+    "review yes": (HEAD + "categories:\n  - {code: S1, name: a, review: yes}\n", 4, "a number has a decimal point"),
+    "review above threshold": (
+        HEAD + "categories:\n  - {code: S1, name: a}\n  - code: S2\n    name: b\n    threshold: 0.3\n    review: 0.5\n",
+        8,
+        "expected review below the threshold 0.3 of category 'S2', got 0.5: .*; lower review, or leave it out",
+    ),
+    "review at the threshold": (
+        HEAD + "categories:\n  - {code: S1, name: a, review: 0.3, threshold: 0.3}\n",
+        4,
+        "expected review below the threshold 0.3 of category 'S1', got 0.3",
+    ),
+    "review of the whole above its threshold": (
+        HEAD + "threshold: 0.5\nreview: 0.6\n" + ONE,
+        4,
+        "expected review below the threshold 0.5 of the whole answer, got 0.6",
+    ),
+    "threshold of the whole above 1": (HEAD + "threshold: 50\n" + ONE, 3, "from 0 to 1"),
     # layout
     "tab before a list": (HEAD + "categories:\n\t- {code: S1, name: a}\n", 4, "by spaces, not by tabs"),
     "tab before a key": (HEAD + "categories:\n  - code: S1\n\tname: a\n", 5, "by spaces, not by tabs"),
@@ -112,3 +132,18 @@ def test_what_editors_write_is_read(content, tmp_path):
     """These are no slips."""
     policy = read(tmp_path / "policy.yaml", content)
     assert (policy.name, policy.version, policy.codes) == ("t", "1", ("S1",))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["review: 0.3, threshold: 0.5", "review: 0, threshold: 0.1", "review: 0.3", "threshold: 0.5"],
+)
+def test_bands_are_read(fields, tmp_path):
+    """A band that may be written is refused, or one of the whole answer becomes a category's."""
+    whole = fields.replace(", ", "\n") + "\n"
+    policy = read(
+        tmp_path / "policy.yaml", HEAD + whole + f"categories:\n  - {{code: S1, name: One, {fields}}}\n" + PLAIN
+    )
+    first, second = policy.categories
+    assert (first.review, first.threshold) == (policy.review, policy.threshold) != (None, None)
+    assert (second.review, second.threshold) == (None, None)

@@ -98,6 +98,29 @@ def test_every_table_is_inert(make, monkeypatch):
     assert "[sensitive]" in found and ":boom:" in found and "💥" not in found
 
 
+@pytest.mark.parametrize(
+    ("flagged", "action", "undecided", "mark", "said"),
+    [
+        (True, "block", False, "⚑ ", ["block"]),
+        (False, "review", False, "⚐ ", ["review"]),
+        (False, "allow", False, "", ["allow"]),
+        (None, None, False, "", []),
+        (True, None, False, "⚑ ", []),
+        (True, "block", True, "⚑ ", ["block", "undecided"]),
+    ],
+    ids=["block", "review", "allow", "no thresholds", "an older server", "undecided"],
+)
+def test_the_action_is_shown(flagged, action, undecided, mark, said):
+    """What to do, which a caller would otherwise look for in the JSON."""
+    category = CategoryScore("S1", "One", 0.5, 0.5, 0.5, flagged=flagged, action=action)
+    told = {"flagged": flagged, "action": action, "undecided": undecided}
+    verdict = Verdict(1, "p", "user", 0.5, 0.5, (category,), 0.0, 0.0, GreedyVerdict("", (), True), 1, 0, **told)
+    shown = [line.rstrip() for line in printed(display.table([("x", verdict, 1.0)]), no_color=True).splitlines()]
+    assert f"{mark}0.500" in shown[2] and f"{mark}S1 One" in shown[2]
+    assert [line.strip() for line in shown[3 : 3 + len(said)]] == said
+    assert shown[2].count("⚑") + shown[2].count("⚐") == (2 if mark else 0)
+
+
 def test_any_cell_is_inert():
     """A table that a command builds by itself holds plain strings, which rich would read as markup."""
     table = Table(HOSTILE, title=HOSTILE, caption=HOSTILE)

@@ -145,6 +145,21 @@ def test_the_verdict_is_that_of_the_worst_window(guard, num_words):
     assert verdict.fault() is None and verdicts.parse(verdict.to_json()) == verdict
 
 
+def test_the_action_is_that_of_the_worst_window(guard):
+    """A window in the review band that passes because others lie below it."""
+    conversation = ask("hello", long_text(700), truncate="windows")
+    (verdict,) = guard.classify([conversation])
+    marginals = {score.code: score.marginal for score in verdict.categories}
+    for beyond, action in ((0.0, "review"), (1e-4, "allow")):
+        (asked,) = guard.release.policies
+        categories = [msgspec.structs.replace(one, review=marginals[one.code] + beyond) for one in asked.categories]
+        banded = msgspec.structs.replace(asked, categories=tuple(categories), review=verdict.p_unsafe + beyond)
+        score = Scorer(msgspec.structs.replace(guard.release, policies=(banded,)))
+        tokenized = guard.tokenize(conversation)
+        (found,) = score.of_batch([tokenized], guard.infer_each([tokenized])[0])
+        assert {found.action, *(one.action for one in found.categories)} == {action}
+
+
 def test_one_run_of_all_windows_computes_the_same(guard):
     """A server whose backend does not take windows apart answers something else."""
     (tokenized,) = [guard.tokenize(ask(long_text(700), truncate="windows"))]
@@ -200,7 +215,7 @@ def test_a_window_without_a_verdict_is_none_of_the_whole(guard):
     verdict = guard.score.outcome(outputs, tokenized.prefix_ids, tokenized.token_counts)
     strict = Scorer(msgspec.structs.replace(guard.release, max_off_grammar=verdict.off_grammar - 1e-6))
     found = strict.outcome(outputs, tokenized.prefix_ids, tokenized.token_counts)
-    assert found.undecided and found.flagged
+    assert found.undecided and found.flagged and found.action == "block"
     without_places = guard.score.outcome(outputs, tokenized.prefix_ids, tokenized.token_counts[:2])
     assert isinstance(without_places, NoVerdict) and "places" in str(without_places)
 

@@ -6,13 +6,16 @@ import json
 import re
 import shutil
 
+import msgspec
 import pytest
 import tiny_guard
 from click.testing import CliRunner
 
 from verdictree import Conversation, Message
 from verdictree.errors import InvalidRelease
+from verdictree.releases import calibration as calibrations
 from verdictree.releases.decision import Decision
+from verdictree.releases.release import COMPOSING_MODELS, MANIFEST, Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree_cli import main
 from verdictree_cli.evaluate import calibrate, evaluate
@@ -87,6 +90,26 @@ def test_thresholds_of_too_few_rows_are_refused(repository, tmp_path):
     fixed = [part for code in tiny_guard.POLICY.codes for part in ("--threshold", f"{code}:fixed=0.3")]
     told = invoke(calibrate, tmp_path / "few.csv", *options, *fixed)
     assert "fixed=0.3" in told.output
+
+
+def test_a_policys_own_threshold_and_its_band(repository, tmp_path):
+    """A threshold that is fitted where another is served, and a band that it empties without a word."""
+    models = shutil.copytree(repository, tmp_path / "m")
+    release = Release.load(models / "guard_lm" / "1")
+    first, *others = release.policy.categories
+    categories = (msgspec.structs.replace(first, review=0.3), *others)
+    banded = msgspec.structs.replace(release.policy, categories=categories, threshold=0.4, review=0.35)
+    for model in COMPOSING_MODELS:
+        path = models / model / "1" / MANIFEST
+        path.write_bytes(msgspec.structs.replace(release, policies=(banded,)).to_json())
+    train, options = write_rows(tmp_path / "train.csv", "a"), ("--repository", models, "--threads", "1")
+    told = invoke(calibrate, train, "--out", tmp_path / "c", *options, "--threshold", "fixed=0.3")
+    assert "note: S1: its threshold is not above the policy's review, so nothing of it will be reviewed" in told.output
+    assert told.output.count("will be reviewed") == 1
+    fitted = calibrations.read(tmp_path / "c" / "calibration.json")["tiny"]
+    assert (fitted.unsafe.threshold, fitted.unsafe.rule) == (0.4, "fixed=0.4")
+    (predicted, *_) = (tmp_path / "c" / "predictions.jsonl").read_text().splitlines()
+    assert "action" not in predicted, "raw scores do not depend on thresholds"
 
 
 def test_recalibrating_scores_nothing_again(repository, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +12,7 @@ from verdictree.conversation import Role
 from verdictree.errors import NoVerdict
 from verdictree.policy import Policy
 from verdictree.releases.calibration import Calibration
-from verdictree.releases.decision import Decision
+from verdictree.releases.decision import Decision, undecided
 from verdictree.releases.release import Release
 from verdictree.runtime.windows import MAX_WINDOWS, num_counts, read_places, windows_of
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict, Window
@@ -109,7 +108,7 @@ class Scorer:
         except NoVerdict as exc:
             return exc
         if verdict.off_grammar > self._release.max_off_grammar:
-            return msgspec.structs.replace(verdict, undecided=True, flagged=True)
+            return undecided(verdict)
         return verdict
 
     def fault(self, tensors: Mapping[str, npt.NDArray[Any]]) -> str | None:
