@@ -22,6 +22,7 @@ from verdictree_cli import extras
 from verdictree_cli.classify import classify
 from verdictree_cli.evaluate import calibrate, evaluate
 from verdictree_cli.export import export
+from verdictree_cli.gateway import gateway, gateway_key
 from verdictree_cli.inspect import inspect
 from verdictree_cli.policy import policy
 from verdictree_cli.rollout import rollout
@@ -47,7 +48,10 @@ class _Commands(click.Group):
             ) from exc
 
 
-@click.group(cls=_Commands, commands=[inspect, export, policy, serve, classify, evaluate, calibrate, rollout])
+@click.group(
+    cls=_Commands,
+    commands=[inspect, export, policy, serve, gateway, gateway_key, classify, evaluate, calibrate, rollout],
+)
 @click.version_option(package_name="verdictree")
 def main() -> None:
     """Turn a guard LLM into a calibrated multi-label classifier and serve it."""

@@ -11,6 +11,8 @@ EXTRAS = {
     "policy add": "export",
     "policy check": "serve",
     "serve": "serve",
+    "gateway": "gateway",
+    "gateway-key": "gateway",
     "classify": "client",
     "evaluate": "evaluate",
     "calibrate": "evaluate",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verdictree_cli.connection_options import tls, tls_options, url_option
+from verdictree.wire import URL
+from verdictree_cli.connection_options import tls, tls_options
 from verdictree_cli.shared_options import repository_option
 from verdictree_cli.terminal import Terminal, say, say_json
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _SHARED = (
     repository_option,
-    url_option,
+    click.option("--url", help="Triton's own gRPC address; default: that of the server on the repository."),
     click.option("--admin-key-file", type=_PATH, help="A key of one's own; default: the server's."),
     tls_options,
     click.option("--who", help="Your name in the journal; default: user@host."),
@@ -180,12 +181,13 @@ def _threshold(text: str) -> tuple[str | None, float]:
 @contextmanager
 def _rollout(shared: dict[str, Any]) -> Iterator[Rollout]:
     from verdictree.releases.admin_key import read_admin_key
+    from verdictree.releases.state_folder import published_address
     from verdictree_client.rollout import Rollout
 
     key_file = shared["admin_key_file"]
     with Rollout(
         shared["repository"],
-        shared["url"],
+        shared["url"] or published_address(shared["repository"]) or URL,
         admin_key=read_admin_key(key_file) if key_file else None,
         tls=tls(shared),
         who=shared["who"],

@@ -24,7 +24,7 @@ class Served:
     """One `verdictree serve` process; `said` is the line that it printed when it was ready."""
 
     def __init__(self, repository: Path, *options: str, **popen: object) -> None:
-        ports = [f"--{name}-port=0" for name in ("grpc", "metrics", "health")]
+        ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
         self.repository = repository
         self.process = subprocess.Popen(
             [VERDICTREE, "serve", "--repository", str(repository), "--json", *ports, *options],

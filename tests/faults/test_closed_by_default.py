@@ -42,11 +42,11 @@ _CONFIG = json.dumps(
 @pytest.fixture(scope="module")
 def server(two_releases, tmp_path_factory, module_serve):
     """A server with Triton's HTTP endpoint open, which has more to attack."""
-    return module_serve(two_releases, "--http-port", "0")
+    return module_serve(two_releases, "--triton-http-port", "0")
 
 
 def post(server, path: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    host, port = server.said["http"].split(":")
+    host, port = server.said["triton_http"].split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=20)
     connection.request("POST", path, json.dumps(body), headers or {})
     answer = connection.getresponse()
@@ -105,7 +105,7 @@ def test_grpc_control_calls_want_the_key(server):
             with pytest.raises(Exception, match="restricted"):
                 call()
     with (
-        Rollout(server.repository, server.said["grpc"], admin_key="another-key-of-some-length") as one,
+        Rollout(server.repository, server.said["triton"], admin_key="another-key-of-some-length") as one,
         pytest.raises(NotPermitted),
     ):
         one.status()
@@ -117,7 +117,7 @@ def test_the_key_is_for_its_owner_and_new_at_every_start(serve, repository):
     path = key_file(repository)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.is_relative_to(repository)
     key = path.read_text()
-    with Rollout(repository, first.said["grpc"]) as rollout:
+    with Rollout(repository, first.said["triton"]) as rollout:
         assert rollout.status().serving == 1
     first.end()
     serve(repository)
@@ -146,8 +146,10 @@ def test_no_door_is_opened_beside_a_locked_one(repository, tmp_path):
     assert "is no loopback address" in refused(*here, "--address", "0.0.0.0")
     assert "expected an IPv4 address" in refused(*here, "--address", "no.such.host.invalid")
     tls = ("--tls-certificate", "c.pem", "--tls-key", "k.pem")
-    assert "asks nobody" in refused(*here, *tls, "--tls-client-root", "r.pem", "--http-port", "0")
-    assert "--http-port has no encryption" in refused(*here, *tls, "--address", "0.0.0.0", "--http-port", "0")
+    assert "asks nobody" in refused(*here, *tls, "--tls-client-root", "r.pem", "--triton-http-port", "0")
+    assert "--triton-http-port has no encryption" in refused(
+        *here, *tls, "--address", "0.0.0.0", "--triton-http-port", "0"
+    )
 
 
 def test_a_missing_certificate_is_named(repository, tmp_path):

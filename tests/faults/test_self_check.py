@@ -39,7 +39,7 @@ def test_a_file_that_is_changed_in_place_closes_the_server(serve, repository):
 def test_a_rollback_from_a_damaged_release_opens_the_server(serve, repository):
     """The way back from a damaged release is a restart, which is refused as well."""
     server = serve(repository)
-    with Rollout(repository, server.said["grpc"]) as rollout, server.client() as client:
+    with Rollout(repository, server.said["triton"]) as rollout, server.client() as client:
         rollout.stage(2)
         rollout.promote(force=True, reason="test")
         overwrite(repository / "guard_lm" / "2" / "weights.bin")
@@ -70,7 +70,7 @@ def test_a_whole_release_passes_its_checks(serve, repository):
     assert wait_until(lambda: passed in (text := server.get("/metrics")[1]) and "} 4.0" in text, 20.0)
     assert server.is_ready()
     (repository / "guard_lm" / "1" / "weights.bin").touch()
-    with Rollout(repository, server.said["grpc"]) as rollout:
+    with Rollout(repository, server.said["triton"]) as rollout:
         rollout.stage(2)
         rollout.canary(0.5)
         assert not wait_until(lambda: not server.is_ready(), 5.0)

@@ -114,7 +114,7 @@ def test_a_candidate_that_loads_for_long_endangers_nobody(serve, repository, loa
     (repository / "slow" / "config.pbtxt").write_text(_SLOW_CONFIG)
     (repository / "slow" / "1" / "model.py").write_text(_SLOW_MODEL)
     served = serve(repository)
-    server = Server(served.said["grpc"], lambda: read_admin_key(key_file(repository)), None)
+    server = Server(served.said["triton"], lambda: read_admin_key(key_file(repository)), None)
     with load(served) as found:
         begin, lights = time.monotonic(), []
         loading = threading.Thread(target=server.load, args=("slow",))

@@ -39,7 +39,7 @@ def small(tmp_path) -> Path:
 @contextmanager
 def serving(repository):
     """`verdictree serve` in a process of its own, whose gRPC address it yields."""
-    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "triton-http")]
     command = [VERDICTREE, "serve", "--repository", str(repository), "--json", *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -62,7 +62,7 @@ def test_admin_key_locks_control_but_not_inference(repository, tmp_path):
     """Anyone who reaches the server loading and unloading models, over gRPC or HTTP."""
     key = tmp_path / "key"
     key.write_text("k" * 32 + "\n")
-    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "triton-http")]
     command = [VERDICTREE, "serve", "--repository", str(repository), "--json", "--admin-key-file", str(key), *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -70,15 +70,15 @@ def test_admin_key_locks_control_but_not_inference(repository, tmp_path):
             with GuardClient(said["grpc"]) as guard:
                 assert guard.classify("hello").release == 1 and guard.health().ready
             for wrong in (None, "x" * 32):
-                with Rollout(repository, said["grpc"], admin_key=wrong) as rollout:
+                with Rollout(repository, said["triton"], admin_key=wrong) as rollout:
                     for action in (rollout.status, lambda one=rollout: one.stage(2)):
                         with pytest.raises(NotPermitted, match="give --admin-key-file"):
                             action()
-            connection = http.client.HTTPConnection(said["http"], timeout=10)
+            connection = http.client.HTTPConnection(said["triton_http"], timeout=10)
             connection.request("POST", "/v2/repository/models/guard/unload")
             assert connection.getresponse().status == 403
             connection.close()
-            with Rollout(repository, said["grpc"], admin_key="k" * 32) as rollout:
+            with Rollout(repository, said["triton"], admin_key="k" * 32) as rollout:
                 rollout.stage(2)
                 assert rollout.status().candidate == 2
         finally:

@@ -12,6 +12,8 @@ from pathlib import Path
 from verdictree.errors import RepositoryBusy
 from verdictree.releases.journal import FOLDER
 
+_ADDRESS_FILE = "triton-address"
+
 
 def state_folder(repository: Path) -> Path:
     """The folder `.rollout` of a repository; where that cannot be written to, one of this user's own for it.
@@ -29,6 +31,23 @@ def state_folder(repository: Path) -> Path:
     own = Path(home) / "verdictree" / hashlib.sha256(str(repository.resolve()).encode()).hexdigest()[:16]
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     return own
+
+
+def publish_address(repository: Path, address: str) -> None:
+    """Say where the server on a repository listens for `verdictree rollout`, if the disk takes it."""
+    with contextlib.suppress(OSError):
+        path = state_folder(repository) / _ADDRESS_FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(address)
+        temporary.replace(path)
+
+
+def published_address(repository: Path) -> str | None:
+    """Where the last server on a repository of this machine listened; None where there was none."""
+    try:
+        return (state_folder(repository) / _ADDRESS_FILE).read_text() if repository.is_dir() else None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 @contextlib.contextmanager

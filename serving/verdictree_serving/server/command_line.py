@@ -19,6 +19,7 @@ def arguments(
     model_repository: Path,
     models: Sequence[str],
     address: str,
+    metrics_address: str,
     ports: Ports,
     tls: GrpcTls | None,
     admin_key: str,
@@ -27,8 +28,8 @@ def arguments(
     """The command's options, but for those of the HTTP endpoint, which are its owner's; see `TritonServer`."""
     endpoints = [
         option
-        for name, port in (("grpc", ports.grpc), ("metrics", ports.metrics))
-        for option in (f"--{name}-address={address}", f"--{name}-port={port}")
+        for name, host, port in (("grpc", address, ports.grpc), ("metrics", metrics_address, ports.metrics))
+        for option in (f"--{name}-address={host}", f"--{name}-port={port}")
     ]
     return [
         f"--model-repository={model_repository}",

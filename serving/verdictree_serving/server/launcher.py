@@ -11,6 +11,7 @@ from typing import Self
 
 from verdictree import wire
 from verdictree.releases import admin_key as admin_keys
+from verdictree.releases.state_folder import publish_address
 from verdictree_serving import settings
 from verdictree_serving.errors import NotReadyInTime, ServerFailed, ServingError, Stopped
 from verdictree_serving.gate import Gate
@@ -38,7 +39,8 @@ class TritonServer:
     models : the models to load; an ensemble brings its composing models along
     grpc_port, metrics_port : 0 picks a free port
     http_port : opens Triton's own HTTP endpoint to others, 0 on a free port; None keeps it to this launcher
-    address : where all three endpoints listen
+    address : where the endpoints listen
+    metrics_address : where that of the metrics does instead
     tls : encrypts gRPC (Triton has no TLS for HTTP)
     admin_key : locks the control API; None makes a key, which `admin_key` tells and `verdictree rollout` finds in the
         repository's state folder
@@ -56,6 +58,7 @@ class TritonServer:
         grpc_port: int = 0,
         metrics_port: int = 0,
         address: str = wire.HOST,
+        metrics_address: str | None = None,
         tls: GrpcTls | None = None,
         admin_key: str | None = None,
         response_cache_mb: int = 0,
@@ -66,6 +69,7 @@ class TritonServer:
         self._models = tuple(models)
         self._wanted_ports = Ports(http_port, grpc_port, metrics_port)
         self._address = address
+        self._metrics_address = metrics_address or address
         self._tls = tls
         self._given_key = admin_key
         self._admin_key = admin_key or ""
@@ -86,6 +90,7 @@ class TritonServer:
             self._tls.check()
         self._ports = self._wanted_ports.resolve(self._address)
         self._admin_key = self._given_key or admin_keys.publish_new(self._model_repository)
+        publish_address(self._model_repository, self.grpc_address)
         http = None if self._ports.http is None else (self._address, self._ports.http)
         self._process = TritonProcess(self._arguments(), self._log_path, http)
         self._vital_signs = VitalSigns(self._process)
@@ -189,7 +194,7 @@ class TritonServer:
     @property
     def metrics_address(self) -> str:
         """`host:port` of the Prometheus endpoint, whose path is `/metrics`."""
-        return f"{self._address}:{self._ports.metrics}"
+        return f"{self._metrics_address}:{self._ports.metrics}"
 
     @property
     def pid(self) -> int:
@@ -218,6 +223,7 @@ class TritonServer:
             self._model_repository,
             self._models,
             self._address,
+            self._metrics_address,
             self._ports,
             self._tls,
             self._admin_key,
@@ -228,7 +234,7 @@ class TritonServer:
     def _is_complete(self) -> bool:
         """Whether the endpoint that Triton opens last, after its models are ready, is Triton's."""
         try:
-            metrics = PrivateHttp((self._address, self._ports.metrics), {})
+            metrics = PrivateHttp((self._metrics_address, self._ports.metrics), {})
             return metrics.status("/metrics", _PROBE_SECONDS) == http.client.OK
         except OSError:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
@@ -22,7 +22,9 @@ class Health:
     not what was exported. live: green until the supervisor gives up. Both say why, in plain text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, more_metrics: Callable[[], bytes] = bytes) -> None:
+        """`more_metrics`, in Prometheus' text format, are told with those of the supervisor."""
+        self._more_metrics = more_metrics
         self.reason = "starting"  # why it is not ready; empty where it is
         self.has_given_up = False
         self.metrics = CollectorRegistry()
@@ -47,7 +49,7 @@ class Health:
         )
 
     def _metrics(self, _request: Request) -> Response:
-        return Response(generate_latest(self.metrics), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.metrics) + self._more_metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _light(is_green: bool, reason: str) -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
+from typing import Protocol
 
 from verdictree import wire
 from verdictree_serving.errors import ServerFailed, Stopped
@@ -24,6 +25,19 @@ _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 30.0
 _MAX_FAILURES, _WINDOW_SECONDS = 5, 300.0
 
 
+class Gateway(Protocol):
+    """What stands before the server, as its supervisor sees it."""
+
+    def start(self, triton: Sequence[str]) -> None:
+        """Let it answer, asking at these addresses."""
+
+    def replace_dead(self) -> str | None:
+        """Start anew what has died; what happened, or None."""
+
+    def drain(self, seconds: float) -> bool:
+        """Answer what is in flight for at most so many seconds, take nothing new, and end; whether all was."""
+
+
 class Supervisor:
     """Runs a server until told to stop, or until it fails again and again.
 
@@ -39,6 +53,7 @@ class Supervisor:
         self_check: SelfCheck,
         tell: Callable[[str], None],
         stopped: Event,
+        gateway: Gateway,
     ) -> None:
         self._server = server
         self._prepare = prepare
@@ -46,6 +61,7 @@ class Supervisor:
         self._self_check = self_check
         self._tell = tell
         self._stopped = stopped
+        self._gateway = gateway
         self._failures: deque[float] = deque()
 
     def run(self, started: Callable[[int], None], drain_seconds: float) -> None:
@@ -55,7 +71,10 @@ class Supervisor:
         `TritonServer` raise. A stop before the server is ready ends it at once.
         """
         try:
-            started(self._start())
+            number = self._start()
+            self._gateway.start([self._server.grpc_address])
+            self._health.reason = ""
+            started(number)
             while (failure := self._watch()) is not None:
                 self._start_anew(failure)
             self._drain(drain_seconds)
@@ -75,7 +94,6 @@ class Supervisor:
         self._server.start()
         self._server.wait_ready(timeout=math.inf, stopped=self._stopped.is_set)
         self._self_check.begin(self._server, number)
-        self._health.reason = ""
         return number
 
     def _watch(self) -> str | None:
@@ -86,6 +104,8 @@ class Supervisor:
             if failure is not None:
                 return failure
             self._health.reason = guard.fault() or self._self_check.fault
+            if (happened := self._gateway.replace_dead()) is not None:
+                self._tell(happened)
         return None
 
     def _start_anew(self, failure: str) -> None:
@@ -101,6 +121,7 @@ class Supervisor:
             self._health.restarts.inc()
             try:
                 self._tell(f"release {self._start()} is ready again")
+                self._health.reason = ""
                 return
             except ServerFailed as exc:
                 failure = str(exc)
@@ -120,7 +141,9 @@ class Supervisor:
         self._health.reason = "draining"
         self._self_check.end()
         time.sleep(min(_RED_SECONDS, seconds))
-        if not self._server.drain(seconds):
+        begin = time.monotonic()
+        all_answered = self._gateway.drain(seconds)
+        if not self._server.drain(max(0.0, begin + seconds - time.monotonic())) or not all_answered:
             self._tell(f"not everything in flight was answered within {seconds:g} s")
 
 

@@ -1,0 +1,75 @@
+"""`verdictree gateway`: the public door alone, before servers elsewhere; and keys for those who come through it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from verdictree import wire
+from verdictree_cli.gateway_options import check, gateway_options, settings
+from verdictree_cli.serve import stopped_by_signals
+from verdictree_serving import settings as defaults
+
+_POLL_SECONDS = 0.2
+
+
+@click.command()
+@click.option("--triton", multiple=True, required=True, help="gRPC address of a server behind, HOST:PORT. Repeatable.")
+@click.option(
+    "--repository", type=click.Path(path_type=Path, exists=True), help="The model repository whose policies are listed."
+)
+@gateway_options
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=defaults.DRAIN_SECONDS,
+    show_default=True,
+    help="How long a stop waits for the requests in flight.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
+def gateway(triton: tuple[str, ...], repository: Path | None, as_json: bool, **options: Any) -> None:
+    """Let callers in to servers that listen at private addresses, until SIGTERM or SIGINT.
+
+    The first signal refuses new requests and answers those in flight; a second one ends at once.
+    """
+    check(options)
+    from verdictree_gateway.workers import GatewayProcesses
+    from verdictree_serving.server.ports import listening
+    from verdictree_serving.supervision.health import Health, served
+
+    stopped, address = stopped_by_signals(), options["address"]
+    with (
+        listening(address, options["health_port"], wire.HEALTH_PORT) as listener,
+        GatewayProcesses(settings(options, repository, triton), options["processes"]) as processes,
+    ):
+        health = Health(processes.metrics)
+        with served(health, listener):
+            processes.start(triton)
+            endpoints = {
+                "grpc": processes.grpc_address,
+                "http": processes.http_address,
+                "health": f"{address}:{listener.getsockname()[1]}",
+            }
+            shown = ", ".join(f"{name} {where}" for name, where in endpoints.items())
+            click.echo(json.dumps(endpoints) if as_json else f"the gateway is ready: {shown}")
+            while not stopped.wait(_POLL_SECONDS):
+                health.reason = processes.fault()
+                if (happened := processes.replace_dead()) is not None:
+                    click.echo(happened, err=True)
+            health.reason = "draining"
+            if not processes.drain(options["drain_seconds"]):
+                click.echo(f"not everything in flight was answered within {options['drain_seconds']:g} s", err=True)
+
+
+@click.command("gateway-key")
+@click.argument("tenant")
+def gateway_key(tenant: str) -> None:
+    """Make a key for TENANT: print it, once, and what the file of tenants says of it."""
+    from verdictree_gateway.tenants import new_key
+
+    key, hashed = new_key()
+    click.echo(f"the key, for {tenant} alone: {key}")
+    click.echo(f"for the file of tenants:\n  - name: {json.dumps(tenant)}\n    keys: [{hashed}]")

@@ -1,0 +1,89 @@
+"""The options of a gateway, as `verdictree serve` and `verdictree gateway` take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verdictree import wire
+
+if TYPE_CHECKING:
+    from verdictree_gateway.settings import Settings
+
+PORT = click.IntRange(0, 65535)
+_FILE = click.Path(path_type=Path)
+_OPTIONS = (
+    click.option("--address", default=wire.HOST, show_default=True, help="Where the gateway and the metrics listen."),
+    click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without encryption."),
+    click.option("--grpc-port", type=PORT, default=wire.GRPC_PORT, show_default=True, help="0: any free port."),
+    click.option(
+        "--http-port",
+        type=PORT,
+        help=f"/v1/moderations and more; 0: any free port; default: {wire.HTTP_PORT}, or a free one if it is taken.",
+    ),
+    click.option(
+        "--health-port",
+        type=PORT,
+        help=f"/ready, /live, /metrics; 0: any free port; default: {wire.HEALTH_PORT}, or a free one if it is taken.",
+    ),
+    click.option("--tls-certificate", type=_FILE, help="The certificate of gRPC and HTTP (PEM)."),
+    click.option("--tls-key", type=_FILE, help="The certificate's key (PEM)."),
+    click.option("--tls-client-root", type=_FILE, help="Accept only clients signed by this root."),
+    click.option("--tenants", type=_FILE, help="Let in only who holds a key of a tenant in this file."),
+    click.option(
+        "--max-in-flight", type=click.IntRange(min=1), default=128, show_default=True, help="Requests let in at once."
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        help="Of the gateway, on its ports.",
+    ),
+    click.option("--log-requests", is_flag=True, help="Write a line a request to standard error, without texts."),
+)
+
+
+def gateway_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add them to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse what would leave a door open that other options close."""
+    from verdictree_serving.server.ports import is_loopback
+
+    certificate, key, client_root = (options[f"tls_{name}"] for name in ("certificate", "key", "client_root"))
+    if (certificate is None) != (key is None) or (client_root and not certificate):
+        raise click.UsageError("--tls-certificate and --tls-key go together, --tls-client-root only with both")
+    if not certificate and not options["insecure"] and not is_loopback(options["address"]):
+        raise click.UsageError(
+            f"nothing is encrypted, and {options['address']} is no loopback address: anyone on the network could read "
+            "conversations; give --tls-certificate and --tls-key, or say --insecure"
+        )
+
+
+def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[str, ...]) -> Settings:
+    """What the options say; ServingError for TLS files that do not do."""
+    from verdictree_gateway.settings import Settings, Tls
+    from verdictree_serving import GrpcTls
+
+    certificate, key, root = (options[f"tls_{name}"] for name in ("certificate", "key", "client_root"))
+    if certificate:
+        GrpcTls(certificate, key, root).check()
+    return Settings(
+        triton=triton,
+        address=options["address"],
+        grpc_port=options["grpc_port"],
+        http_port=options["http_port"],
+        tls=Tls(str(certificate), str(key), str(root) if root else None) if certificate else None,
+        repository=str(repository) if repository else None,
+        tenants=str(options["tenants"]) if options["tenants"] else None,
+        max_in_flight=options["max_in_flight"],
+        log_requests=options["log_requests"],
+    )

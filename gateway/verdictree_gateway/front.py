@@ -1,0 +1,106 @@
+"""The one way from a request to a verdict, whichever port it came by: who asks, may they, is there room, ask."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from verdictree.conversation import Conversation
+from verdictree.errors import InvalidConversation
+from verdictree.verdict import Verdict
+from verdictree_gateway.refused import Reason, Refused
+from verdictree_gateway.settings import Settings
+from verdictree_gateway.tenants import Account, Tenants
+from verdictree_gateway.triton import Triton
+from verdictree_gateway.watch import Watch
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_BEARER = "bearer "
+_RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the account, the request's id, W3C's `traceparent` if there is one, and what came to which port."""
+
+    account: Account
+    request_id: str
+    port: str
+    traceparent: str | None = None
+
+
+class Front:
+    """Lets requests in, one by one, as long as the gateway takes any."""
+
+    def __init__(self, settings: Settings, triton: Triton, watch: Watch) -> None:
+        self._settings, self._triton, self._watch = settings, triton, watch
+        self._tenants = Tenants(Path(settings.tenants) if settings.tenants else None)
+        self._in_flight = 0
+        self.is_draining = False
+
+    def caller(self, port: str, authorization: str | None, request_id: str | None, traceparent: str | None) -> Caller:
+        """Who sent this; Refused where the key is nobody's."""
+        said = authorization or ""
+        key = said[len(_BEARER) :] if said.lower().startswith(_BEARER) else None
+        return Caller(self._tenants.account(key), known_id(request_id), port, traceparent)
+
+    def turned_away(self, port: str, refused: Refused) -> None:
+        """Count a refusal that came before a conversation was known."""
+        self._watch.turned_away(port, refused)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their verdicts."""
+        return self._in_flight
+
+    async def verdict(self, caller: Caller, conversation: Conversation, seconds: float) -> tuple[Verdict, bytes]:
+        """The verdict on a conversation and its JSON, within `seconds`; Refused where there is none."""
+        begin = time.perf_counter()
+        try:
+            verdict, body = await self._asked(caller, conversation, min(seconds, self._settings.deadline))
+        except Refused as exc:
+            self._watch.refused(caller, exc, time.perf_counter() - begin)
+            raise
+        self._watch.answered(caller, conversation, verdict, time.perf_counter() - begin)
+        return verdict, body
+
+    async def _asked(self, caller: Caller, conversation: Conversation, seconds: float) -> tuple[Verdict, bytes]:
+        account = caller.account
+        self._check_open()
+        conversation = msgspec.structs.replace(conversation, policy=account.policy(conversation.policy))
+        account.take()
+        if self._in_flight >= self._settings.max_in_flight:
+            raise Refused(
+                Reason.OVERLOADED,
+                f"Exceeds maximum queue size: {self._settings.max_in_flight} requests are in flight",
+                _RETRY_SECONDS,
+            )
+        self._in_flight += 1
+        account.in_flight += 1
+        try:
+            metadata = [("traceparent", caller.traceparent)] if caller.traceparent else None
+            return await self._triton.ask(conversation, seconds, metadata)
+        except InvalidConversation as exc:
+            raise Refused(Reason.INVALID, str(exc)) from exc
+        finally:
+            self._in_flight -= 1
+            account.in_flight -= 1
+
+    def _check_open(self) -> None:
+        if self.is_draining:
+            raise Refused(Reason.UNAVAILABLE, "not taking requests: the server stops", _RETRY_SECONDS)
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a request may take whose caller says nothing."""
+        return self._settings.deadline
+
+
+def known_id(given: str | None) -> str:
+    """A request's id: the caller's, where it is short and visible, or a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,37 @@
+"""What a gateway is started with; its processes get it as JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+from verdictree import wire
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """Files (PEM) of the public ports: certificate and key, and the root that clients must be signed by, if any."""
+
+    certificate: str
+    key: str
+    client_root: str | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One gateway: where it listens, whom it asks, whom it lets in.
+
+    triton: gRPC addresses of the servers behind, asked in turn. http_port None: the usual one, or a free one if it is
+    taken. repository: the model repository whose policies are
+    listed, None: none are. tenants: the file of those, None: everybody is let in. deadline: seconds that a request may
+    take where its caller says nothing, and at most. max_in_flight: requests that are let through at once.
+    log_requests: a line a request, without texts. audit_*: the record of verdicts with redacted texts, see `audit.py`.
+    """
+
+    triton: tuple[str, ...]
+    address: str = wire.HOST
+    grpc_port: int = wire.GRPC_PORT
+    http_port: int | None = None
+    tls: Tls | None = None
+    repository: str | None = None
+    tenants: str | None = None
+    deadline: float = wire.DEADLINE
+    max_in_flight: int = 128
+    log_requests: bool = False
