@@ -25,7 +25,8 @@ ROOMS = {
     "client": ("verdictree_client",),
     "rollout": ("verdictree_client.rollout.*", "verdictree_comparison.*"),
     "export": ("verdictree_export.*",),
-    "serve": ("verdictree_serving.*",),
+    "gateway": ("verdictree_gateway.*", "verdictree.v1.*"),
+    "serve": ("verdictree_serving.*", "verdictree_gateway.*"),
     "evaluate": ("verdictree_evaluation.*",),
 }
 GIVEN = {"triton_python_backend_utils"}  # by Triton, to the models that it runs
