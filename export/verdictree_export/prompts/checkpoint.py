@@ -38,14 +38,16 @@ class TemplateFailed(UnsupportedGuard, jinja2.TemplateError):
 class Checkpoint:
     """A causal language model in evaluation mode, with its tokenizer.
 
-    `content_forms` is how its chat template takes messages, by the family as which it is asked: found out once, by
-    `rendering`.
+    `content_forms` is how a chat template takes messages, by the family as which the checkpoint is asked and the
+    template: found out once, by `rendering`.
     """
 
     name: str
     model: Any
     tokenizer: Any
-    content_forms: dict[str, ContentForm] = field(default_factory=dict, init=False, compare=False, repr=False)
+    content_forms: dict[tuple[str, str | None], ContentForm] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; text that spells a control token becomes that token."""

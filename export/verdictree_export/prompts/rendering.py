@@ -49,11 +49,11 @@ def template_text(checkpoint: Checkpoint, family: GuardFamily, question: Questio
 
     Raises UnsupportedGuard, with the template's own reason if it gives one, where it does not write them.
     """
-    if family.name not in checkpoint.content_forms:
-        checkpoint.content_forms[family.name] = _content_form(checkpoint, family, question)
-    form = checkpoint.content_forms[family.name]
+    forms, asked_by = checkpoint.content_forms, (family.name, checkpoint.template)
+    if asked_by not in forms:
+        forms[asked_by] = _content_form(checkpoint, family, question)
     try:
-        return checkpoint.render(form(messages), **_arguments(family, question))
+        return checkpoint.render(forms[asked_by](messages), **_arguments(family, question))
     except (jinja2.TemplateError, TypeError, ValueError) as exc:
         raise _refusal(family, question, f"it says {str(exc)!r}") from exc
 
