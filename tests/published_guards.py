@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 import torch
 from core.real_encodings import packaged
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -247,18 +248,22 @@ LLAMA_3_1_CHAT = (
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
     "initializer_range": 0.3,
     "tie_word_embeddings": False,
 }
+# Two layers where not all are of one kind.
 _LLAMA_4 = {
-    **{"num_local_experts": 1, "moe_layers": [], "intermediate_size_mlp": 64, "head_dim": 8},
+    **{"num_hidden_layers": 2, "num_local_experts": 1, "moe_layers": [], "intermediate_size_mlp": 64, "head_dim": 8},
     **{"no_rope_layers": [1, 0], "floor_scale": 64, "attention_chunk_size": 2048},
 }
-_GEMMA_2 = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
+_GEMMA_2 = {
+    **{"num_hidden_layers": 2, "head_dim": 8, "query_pre_attn_scalar": 8},
+    **{"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0},
+}
 _GRANITE = {"logits_scaling": 3.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.3}
 _QWEN_3 = {"head_dim": 16}
 _CARD = "https://huggingface.co/"
@@ -369,11 +374,11 @@ GUARDS = {
 def write_checkpoint(guard: PublishedGuard, directory: Path, seed: int = 0) -> Path:
     """Write the guard with random weights as a Hugging Face checkpoint folder."""
     write_tokenizer(guard, directory)
-    fast = PreTrainedTokenizerFast.from_pretrained(directory)
-    ends = [fast.convert_tokens_to_ids(token) for token in guard.ends]
+    vocabulary = _vocabulary(guard.tokenizer)
+    ends = [vocabulary[token] for token in guard.ends]
     torch.manual_seed(seed)
     # A multiple of 64, as the published ones: there are rows that no token has.
-    size = -(-(max(fast.get_vocab().values()) + 1) // 64) * 64
+    size = -(-(max(vocabulary.values()) + 1) // 64) * 64
     tokens = {"eos_token_id": ends, "bos_token_id": ends[0], "pad_token_id": ends[0]}
     model = AutoModelForCausalLM.from_config(guard.config(vocab_size=size, **{**SMALL, **tokens, **guard.options}))
     model.save_pretrained(directory)
@@ -390,6 +395,11 @@ def write_tokenizer(guard: PublishedGuard, directory: Path) -> None:
     if guard.template:
         config["chat_template"] = guard.template
     path.write_text(json.dumps(config, ensure_ascii=False))
+
+
+@cache
+def _vocabulary(tokenizer: str) -> dict[str, int]:
+    return Tokenizer.from_file(str(_tokenizer_folder(tokenizer) / "tokenizer.json")).get_vocab()
 
 
 @cache

@@ -56,15 +56,23 @@ def served_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def answer_encoder(checkpoint: Checkpoint) -> Encode:
     """How the checkpoint spells an answer: a text that goes on from a prompt, in which control tokens count."""
     tokenizer = checkpoint.tokenizer.backend_tokenizer
-    parts = [json.loads(part.__getstate__()) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part]
-    if all(_without_begin(part) == part for part in parts):
+    if not _puts_before(tokenizer):
         return checkpoint.encode
     inner = _inner_tokenizer(tokenizer)
     return lambda text: inner.encode(text, add_special_tokens=False).ids
 
 
+def _puts_before(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer puts something before a text."""
+    parts = [json.loads(part.__getstate__()) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part]
+    return any(_without_begin(part) != part for part in parts)
+
+
 def _inner_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    parts = json.loads(tokenizer.to_str())
+    whole = tokenizer.to_str()
+    if not _puts_before(tokenizer):
+        return Tokenizer.from_str(whole)
+    parts = json.loads(whole)
     parts["normalizer"] = _without_begin(parts["normalizer"])
     parts["pre_tokenizer"] = _without_begin(parts["pre_tokenizer"])
     return Tokenizer.from_str(json.dumps(parts))
