@@ -312,12 +312,18 @@ def _granite_guardian(family: str, template: str, source: str) -> PublishedGuard
     return PublishedGuard(family, template, "granite", GraniteConfig, (family,), ends, source, _GRANITE)
 
 
+# First those of fixed categories: tests of a guard that stand at one place of their lists share it.
 GUARDS = {
     "Llama Guard 1": _llama("llama-guard-1", LLAMA_GUARD_1, "llama2", ("</s>",), _CARD + "meta-llama/LlamaGuard-7b"),
+    "Llama Guard 3 8B": _llama("llama-guard-3", LLAMA_GUARD_3_8B, "llama3_1", _LLAMA_3_ENDS, _CONVERTED),
+    "Qwen3Guard": PublishedGuard(
+        *("qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",)),
+        "https://github.com/QwenLM/Qwen3Guard",
+        _QWEN_3,
+    ),
     "Llama Guard 2": _llama(
         "llama-guard-2", LLAMA_GUARD_2, "llama3_1", _LLAMA_3_ENDS, _CARD + "meta-llama/Meta-Llama-Guard-2-8B"
     ),
-    "Llama Guard 3 8B": _llama("llama-guard-3", LLAMA_GUARD_3_8B, "llama3_1", _LLAMA_3_ENDS, _CONVERTED),
     "Llama Guard 3 1B": _llama(
         "llama-guard-3",
         LLAMA_GUARD_3_1B,
@@ -337,11 +343,6 @@ GUARDS = {
         _CARD + "blog/llama-guard-4",
         _LLAMA_4,
         in_parts=True,
-    ),
-    "Qwen3Guard": PublishedGuard(
-        *("qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",)),
-        "https://github.com/QwenLM/Qwen3Guard",
-        _QWEN_3,
     ),
     "Nemotron Safety Guard": _llama(
         "nemotron",

@@ -21,7 +21,7 @@ from published_guards import GUARDS
 from transformers import AutoModelForCausalLM
 
 from verdictree import families
-from verdictree.conversation import ROLES, Conversation, Message
+from verdictree.conversation import Conversation, Message
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import Question, TemplatePrompt
 from verdictree.policy import Policy
@@ -127,10 +127,6 @@ def published(request, tmp_path_factory):
 each_guard = pytest.mark.parametrize("published", GUARDS, indirect=True)
 
 
-def guards(*names: str):
-    return pytest.mark.parametrize("published", names, indirect=True)
-
-
 @each_guard
 def test_the_prompt_is_the_makers_rendering(published):
     """Character by character and token by token, for each role and policy: other white space is another question."""
@@ -182,8 +178,8 @@ def test_verdicts_equal_the_checkpoint_token_by_token(published):
 @pytest.mark.parametrize(
     ("published", "policy", "said"),
     [
-        ("Llama Guard 3 8B", "embedded", r"never names S3: Sex-Related Crimes.*S3: Sex Crimes.*display_name"),
         ("Llama Guard 1", "llama-guard-2", r"never names S1: Violent Crimes.*O1: Violence and Hate"),
+        ("Llama Guard 3 8B", "embedded", r"never names S3: Sex-Related Crimes.*S3: Sex Crimes.*display_name"),
         ("Qwen3Guard", "nemotron", r"never names Violence.*Violent; Non-violent Illegal Acts"),
     ],
     indirect=["published"],
@@ -194,7 +190,7 @@ def test_a_fixed_guard_takes_no_other_categories(published, policy, said):
         compile_prompts(published.seen.guard, published.family, [Policy.read(Path(policy))])
 
 
-@guards("Llama Guard 3 8B", "Qwen3Guard", "Llama Guard 1")
+@pytest.mark.parametrize("published", ["Llama Guard 1", "Llama Guard 3 8B", "Qwen3Guard"], indirect=True)
 def test_a_fixed_guards_other_categories_are_followed(published):
     """A policy may keep some of them; an answer that names another one first still names those."""
     (policy,), whole = published.policies, published.seen
@@ -208,15 +204,6 @@ def test_a_fixed_guards_other_categories_are_followed(published):
         compiled(msgspec.structs.replace(first, description="Whatever we say it is."), *others)
     renamed = compiled(msgspec.structs.replace(first, display_name="Something else"), *others)
     assert renamed.prompts == whole.prompts
-
-
-@guards("PolyGuard")
-def test_a_guard_that_cannot_be_asked_about_responses_says_so(published):
-    """A verdict that stands behind a list of any length would be reported as far as one safe path leads to it."""
-    (policy,) = published.policies
-    both = msgspec.structs.replace(policy, roles=ROLES)
-    with pytest.raises(UnsupportedGuard, match=r"judges messages of role user only; give the policy `roles: \[user\]`"):
-        compile_prompts(published.seen.guard, published.family, [both])
 
 
 def test_a_template_that_differs_is_shown(tmp_path):
