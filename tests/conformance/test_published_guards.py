@@ -18,7 +18,6 @@ import published_guards
 import pytest
 from export.test_architectures import enumerate_marginals, rulings
 from published_guards import GUARDS
-from transformers import AutoModelForCausalLM
 
 from verdictree import families
 from verdictree.conversation import Conversation, Message
@@ -30,6 +29,7 @@ from verdictree.verdict_tree.exploration import Exploration
 from verdictree_client import GuardClient
 from verdictree_export import inspection
 from verdictree_export.exporter import export_release
+from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.compilation import compile_prompts
 from verdictree_export.prompts.rendering import render
 from verdictree_serving import TritonServer
@@ -82,19 +82,15 @@ class Published:
         published_guards.write_checkpoint(self.kind, self.folder)
 
     @cached_property
-    def seen(self):
-        return inspection.inspect(str(self.folder), "auto" if self.is_templated else self.family.name, self.policies)
-
-    @cached_property
     def guard(self):
-        """The checkpoint as transformers itself runs it."""
-        model = AutoModelForCausalLM.from_pretrained(self.folder, attn_implementation="eager").eval()
-        return dataclasses.replace(self.seen.guard, model=model)
+        return checkpoint.load(str(self.folder))
 
     @cached_property
     def offline(self):
+        name = "auto" if self.is_templated else self.family.name
         options = {"exploration": Exploration(1, 0.0, 64), "max_off_grammar": 1.0}
-        export_release(str(self.folder), self.family.name, self.policies, self.models, **options)
+        release = export_release(str(self.folder), name, self.policies, self.models, **options)
+        assert release.family == self.family.name
         return LocalGuard.load(self.models, 1, threads=1)
 
     def questions(self):
@@ -114,8 +110,7 @@ class Published:
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if in_parts else m.content}
             for m in messages
         ]
-        tokenizer = self.seen.guard.tokenizer
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **arguments)
+        return self.guard.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +125,16 @@ each_guard = pytest.mark.parametrize("published", GUARDS, indirect=True)
 @each_guard
 def test_the_prompt_is_the_makers_rendering(published):
     """Character by character and token by token, for each role and policy: other white space is another question."""
-    seen, release, guard = published.seen, published.offline.release, published.seen.guard
-    assert seen.family == published.family and seen.prompts == release.prompts
-    assert seen.conversation == release.conversation == seen.family.conversation, "the family says what is published"
+    family, guard, form = published.family, published.guard, published.offline.release.conversation
+    assert form == family.conversation, "the family says what its makers publish"
     for prompt, question in published.questions():
         for messages in conversations(50 if prompt.category is None else 12, prompt.role):
-            read = list(seen.conversation.read(messages))
+            read = list(form.read(messages))
             if published.is_templated:
                 whole = published.as_published(question, read)
             else:
-                whole = render(guard, seen.family, seen.conversation, question, messages)
-            assert prompt.prefix + prompt.text(seen.conversation.render(messages)) + prompt.suffix == whole
+                whole = render(guard, family, form, question, messages)
+            assert prompt.prefix + prompt.text(form.render(messages)) + prompt.suffix == whole
             if any(token in one.content for token in guard.tokenizer.added_tokens_encoder for one in read):
                 continue  # served as plain text, which the maker's own rendering does not
             served = published.offline.tokenize(Conversation(tuple(messages), policy=prompt.policy))
@@ -150,7 +144,7 @@ def test_the_prompt_is_the_makers_rendering(published):
 
 @each_guard
 def test_verdicts_equal_the_checkpoint_token_by_token(published):
-    """inspect, export, ONNX Runtime and marginals, against the checkpoint's own run over each whole answer."""
+    """Export, ONNX Runtime and marginals, against the checkpoint's own run over each whole answer."""
     family, guard, offline = published.family, published.guard, published.offline
     form, tree = offline.release.conversation, offline.release.tree
     for policy in published.policies:
@@ -187,16 +181,18 @@ def test_verdicts_equal_the_checkpoint_token_by_token(published):
 def test_a_fixed_guard_takes_no_other_categories(published, policy, said):
     """It would report its own categories under the policy's names."""
     with pytest.raises(UnsupportedGuard, match=said):
-        compile_prompts(published.seen.guard, published.family, [Policy.read(Path(policy))])
+        compile_prompts(published.guard, published.family, [Policy.read(Path(policy))])
 
 
 @pytest.mark.parametrize("published", ["Llama Guard 1", "Llama Guard 3 8B", "Qwen3Guard"], indirect=True)
 def test_a_fixed_guards_other_categories_are_followed(published):
     """A policy may keep some of them; an answer that names another one first still names those."""
-    (policy,), whole = published.policies, published.seen
+    (policy,), whole = published.policies, published.offline.release
 
     def compiled(*categories):
-        return compile_prompts(whole.guard, whole.family, [msgspec.structs.replace(policy, categories=categories)])
+        return compile_prompts(
+            published.guard, published.family, [msgspec.structs.replace(policy, categories=categories)]
+        )
 
     first, *others = policy.categories
     assert set(compiled(*policy.categories[:2]).tree.labels) == set(whole.tree.labels)
