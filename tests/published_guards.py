@@ -312,7 +312,7 @@ def _granite_guardian(family: str, template: str, source: str) -> PublishedGuard
     return PublishedGuard(family, template, "granite", GraniteConfig, (family,), ends, source, _GRANITE)
 
 
-# First those of fixed categories: tests of a guard that stand at one place of their lists share it.
+# First those of fixed categories, last those with a twin: tests for which a guard stands at one place share it.
 GUARDS = {
     "Llama Guard 1": _llama("llama-guard-1", LLAMA_GUARD_1, "llama2", ("</s>",), _CARD + "meta-llama/LlamaGuard-7b"),
     "Llama Guard 3 8B": _llama("llama-guard-3", LLAMA_GUARD_3_8B, "llama3_1", _LLAMA_3_ENDS, _CONVERTED),
@@ -320,18 +320,6 @@ GUARDS = {
         *("qwen3guard", QWEN3GUARD, "qwen3", Qwen3Config, ("qwen3guard",), ("<|im_end|>",)),
         "https://github.com/QwenLM/Qwen3Guard",
         _QWEN_3,
-    ),
-    "Llama Guard 2": _llama(
-        "llama-guard-2", LLAMA_GUARD_2, "llama3_1", _LLAMA_3_ENDS, _CARD + "meta-llama/Meta-Llama-Guard-2-8B"
-    ),
-    "Llama Guard 3 1B": _llama(
-        "llama-guard-3",
-        LLAMA_GUARD_3_1B,
-        "llama3_1",
-        ("<|eot_id|>",),
-        _CONVERTED,
-        policies=("llama-guard-3-1b",),
-        in_parts=True,
     ),
     "Llama Guard 4": PublishedGuard(
         "llama-guard-4",
@@ -362,13 +350,25 @@ GUARDS = {
         _CONVERTED,
         _GEMMA_2,
     ),
-    "Granite Guardian 3.0": _granite_guardian("granite-guardian", GRANITE_GUARDIAN_3_0, _CONVERTED),
     "Granite Guardian 3.1": _granite_guardian("granite-guardian", GRANITE_GUARDIAN_3_1, _GRANITE_GUARDIAN),
     "Granite Guardian 3.3": _granite_guardian(
         "granite-guardian-3.3",
         GRANITE_GUARDIAN_3_3,
         _GRANITE_GUARDIAN + "cookbooks/granite-guardian-3.3/detailed_guide_no_think.ipynb",
     ),
+    "Llama Guard 2": _llama(
+        "llama-guard-2", LLAMA_GUARD_2, "llama3_1", _LLAMA_3_ENDS, _CARD + "meta-llama/Meta-Llama-Guard-2-8B"
+    ),
+    "Llama Guard 3 1B": _llama(
+        "llama-guard-3",
+        LLAMA_GUARD_3_1B,
+        "llama3_1",
+        ("<|eot_id|>",),
+        _CONVERTED,
+        policies=("llama-guard-3-1b",),
+        in_parts=True,
+    ),
+    "Granite Guardian 3.0": _granite_guardian("granite-guardian", GRANITE_GUARDIAN_3_0, _CONVERTED),
 }
 
 
