@@ -34,7 +34,7 @@ unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
 fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis --timeout 3600
 
-conformance: .venv/.installed .tokenizers/.fetched ## every published guard's shape, exported and served by Triton: ten minutes
+conformance: .venv/.installed .tokenizers/.fetched ## every published guard's shape, exported and served by Triton: five minutes
 	SERVED_GUARDS=all $(BIN)/pytest tests/conformance
 
 lint: .venv/.installed

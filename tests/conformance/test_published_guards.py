@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import published_guards
+import published_templates
 import pytest
 from export.test_architectures import enumerate_marginals, rulings
 from published_guards import GUARDS
@@ -213,10 +214,10 @@ def test_a_fixed_guards_other_categories_are_followed(published):
 
 def test_a_template_that_differs_is_shown(tmp_path):
     """A user whose checkpoint's template is another than the published one sees where, and is asked as it is."""
-    template = published_guards.LLAMA_GUARD_2.replace(
+    template = published_templates.LLAMA_GUARD_2.replace(
         "message['content'].strip() + '\n\n'", "message['content'] + '\n'"
     )
-    assert template != published_guards.LLAMA_GUARD_2
+    assert template != published_templates.LLAMA_GUARD_2
     other = dataclasses.replace(GUARDS["Llama Guard 2"], template=template)
     folder = published_guards.write_checkpoint(other, tmp_path / "c")
     seen = inspection.inspect(str(folder), "auto", [Policy.read(Path("llama-guard-2"))])
