@@ -134,8 +134,8 @@ class ConversationTokenizer:
             start, before = self._end_of(text)
         else:
             self._refuse_too_long(prompt.marked(text), truncate)
-        if form.control_tokens:  # what is encoded begins as the turn does that it is of
-            begin = form.opening(transcript.role(start))
+        if form.control_tokens:  # what is encoded begins as a turn does; `_opening` puts the right one in
+            begin = form.opening(transcript.role(0))
             text, opening = joined(begin, starting_at(text, start)) if start else text, len("".join(begin))
         elif start:
             text = starting_at(text, start)
