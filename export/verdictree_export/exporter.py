@@ -136,7 +136,7 @@ def _write(
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
-    tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE), pretty=False)
+    tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
     checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
     graph_done = progress("write the ONNX graph", 1)
     compiled = CompiledPolicies(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,12 +21,11 @@ from verdictree.releases.release import TOKENIZER_FILE, Release
 from verdictree.runtime.encoded_text import EncodedText, token_ids
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.plain_text import plain_text
+from verdictree.runtime.text_pieces import WORD_BORDER, pieces
 from verdictree.runtime.windows import MAX_WINDOWS, apart, capacity, token_counts, token_windows
 from verdictree.verdict import Place
 from verdictree.verdict_tree.questions import repeated
 
-# Tokenizers split words at a space between two letters, whatever comes before or after.
-_WORD_BORDER = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _MIN_CHARACTERS_A_TOKEN = 4  # of a piece, times the tokens allowed: pieces small beside what may be encoded anyway
 _UNSAFE_CUT_TOKENS = 32  # more than a cut through a word can add to the number of its tokens
 _COUNTED_PIECES = 16
@@ -171,7 +169,7 @@ class ConversationTokenizer:
             return
         max_tokens, counted, slack = self._release.max_tokens, len(text) // 2, 0
         limit = capacity(max_tokens) if truncate == "windows" else max_tokens
-        for piece, is_whole in itertools.chain.from_iterable(_pieces(part, self._piece) for part in text[::2]):
+        for piece, is_whole in itertools.chain.from_iterable(pieces(part, self._piece) for part in text[::2]):
             counted += self._count(piece)
             slack += 0 if is_whole else _UNSAFE_CUT_TOKENS
             if counted - slack > limit:
@@ -182,7 +180,7 @@ class ConversationTokenizer:
         whole = "".join(text)
         kept = self._piece
         while kept < len(whole):
-            border = _WORD_BORDER.search(whole, len(whole) - kept, min(len(whole), len(whole) - kept // 2))
+            border = WORD_BORDER.search(whole, len(whole) - kept, min(len(whole), len(whole) - kept // 2))
             start = border.start() if border else len(whole) - kept
             # Some more than are kept: a cut within a word changes the tokens close to it.
             num_tokens = len(token_ids(self._tokenizer, starting_at(text, start)))
@@ -194,7 +192,7 @@ class ConversationTokenizer:
     def _estimated_count(self, text: str) -> int:
         """The number of tokens, of a very long text by its last part's."""
         counted = text[-_COUNTED_PIECES * self._piece :]
-        num_counted = sum(self._count(piece) for piece, _ in _pieces(counted, self._piece))
+        num_counted = sum(self._count(piece) for piece, _ in pieces(counted, self._piece))
         return round(num_counted * len(text) / len(counted)) if counted else 0
 
     def _count(self, text: str) -> int:
@@ -213,13 +211,3 @@ class ConversationTokenizer:
             f'{got}; shorten the conversation, or send "truncate": "windows" to judge all of it, part by part, '
             'or "head" to judge its last tokens only'
         )
-
-
-def _pieces(text: str, size: int) -> Iterator[tuple[str, bool]]:
-    """A text in pieces of `size` to 2 · `size` characters, each with whether it ends where tokens end too."""
-    start = 0
-    while start < len(text):
-        border = _WORD_BORDER.search(text, start + size, start + 2 * size)
-        end = border.start() if border else start + 2 * size
-        yield text[start:end], border is not None or end >= len(text)
-        start = end
