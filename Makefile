@@ -20,7 +20,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz conformance lint stubs docs install-check load overload real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz conformance lint stubs docs install-check load overload gateway-cost real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -58,6 +58,9 @@ load: $(RELEASE) .perf/bin/perf_analyzer ## the served release for a few seconds
 
 overload: $(RELEASE) ## three times what the server can bear, for a minute: goodput, latency, recovery
 	$(BIN)/python -m benchmarks.overload $(REPOSITORY)
+
+gateway-cost: $(RELEASE) ## what the gateway costs against Triton alone: rate and latency, in one run
+	$(BIN)/python -m benchmarks.gateway $(REPOSITORY)
 
 real-size: .venv/.installed ## a whole rollout with a guard of Llama-Guard-3-1B's shape: 20 minutes, 24 GB of memory
 	$(BIN)/python -m benchmarks.real_size .bench/real-size

@@ -36,10 +36,13 @@ def gateway(triton: tuple[str, ...], repository: Path | None, as_json: bool, **o
     The first signal refuses new requests and answers those in flight; a second one ends at once.
     """
     check(options)
+    from verdictree.releases.repository import pinned
     from verdictree_gateway.workers import GatewayProcesses
     from verdictree_serving.server.ports import listening
     from verdictree_serving.supervision.health import Health, served
 
+    if repository is not None:
+        pinned(repository)
     stopped, address = stopped_by_signals(), options["address"]
     with (
         listening(address, options["health_port"], wire.HEALTH_PORT) as listener,

@@ -69,9 +69,13 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[str, ...]) -> Settings:
-    """What the options say; ServingError for TLS files that do not do."""
+    """What the options say; ServingError for TLS files that do not do, InvalidKeys for a file of no tenants."""
     from verdictree_gateway.settings import Settings, Tls
+    from verdictree_gateway.tenants import read
     from verdictree_serving import GrpcTls
+
+    if options["tenants"]:
+        read(options["tenants"])
 
     certificate, key, root = (options[f"tls_{name}"] for name in ("certificate", "key", "client_root"))
     if certificate:
