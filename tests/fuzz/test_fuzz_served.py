@@ -1,10 +1,12 @@
 """Whatever a stranger sends to a served guard: no crash, no hang, no traceback, and no answer that another is owed.
 
-Left out are the few valid requests that crash Triton 2.51 itself (docs/operations.md lists them).
+Each is sent to Triton's own port and to the gateway's. Left out are the few valid requests that crash Triton 2.51
+(docs/operations.md lists them); tests/gateway sends those to the gateway.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import re
@@ -25,6 +27,8 @@ from tritonclient.grpc import service_pb2_grpc
 from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation, NoVerdict
 from verdictree.runtime.local_guard import LocalGuard
+from verdictree_gateway.settings import Settings
+from verdictree_gateway.workers import GatewayProcesses
 from verdictree_serving import TritonServer
 
 pytestmark = pytest.mark.server
@@ -50,10 +54,10 @@ SECONDS = 15.0
 class Guard:
     """A served guard, the same guard in this process, and what both say of a canary."""
 
-    def __init__(self, server: TritonServer, repository: Path) -> None:
-        self.server = server
+    def __init__(self, server: TritonServer, repository: Path, address: str, http_address: str) -> None:
+        self.server, self.http_address = server, http_address
         self.offline = LocalGuard.load(repository, 1, threads=1)
-        self.channel = grpc.insecure_channel(server.grpc_address)
+        self.channel = grpc.insecure_channel(address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self.canary = self.ask(CANARY)
 
@@ -78,17 +82,27 @@ class Guard:
         assert self.ask(CANARY) == self.canary
 
 
+@pytest.fixture(scope="module", params=["triton", "gateway"])
+def guard(request, both_doors: dict[str, Guard]) -> Guard:
+    return both_doors[request.param]
+
+
 @pytest.fixture(scope="module")
-def guard(tmp_path_factory) -> Iterator[Guard]:
+def both_doors(tmp_path_factory) -> Iterator[dict[str, Guard]]:
     from verdictree_export.exporter import export_release
 
     repository = tmp_path_factory.mktemp("fuzz") / "models"
     checkpoint = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("checkpoint"), **tiny_guard.FLUENT)
     export_release(str(checkpoint), "llama-guard-3", [tiny_guard.POLICY], repository)
-    with TritonServer(repository) as server:
-        found = Guard(server, repository)
+    settings = Settings(triton=(), grpc_port=0, http_port=0)
+    with TritonServer(repository) as server, GatewayProcesses(settings) as gateway:
+        gateway.start([server.grpc_address])
+        addresses = {"triton": server.grpc_address, "gateway": gateway.grpc_address}
+        found = {name: Guard(server, repository, address, gateway.http_address) for name, address in addresses.items()}
         yield found
-        found.channel.close()
+        assert gateway.replace_dead() is None
+        for one in found.values():
+            one.channel.close()
 
 
 TEXTS = st.one_of(
@@ -146,6 +160,22 @@ def test_the_server_says_what_the_guard_says(guard: Guard, body: bytes) -> None:
     assert isinstance(served, bytes), served
     assert json.loads(served) == json.loads(expected.to_json())
     assert all(map(math.isfinite, _numbers(json.loads(served))))
+
+
+@given(path=st.sampled_from(["moderations", "classify", "classify/batch"]), body=MUTATED)
+def test_http_answers_or_says_why_not(both_doors: dict[str, Guard], path: str, body: bytes) -> None:
+    """A failure of the gateway's own, where the caller has sent something strange."""
+    guard = both_doors["gateway"]
+    connection = http.client.HTTPConnection(guard.http_address, timeout=SECONDS)
+    connection.request("POST", f"/v1/{path}", body)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    assert answer.status in (200, 400, 413) and not LEAKED.search(content.decode()), content
+    found = json.loads(content)
+    assert ("error" in found) == (answer.status != 200)
+    assert all(map(math.isfinite, _numbers(found)))
+    guard.check()
 
 
 SHAPES = st.sampled_from(
