@@ -17,6 +17,7 @@ from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded
 from verdictree_gateway import chat_messages, moderations, openapi
 from verdictree_gateway.front import Caller, Front, known_id
+from verdictree_gateway.page import routes as page
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.refused import Reason, Refused
 
@@ -60,6 +61,7 @@ class Web:
                 Route("/v1/classify/batch", self._endpoint(self._batch), methods=["POST"]),
                 Route("/v1/policies", self._endpoint(self._list), methods=["GET"]),
                 Route("/openapi.json", _described, methods=["GET"]),
+                *page.routes(),
             ],
             exception_handlers={404: _no_route, 405: _no_route},
         )
