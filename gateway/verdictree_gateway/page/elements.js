@@ -13,7 +13,9 @@ export function visible(text) {
 export function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) made.setAttribute(name, value);
-  made.append(...children.filter((child) => child != null).map((child) => (typeof child === "string" ? visible(child) : child)));
+  made.append(
+    ...children.filter((child) => child != null).map((child) => (typeof child === "string" ? visible(child) : child)),
+  );
   return made;
 }
 
@@ -36,18 +38,26 @@ export function shown(p) {
 
 /** Shares of 1, [[share, kind], …], side by side. `label` says them to who does not see them. */
 export function bar(shares, label) {
-  const whole = Math.max(1, shares.reduce((sum, [share]) => sum + share, 0));
+  const whole = Math.max(
+    1,
+    shares.reduce((sum, [share]) => sum + share, 0),
+  );
   const parts = shares.map(([share, kind]) => {
     const part = element("span", { class: kind });
     part.style.width = `${(100 * share) / whole}%`;
     return part;
   });
-  return element("div", label ? { class: "bar", role: "img", "aria-label": visible(label) } : { class: "bar", "aria-hidden": "true" }, ...parts);
+  return element(
+    "div",
+    label ? { class: "bar", role: "img", "aria-label": visible(label) } : { class: "bar", "aria-hidden": "true" },
+    ...parts,
+  );
 }
 
 /** A bar of named shares, [[share, kind, name], …], and the key to it. */
 export function keyedBar(shares) {
   const label = shares.map(([share, , name]) => `${name} ${shown(share)}`).join(", ");
-  const key = ([share, kind, name]) => element("li", { class: `key ${kind}` }, element("span", null, `${name} `, probability(share)));
+  const key = ([share, kind, name]) =>
+    element("li", { class: `key ${kind}` }, element("span", null, `${name} `, probability(share)));
   return [bar(shares, label), element("ul", { class: "keys" }, ...shares.map(key))];
 }

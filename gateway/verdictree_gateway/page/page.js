@@ -1,7 +1,8 @@
 // The form: turns, options, and what is asked of the gateway. Nothing is kept beyond this page's memory.
 
+import { comparison } from "./comparison.js";
 import { element, visible } from "./elements.js";
-import { card, comparison, summary } from "./verdict.js";
+import { card, summary } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
 const [form, turns, section, status] = ["ask", "turns", "verdict", "status"].map(find);
@@ -19,7 +20,13 @@ async function answered(path, options, signal) {
   if (!KEY.test(find("key").value.trim())) throw new Error("An API key has no such characters.");
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { ...options.headers, ...headers() }, signal, cache: "no-store", redirect: "error" });
+    response = await fetch(path, {
+      ...options,
+      headers: { ...options.headers, ...headers() },
+      signal,
+      cache: "no-store",
+      redirect: "error",
+    });
   } catch (fault) {
     if (fault.name === "AbortError") throw fault;
     throw new Error("The gateway does not answer. Is it still there?");
@@ -29,7 +36,10 @@ async function answered(path, options, signal) {
   if (response.ok && body) return { ...body, requestId };
   const wait = response.headers.get("retry-after");
   const words = body?.error?.message ?? "The answer has no words.";
-  throw Object.assign(new Error(`Refused (${response.status}): ${words}${wait ? ` Try again in ${wait} s.` : ""}`), { requestId, status: response.status });
+  throw Object.assign(new Error(`Refused (${response.status}): ${words}${wait ? ` Try again in ${wait} s.` : ""}`), {
+    requestId,
+    status: response.status,
+  });
 }
 
 function addTurn(role) {
@@ -56,7 +66,10 @@ function number() {
 }
 
 function conversation() {
-  return [...turns.children].map((turn) => ({ role: turn.querySelector(".role").value, content: turn.querySelector("textarea").value }));
+  return [...turns.children].map((turn) => ({
+    role: turn.querySelector(".role").value,
+    content: turn.querySelector("textarea").value,
+  }));
 }
 
 /** Whether every turn has text; the browser says so at the first that has none. */
@@ -92,17 +105,27 @@ function show(outcomes, messages, policies) {
   const texts = messages.map((message) => message.content);
   const verdicts = outcomes.filter((one) => one.status === "fulfilled").map((one) => one.value.verdict);
   const drawn = outcomes.map((one, index) =>
-    one.status === "fulfilled" ? card(one.value, texts, limits.get(one.value.verdict.policy) ?? new Map()) : fault(one.reason, policies[index]),
+    one.status === "fulfilled"
+      ? card(one.value, texts, limits.get(one.value.verdict.policy) ?? new Map())
+      : fault(one.reason, policies[index]),
   );
   find("comparison").replaceChildren(...(verdicts.length === 2 ? [comparison(...verdicts)] : []));
   find("verdicts").replaceChildren(...drawn);
-  status.textContent = visible(outcomes.map((one) => (one.status === "fulfilled" ? summary(one.value.verdict) : one.reason.message)).join(" "));
+  status.textContent = visible(
+    outcomes.map((one) => (one.status === "fulfilled" ? summary(one.value.verdict) : one.reason.message)).join(" "),
+  );
   if (matchMedia("(max-width: 820px)").matches) section.scrollIntoView();
 }
 
 function fault(reason, policy) {
   const id = reason.requestId ? element("p", { class: "small soft" }, `request ${reason.requestId}`) : null;
-  return element("article", { class: "card" }, element("h3", null, policy ? `No verdict by policy ${policy}` : "No verdict"), element("p", { class: "fault" }, reason.message), id);
+  return element(
+    "article",
+    { class: "card" },
+    element("h3", null, policy ? `No verdict by policy ${policy}` : "No verdict"),
+    element("p", { class: "fault" }, reason.message),
+    id,
+  );
 }
 
 async function listPolicies() {
@@ -110,18 +133,24 @@ async function listPolicies() {
   try {
     const { release, policies } = await answered("v1/policies", {}, undefined);
     note.textContent = "";
-    find("served").textContent = `Release ${release}. Write a conversation, and see how probable each of the guard's answers is.`;
+    find("served").textContent =
+      `Release ${release}. Write a conversation, and see how probable each of the guard's answers is.`;
     for (const id of ["policy", "other"]) offer(find(id), policies);
-    for (const policy of policies) limits.set(policy.name, new Map([["", policy], ...policy.categories.map((each) => [each.code, each])]));
+    for (const policy of policies)
+      limits.set(policy.name, new Map([["", policy], ...policy.categories.map((each) => [each.code, each])]));
   } catch (reason) {
-    note.textContent = visible(reason.status === 404 ? "This gateway lists no policies. Their names can be written." : reason.message);
+    note.textContent = visible(
+      reason.status === 404 ? "This gateway lists no policies. Their names can be written." : reason.message,
+    );
     if (reason.status === 404) ["policy", "other"].forEach(letWrite);
   }
 }
 
 function offer(select, policies) {
   const chosen = select.value;
-  const names = policies.map((policy) => element("option", { value: policy.name }, `${policy.name} (version ${policy.version})`));
+  const names = policies.map((policy) =>
+    element("option", { value: policy.name }, `${policy.name} (version ${policy.version})`),
+  );
   select.replaceChildren(select.options[0], ...names);
   if (policies.some((policy) => policy.name === chosen)) select.value = chosen;
 }
@@ -129,7 +158,9 @@ function offer(select, policies) {
 /** A field in place of the list, for a gateway that lists nothing. */
 function letWrite(id) {
   if (find(id).tagName !== "SELECT") return;
-  find(id).replaceWith(element("input", { id, type: "text", spellcheck: "false", placeholder: find(id).options[0].textContent }));
+  find(id).replaceWith(
+    element("input", { id, type: "text", spellcheck: "false", placeholder: find(id).options[0].textContent }),
+  );
 }
 
 find("add").addEventListener("click", () => {

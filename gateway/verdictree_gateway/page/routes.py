@@ -9,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+_SCRIPTS = ("page.js", "elements.js", "names.js", "verdict.js", "tree.js", "windows.js", "comparison.js")
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page/verdict.js": ("verdict.js", "text/javascript; charset=utf-8"),
-    "/page/elements.js": ("elements.js", "text/javascript; charset=utf-8"),
+    **{f"/page/{name}": (name, "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
 # Trusted Types make the browser refuse to parse a text as HTML, should a later change of the scripts try to.
 _POLICY = "; ".join(
