@@ -20,7 +20,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz lint docs install-check load overload real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz lint stubs docs install-check load overload real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -38,6 +38,10 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+stubs: .venv/.installed ## the Python side of verdictree/v1/guard.proto
+	$(BIN)/python -m grpc_tools.protoc -I. -I$$(echo $(BIN)/../lib/python*/site-packages) \
+		--python_out=. --pyi_out=. --grpc_python_out=. verdictree/v1/guard.proto
 
 docs: .venv/.installed ## the API page, from the docstrings
 	$(BIN)/python docs/make_api.py

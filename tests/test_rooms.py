@@ -24,6 +24,7 @@ CORE = (
     "verdictree.releases",
 )
 ALL_OF_THE_CORE = (*CORE, "verdictree.runtime")
+TYPED = "verdictree.v1"  # needs grpcio, so nothing of the core uses it
 MAY_USE = {
     "verdictree.text": (),
     "verdictree": CORE[1:2],
@@ -32,6 +33,7 @@ MAY_USE = {
     "verdictree.files": CORE[:2],
     "verdictree.releases": CORE[:5],
     "verdictree.runtime": CORE,
+    "verdictree.v1": CORE[:2],
     "verdictree_comparison": CORE,
     "verdictree_client": CORE[:2],
     "verdictree_client.rollout": (*ALL_OF_THE_CORE, "verdictree_client", "verdictree_comparison"),
@@ -50,6 +52,7 @@ MAY_USE = {
     "verdictree_serving.server": CORE,
     "verdictree_serving.supervision": (*ALL_OF_THE_CORE, "verdictree_serving.server"),
     "verdictree_serving": (*CORE, "verdictree_serving.server"),
+    "verdictree_gateway": (*CORE, TYPED),
     "verdictree_evaluation.data": CORE,
     "verdictree_evaluation.metrics": (*CORE, "verdictree_evaluation.data"),
     "verdictree_evaluation.reports": (*CORE, "verdictree_evaluation.data", "verdictree_evaluation.metrics"),

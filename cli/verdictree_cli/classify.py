@@ -23,6 +23,7 @@ _FILE = click.Path(allow_dash=True, path_type=Path)
 @truncate_option
 @url_option
 @tls_options
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="A file with your API key, if one is asked for.")
 @click.option(
     "--deadline", type=click.FloatRange(min=0, min_open=True), default=wire.DEADLINE, show_default=True, help="Seconds."
 )
@@ -34,6 +35,7 @@ def classify(
     truncate: Truncate | None,
     url: str,
     deadline: float,
+    api_key_file: Path | None,
     as_json: bool,
     **connection: Any,
 ) -> None:
@@ -47,7 +49,8 @@ def classify(
     if (text is None) == (conversation is None):
         raise click.UsageError("give either TEXT or --conversation FILE")
     request = Conversation((Message("user", text or ""),)) if conversation is None else read_one(conversation)
-    with GuardClient(url, deadline=deadline, tls=tls(connection)) as client:
+    key = None if api_key_file is None else api_key_file.read_text().strip()
+    with GuardClient(url, deadline=deadline, tls=tls(connection), api_key=key) as client:
         start = time.perf_counter()
         verdict = client.classify(request, policy=policy, truncate=truncate)
         milliseconds = 1000 * (time.perf_counter() - start)

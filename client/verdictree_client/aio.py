@@ -31,6 +31,7 @@ class AsyncGuardClient(BaseClient):
     """Asks a Verdictree server for verdicts from one event loop: the one of its first call.
 
     `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
+    `api_key`: the tenant's, where the server asks for one.
     """
 
     @cached_property

@@ -33,6 +33,7 @@ class GuardClient(BaseClient):
     """Asks a Verdictree server for verdicts; one client serves all threads of a process.
 
     `deadline`: seconds that a call may take, retries included; finite (InvalidSettings). `tls=None` sends plain text.
+    `api_key`: the tenant's, where the server asks for one.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class GuardClient(BaseClient):
         deadline: float = wire.DEADLINE,
         tls: TLS | None = None,
         retries: Retries = DEFAULT_RETRIES,
+        api_key: str | None = None,
     ) -> None:
-        super().__init__(url, deadline=deadline, tls=tls, retries=retries)
+        super().__init__(url, deadline=deadline, tls=tls, retries=retries, api_key=api_key)
         self._triton = InferenceServerClient(**self._connection)
 
     def __enter__(self) -> Self:

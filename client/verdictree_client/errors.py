@@ -3,6 +3,7 @@
 GuardError
 ├── InvalidSettings     the client is set up in a way that cannot work: address, TLS files, deadline; a ValueError too
 ├── InvalidRequest      the request cannot be classified as it stands; sending it again cannot help
+├── NotAllowed          the key, or its lack, does not let this caller ask, or not by this policy
 ├── ServerUnavailable   nobody answered, or the guard is not loaded; safe to retry
 ├── DeadlineExceeded    no verdict within the deadline
 ├── Overloaded          the server's queue is full or the request waited in it too long; back off
@@ -30,6 +31,10 @@ class InvalidRequest(GuardError):
     """The request cannot be classified as it stands."""
 
 
+class NotAllowed(GuardError):
+    """The key, or its lack, does not let this caller ask; or not by this policy."""
+
+
 class ServerUnavailable(GuardError):
     """The server is away, or the guard is not ready to answer."""
 
@@ -50,6 +55,9 @@ _BY_STATUS: dict[str, type[GuardError]] = {
     "StatusCode.INVALID_ARGUMENT": InvalidRequest,
     "StatusCode.UNAVAILABLE": ServerUnavailable,
     "StatusCode.NOT_FOUND": ServerUnavailable,  # Triton without the model: not loaded yet, or not a guard's server
+    "StatusCode.CANCELLED": ServerUnavailable,  # by a server that stops; who cancels by themselves do not come here
+    "StatusCode.UNAUTHENTICATED": NotAllowed,
+    "StatusCode.PERMISSION_DENIED": NotAllowed,
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
     "StatusCode.RESOURCE_EXHAUSTED": Overloaded,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,13 +53,16 @@ class Health:
 class Call:
     """One classification: what to send, how long it may take, what an answer or a failure means."""
 
-    def __init__(self, body: bytes, deadline: Deadline, retries: Retries, url: str = "") -> None:
+    def __init__(
+        self, body: bytes, deadline: Deadline, retries: Retries, url: str = "", api_key: str | None = None
+    ) -> None:
         self._tensor = InferInput(wire.REQUEST, [1, 1], "BYTES")
         self._tensor.set_data_from_numpy(np.array([[body]], dtype=np.object_))
         self._deadline = deadline
         self._retries = retries
         self._num_retries = 0
         self._url = url
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else None
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of tritonclient's `infer` for the next attempt.
@@ -68,7 +72,8 @@ class Call:
         """
         remaining = self._deadline.remaining
         queued = max(1, int(1e6 * _QUEUE_SHARE * remaining))  # 0 would be no limit
-        return {"model_name": wire.MODEL, "inputs": [self._tensor], "client_timeout": remaining, "timeout": queued}
+        times = {"client_timeout": remaining, "timeout": queued}
+        return {"model_name": wire.MODEL, "inputs": [self._tensor], "headers": self._headers, **times}
 
     def pause(self, exc: InferenceServerException) -> float:
         """Seconds to wait before the next attempt; raises the GuardError that `exc` means where there is none."""
@@ -90,7 +95,11 @@ class BaseClient:
         deadline: float = wire.DEADLINE,
         tls: TLS | None = None,
         retries: Retries = DEFAULT_RETRIES,
+        api_key: str | None = None,
     ) -> None:
+        if api_key is not None and not _API_KEY.fullmatch(api_key):
+            raise InvalidSettings("expected an API key of visible ASCII characters, got another text; give yours")
+        self._api_key = api_key
         self._url = url
         self._deadline = seconds(deadline, "deadline")
         self._retries = retries
@@ -108,7 +117,7 @@ class BaseClient:
         routing_key: str | None = None,
     ) -> Call:
         body = request_body(messages, policy, truncate, routing_key)
-        return Call(body, self._until(deadline), self._retries, self._url)
+        return Call(body, self._until(deadline), self._retries, self._url, self._api_key)
 
     def _poll_pause(self, health: Health, until: Deadline) -> float:
         if not until.remaining:
@@ -193,4 +202,5 @@ def _exact(value: object) -> object:
     return str.__str__(value) if isinstance(value, str) else value
 
 
+_API_KEY = re.compile("[!-~]+")
 _EXAMPLE = '[{"role": "user", "content": "…"}], roles user and assistant'

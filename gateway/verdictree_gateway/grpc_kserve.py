@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from verdictree import wire
 from verdictree.conversation import MAX_BYTES, Conversation, parse
@@ -24,14 +24,37 @@ from verdictree_gateway.triton import Triton, refusal
 _PORT = "kserve"
 _MODELS = (wire.MODEL, "guard_tokenizer", "guard_lm", "guard_marginals", "guard_router")
 _SECONDS = 5.0
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_METHODS = (
+    "ModelInfer",
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelStatistics",
+)
 _EXPECTED = f"one input '{wire.REQUEST}' of type BYTES and shape [1, 1], without parameters"
 
 
-class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class KServe:
     """Answers what is asked of the guard."""
 
     def __init__(self, front: Front, triton: Triton) -> None:
         self._front, self._triton = front, triton
+
+    def handler(self) -> Any:
+        """What to give a gRPC server. It knows these methods only; all others are UNIMPLEMENTED."""
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                getattr(self, name),
+                getattr(service_pb2, f"{name}Request").FromString,
+                getattr(service_pb2, f"{name}Response").SerializeToString,
+            )
+            for name in _METHODS
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """The verdict's JSON, as Triton answers it."""

@@ -22,6 +22,7 @@ _RETRY_SECONDS = 1.0
 # Triton's words before a step's own, and those for what is refused in a queue.
 _PREFIX = re.compile(r"^(\[request id: [^\]]*\] )?(in ensemble '\w+', )*")
 _QUEUE_FULL = ("exceeds maximum queue size", "timeout expired")
+_CLOSED = "not taking requests"  # how the words of a closed gate begin
 _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
 
@@ -91,6 +92,8 @@ def refusal(exc: grpc.aio.AioRpcError) -> Refused:
         return Refused(Reason.TOO_LATE, "there was no verdict within the deadline")
     if any(words in message.lower() for words in _QUEUE_FULL):
         return Refused(Reason.OVERLOADED, message, _RETRY_SECONDS)
+    if code == grpc.StatusCode.UNAVAILABLE and message.startswith(_CLOSED):
+        return Refused(Reason.UNAVAILABLE, message, _RETRY_SECONDS)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND) or "is not healthy" in message:
         return Refused(Reason.UNAVAILABLE, "the guard is not there at the moment", _RETRY_SECONDS)
     return Refused(Reason.FAILED, "the guard failed on this request; the server's log says why")

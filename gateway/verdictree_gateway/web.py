@@ -23,6 +23,7 @@ from verdictree_gateway.refused import Reason, Refused
 
 MAX_BATCH = 32
 _BODY_SECONDS = 10.0
+_MOST_BYTES_READ = 16 * MAX_BYTES  # of a body that is too large: most clients read an answer only once all is sent
 _PORT = "http"
 _REQUEST_ID = "x-request-id"
 _TIMEOUT = "x-request-timeout"  # seconds
@@ -158,20 +159,21 @@ async def _content(request: Request) -> bytes:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refused(Reason.MEDIA_TYPE, "expected a body without content-encoding; send it as it is")
     too_large = Refused(Reason.TOO_LARGE, f"expected at most {MAX_BYTES} bytes; send fewer or shorter messages")
-    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
-        raise too_large
     parts, size = [], 0
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BYTES:
+                if size > _MOST_BYTES_READ:
                     raise too_large
-                parts.append(part)
+                if size <= MAX_BYTES:
+                    parts.append(part)
     except TimeoutError as exc:
         raise Refused(Reason.TOO_LATE, f"expected the whole body within {_BODY_SECONDS:g} s") from exc
     except ClientDisconnect as exc:
         raise Refused(Reason.INVALID, "the caller went away") from exc
+    if size > MAX_BYTES:
+        raise too_large
     return b"".join(parts)
 
 

@@ -22,13 +22,12 @@ import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from verdictree.v1 import guard_pb2_grpc
 from verdictree_gateway.front import Front
 from verdictree_gateway.grpc_guard import GuardService
-from verdictree_gateway.grpc_kserve import MOST_BYTES, KServe
+from verdictree_gateway.grpc_kserve import MOST_BYTES, SERVICE, KServe
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.settings import Settings, Tls
 from verdictree_gateway.triton import Triton
@@ -131,10 +130,11 @@ class Worker:
         self._health = HealthServicer()
         self._grpc = grpc_server(settings)
         guard_pb2_grpc.add_GuardServicer_to_server(GuardService(self._front, policies), self._grpc)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(KServe(self._front, self._triton), self._grpc)
+        self._grpc.add_generic_rpc_handlers((KServe(self._front, self._triton).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (_GUARD, service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
-        reflection.enable_server_reflection((*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._grpc)
+        reflection.enable_server_reflection(
+            (_GUARD, SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._grpc
+        )
         _add_port(self._grpc, settings)
         self._http = _http_server(settings, Web(self._front, policies))
         self._stopped = asyncio.Event()

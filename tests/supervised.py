@@ -63,8 +63,19 @@ class Served:
 
     def triton(self) -> int:
         """Triton's process id; after a restart another one than was said."""
-        path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        return int(Path(path).read_text().split()[0])
+        return self._child("tritonserver")
+
+    def gateway(self) -> int:
+        """The id of the gateway's process."""
+        return self._child("verdictree_gateway.worker")
+
+    def _child(self, name: str) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(OSError):
+                if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        raise AssertionError(f"no process of {name}")
 
     def model_process(self, model: str) -> int:
         """The process of a model."""
