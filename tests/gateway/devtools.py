@@ -96,8 +96,9 @@ class Tab:
     def press(self, key: str, modifiers: int = 0) -> None:
         """Press a named key, with CONTROL or SHIFT."""
         about = {"key": key, "code": key, "windowsVirtualKeyCode": _KEYS[key], "modifiers": modifiers}
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, **about)
+        text = {"text": "\r"} if key == "Enter" and not modifiers else {}  # without it no button is pressed
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **about, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """Write what is seen, or the whole page, as PNG."""

@@ -1,7 +1,10 @@
 // The page's building blocks. Texts become text nodes, never HTML, and what would hide or reorder them is spelled out.
 
-const HIDDEN =
-  /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0d\uffa0\u{e0100}-\u{e01ef}]/gu;
+// As Python's verdictree/text/visible.py has them; ignorable ones are invisible without being of a hidden kind.
+const KINDS = "\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}\\p{Zl}\\p{Zp}";
+const IGNORABLE =
+  "\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u3164\\ufe00-\\ufe0d\\uffa0\\u{e0100}-\\u{e01ef}";
+const HIDDEN = new RegExp(`[${KINDS}${IGNORABLE}]`, "gu");
 const KEPT = "\n\t";
 
 /** A stranger's text as it may be shown: direction marks, escapes and the like as \u{202e}. */

@@ -133,8 +133,9 @@ async function listPolicies() {
   try {
     const { release, policies } = await answered("v1/policies", {}, undefined);
     note.textContent = "";
-    find("served").textContent =
-      `Release ${release}. Write a conversation, and see how probable each of the guard's answers is.`;
+    find("served").textContent = visible(
+      `Release ${release}. Write a conversation, and see how probable each of the guard's answers is.`,
+    );
     for (const id of ["policy", "other"]) offer(find(id), policies);
     for (const policy of policies)
       limits.set(policy.name, new Map([["", policy], ...policy.categories.map((each) => [each.code, each])]));

@@ -1,6 +1,6 @@
 // Where the probability goes: how answers begin, how far they were followed, and what they name.
 
-import { bar, element, isolated, probability, shown } from "./elements.js";
+import { bar, element, isolated, probability } from "./elements.js";
 import { named, ranked } from "./names.js";
 
 const SMALL = 0.001; // categories below it share one line of the tree
@@ -70,7 +70,10 @@ export function tree(verdict) {
     element(
       "p",
       { class: "small soft" },
-      "All bars have one scale, 0 to 1. A category's is the mass of all answers that name it, at whatever place. Answers may name several, so these overlap. What was not followed to its end may name any category: a true marginal lies between the raw one and the raw one plus unexplored (hatched). ● lies on the greedy path.",
+      "All bars have one scale, 0 to 1. A category's is the mass of all answers that name it, at whatever place. ",
+      "Answers may name several, so these overlap. What was not followed to its end may name any category: ",
+      "a true marginal lies between the raw one and the raw one plus unexplored (hatched). ",
+      "● lies on the greedy path.",
     ),
   ];
 }

@@ -8,7 +8,8 @@ import { windows } from "./windows.js";
 /** What is decided, in a few words. */
 export function summary(verdict) {
   const [first] = ranked(verdict);
-  return `${WORDS[verdict.action] ?? "No decision"} by policy ${verdict.policy}: P(unsafe) ${shown(verdict.p_unsafe)}, most probable category ${named(first)} ${shown(first.marginal)}.`;
+  const decided = `${WORDS[verdict.action] ?? "No decision"} by policy ${verdict.policy}`;
+  return `${decided}: P(unsafe) ${shown(verdict.p_unsafe)}, most probable ${named(first)} ${shown(first.marginal)}.`;
 }
 
 /** The whole verdict on `texts`, the conversation's contents. `limits`: thresholds by code, where they are known. */
