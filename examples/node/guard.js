@@ -16,6 +16,7 @@ const repository = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 const google = dirname(createRequire(import.meta.url).resolve("google-proto-files/package.json")); // google/rpc/status.proto
 const definition = protoLoader.loadSync("verdictree/v1/guard.proto", {
   includeDirs: [process.env.GUARD_PROTOS ?? repository, google],
+  defaults: true, // a number of 0 does not travel
   enums: String,
   longs: Number,
 });

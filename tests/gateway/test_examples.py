@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
+from second_gateway import gateway
+
+from verdictree_gateway import litellm
+from verdictree_gateway.tenants import hashed
 
 pytestmark = pytest.mark.server
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -93,3 +101,32 @@ def test_litellm_requests(server, post):
     ):
         status, answer = guardrail(post, server, **refused)
         assert status == 400 and answer["error"]["message"]
+
+
+def test_litellm_blocks_what_is_for_review_where_it_is_told_to(verdict):
+    """LiteLLM has no third answer; a review band that silently passes, or silently blocks, surprises its owner."""
+    quiet = tuple(msgspec.structs.replace(score, flagged=False) for score in verdict.categories)
+    held = msgspec.structs.replace(verdict, categories=quiet, flagged=False, action="review")
+    asked = litellm.Request("request", [TEXT])
+    strict = msgspec.structs.replace(asked, additional_provider_specific_params=litellm.Parameters(block_review=True))
+    assert litellm.answer(asked, [held]).action == "NONE"
+    assert litellm.answer(strict, [held]).action == "BLOCKED"
+    assert litellm.answer(strict, [msgspec.structs.replace(held, action="allow")]).action == "NONE"
+
+
+def test_litellm_key(server, tmp_path):
+    """LiteLLM sends its `api_key` as x-api-key; unread, every text of a tenant's would be refused."""
+    tenants = tmp_path / "tenants.yaml"
+    tenants.write_text(json.dumps({"tenants": [{"name": "chat", "keys": [hashed("vt-secret")]}]}))
+    body = json.dumps({"input_type": "request", "texts": [TEXT]}).encode()
+    with gateway(server, "--tenants", str(tenants)) as origin:
+        for key, expected in (("vt-secret", 200), ("another", 401)):
+            address = f"{origin}/beta/litellm_basic_guardrail_api"
+            request = urllib.request.Request(address, body, {"x-api-key": key})
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    status = answer.status
+            except urllib.error.HTTPError as exc:
+                with exc:
+                    status = exc.code
+            assert status == expected

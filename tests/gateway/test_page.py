@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import socket
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -20,10 +19,11 @@ import pytest
 import tiny_guard
 import uvicorn
 from devtools import CONTROL, SHIFT, Tab
+from second_gateway import gateway
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from supervised import VERDICTREE, Served
+from supervised import Served
 
 from verdictree import Category, CategoryScore, GreedyVerdict, Place, Policy, Verdict, Window
 from verdictree_gateway.page.routes import routes
@@ -203,9 +203,8 @@ def test_a_key_is_asked_for_and_kept_in_memory(server, tab, tmp_path):
     """A key in the browser's storage outlives the visit, and every later script of the origin can read it."""
     key, tenants = "vt-secret", tmp_path / "tenants.yaml"
     tenants.write_text(json.dumps({"tenants": [{"name": "chat", "keys": [hashed(key)], "policies": ["strict"]}]}))
-    options = ["--triton", server.said["triton"], "--repository", str(server.repository), "--tenants", str(tenants)]
-    with gateway(*options) as origin:
-        tab.open(origin)
+    with gateway(server, "--tenants", str(tenants)) as origin:
+        tab.open(f"{origin}/")
         tab.wait("document.getElementById('policies-note').textContent.includes('Refused (401)')")
         judged(tab, TEXT)
         assert tab.run("document.querySelector('.fault').textContent").startswith("Refused (401): ")
@@ -217,19 +216,6 @@ def test_a_key_is_asked_for_and_kept_in_memory(server, tab, tmp_path):
         assert key not in tab.run(kept) and key not in "".join(tab.requests)
         tab.run("document.getElementById('key').blur()")
         tab.wait("document.querySelectorAll('#policy option').length === 2")
-
-
-@contextlib.contextmanager
-def gateway(*options: str) -> Iterator[str]:
-    """The address of another gateway before a server that runs."""
-    ports = [f"--{name}-port=0" for name in ("grpc", "http", "health")]
-    with subprocess.Popen(
-        [VERDICTREE, "gateway", "--json", *ports, *options], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield f"http://{json.loads(process.stdout.readline())['http']}/"
-        finally:
-            process.terminate()
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ export function tree(verdict) {
     element(
       "p",
       { class: "small soft" },
-      "All bars have one scale, 0 to 1. A category's is the mass of all answers that name it, at whatever place. ",
+      "Every bar goes from 0 to 1. A category's is the mass of all answers that name it, at whatever place. ",
       "Answers may name several, so these overlap. What was not followed to its end may name any category: ",
       "a true marginal lies between the raw one and the raw one plus unexplored (hatched). ",
       "● lies on the greedy path.",

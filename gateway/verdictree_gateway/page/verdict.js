@@ -106,9 +106,9 @@ function categories(verdict, limits) {
       ),
     ],
   );
-  const head = ["Category", "Raw", ...(isCalibrated ? ["Calibrated"] : []), "Flag"].map((text) =>
-    element("th", { scope: "col" }, text),
-  );
+  const keyed = (kind, name) => element("span", { class: `key ${kind}` }, element("span", null, name));
+  const titles = ["Category", keyed("raw", "Raw"), isCalibrated ? keyed("calibrated", "Calibrated") : null, "Flag"];
+  const head = titles.filter((title) => title).map((title) => element("th", { scope: "col" }, title));
   return element(
     "table",
     { class: "scores" },
