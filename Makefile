@@ -20,7 +20,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz lint stubs docs install-check load overload real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz conformance lint stubs docs install-check load overload real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -33,6 +33,9 @@ unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
 
 fuzz: .venv/.installed ## an open-ended search: other examples in every run, many more of them; minutes
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis --timeout 3600
+
+conformance: .venv/.installed .tokenizers/.fetched ## every published guard's shape, exported and served by Triton: five minutes
+	SERVED_GUARDS=all $(BIN)/pytest tests/conformance
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -18,14 +18,18 @@ import pytest
 from verdictree_cli import extras, main
 
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-DECLARED: dict[str, list[str]] = PROJECT["optional-dependencies"]
+DECLARED: dict[str, list[str]] = dict(PROJECT["optional-dependencies"])
+for within in ("serve", "serve-gpu"):  # which begin with the extra of the door before the server
+    assert DECLARED[within][0] == "verdictree[gateway]"
+    DECLARED[within] = [*DECLARED["gateway"], *DECLARED[within][1:]]
 TWINS = ("export", "serve", "evaluate")
 # The modules behind each extra's commands; with a star, all that lie below.
 ROOMS = {
     "client": ("verdictree_client",),
     "rollout": ("verdictree_client.rollout.*", "verdictree_comparison.*"),
     "export": ("verdictree_export.*",),
-    "serve": ("verdictree_serving.*",),
+    "gateway": ("verdictree_gateway.*", "verdictree.v1.*"),
+    "serve": ("verdictree_serving.*", "verdictree_gateway.*"),
     "evaluate": ("verdictree_evaluation.*",),
 }
 GIVEN = {"triton_python_backend_utils"}  # by Triton, to the models that it runs

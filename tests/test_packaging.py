@@ -18,6 +18,7 @@ PACKAGES = {
     "verdictree_export",
     "verdictree_client",
     "verdictree_serving",
+    "verdictree_gateway",
     "verdictree_evaluation",
     "verdictree_comparison",
     "verdictree_cli",

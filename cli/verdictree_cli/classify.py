@@ -10,7 +10,7 @@ import click
 
 from verdictree import wire
 from verdictree.conversation import Truncate
-from verdictree_cli.connection_options import tls, tls_options, url_option
+from verdictree_cli.connection_options import api_key, tls, tls_options, url_option
 from verdictree_cli.shared_options import truncate_option
 
 _FILE = click.Path(allow_dash=True, path_type=Path)
@@ -49,8 +49,7 @@ def classify(
     if (text is None) == (conversation is None):
         raise click.UsageError("give either TEXT or --conversation FILE")
     request = Conversation((Message("user", text or ""),)) if conversation is None else read_one(conversation)
-    key = None if api_key_file is None else api_key_file.read_text().strip()
-    with GuardClient(url, deadline=deadline, tls=tls(connection), api_key=key) as client:
+    with GuardClient(url, deadline=deadline, tls=tls(connection), api_key=api_key(api_key_file)) as client:
         start = time.perf_counter()
         verdict = client.classify(request, policy=policy, truncate=truncate)
         milliseconds = 1000 * (time.perf_counter() - start)

@@ -37,3 +37,13 @@ def tls(options: Mapping[str, Any]) -> TLS | None:
     from verdictree_client import TLS
 
     return TLS(root, key, certificate)
+
+
+def api_key(path: Path | None) -> str | None:
+    """The API key in a file, None where none is given; InvalidSettings, never quoting it, for another file."""
+    from verdictree_client import InvalidSettings
+
+    try:
+        return None if path is None else path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidSettings(f"expected an API key in '{path}', but it cannot be read; give its path") from exc

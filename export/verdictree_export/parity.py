@@ -17,6 +17,7 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import ConversationFormat
 from verdictree.releases.prompt import Prompt
 from verdictree.releases.proofs import Parity
+from verdictree.runtime.encoded_text import token_ids
 from verdictree.runtime.graph_io import feeds
 from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree.verdict_tree.onward import Path as LabelPath
@@ -37,8 +38,8 @@ CONVERSATIONS: dict[Role, list[Message]] = {
 
 def example(prompt: Prompt, form: ConversationFormat, tokenizer: Tokenizer, max_tokens: int) -> Tokens:
     """What a prompt is tried with: the ids of a conversation of its role, the first `max_tokens` of them."""
-    text = prompt.text(form.render(CONVERSATIONS[prompt.role]))
-    return tuple(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
+    text = prompt.marked(form.marked(CONVERSATIONS[prompt.role]))
+    return tuple(token_ids(tokenizer, text)[:max_tokens])
 
 
 def measure(

@@ -36,6 +36,13 @@ def labels_of(family):
     return WILDGUARD if family.name == "wildguard" else CODES if family.grammar.labels_are == "code" else NAMES
 
 
+def tokenizer_of(grammar, labels, merges):
+    """One that merges so; `s` with the line break after it only where a name can end so, not a verdict text."""
+    everything = [text for one in ROLES for text, *_ in enumerate_answers(grammar, labels, one)]
+    pieces = {piece for piece in MERGES[merges] if grammar.labels_are == "name" or piece != "s\n"}
+    return WordTokenizer(sorted({*pieces, *itertools.chain(*everything, grammar.separator)}))
+
+
 def enumerate_answers(grammar, labels, role):
     """Every answer of up to MAX_LABELS labels: its text, what it names, and its verdict class."""
     for answer in grammar.answers:
@@ -69,15 +76,16 @@ class StringLM:
         return np.log(self.probs(sequence))
 
 
-@pytest.mark.parametrize("role", ROLES)
+ASKED = [(one.name, role) for one in families.all_families() for role in one.grammar.roles]
+
+
 @pytest.mark.parametrize("merges", MERGES)
-@pytest.mark.parametrize("name", families.names())
+@pytest.mark.parametrize(("name", "role"), ASKED)
 def test_estimates_equal_the_distribution_over_answers(name, merges, role):
     """An answer that is no path of the tree, or two that share one, would shift the sums."""
     grammar, labels = families.family(name).grammar, labels_of(families.family(name))
     answers = list(enumerate_answers(grammar, labels, role))
-    everything = [text for one in ROLES for text, *_ in enumerate_answers(grammar, labels, one)]
-    tokenizer = WordTokenizer(sorted({*MERGES[merges], *itertools.chain(*everything, grammar.separator)}))
+    tokenizer = tokenizer_of(grammar, labels, merges)
     tree = compile_tree(grammar, labels, tokenizer, [END])
     rng = random.Random(name + merges + role)
     weights = [rng.random() ** 3 for _ in answers]
@@ -99,14 +107,12 @@ def test_estimates_equal_the_distribution_over_answers(name, merges, role):
     assert estimates.off_grammar <= noise / total + 1e-9
 
 
-@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("merges", ["words", "ends"])
-@pytest.mark.parametrize("name", families.names())
+@pytest.mark.parametrize(("name", "role"), ASKED)
 def test_greedy_text_is_the_answer(name, merges, role):
     """The text that is shown must be what the guard would have written, suffixes included."""
     grammar, labels = families.family(name).grammar, labels_of(families.family(name))
-    everything = [text for one in ROLES for text, *_ in enumerate_answers(grammar, labels, one)]
-    tokenizer = WordTokenizer(sorted({*MERGES[merges], *itertools.chain(*everything, grammar.separator)}))
+    tokenizer = tokenizer_of(grammar, labels, merges)
     tree = compile_tree(grammar, labels, tokenizer, [END])
     answers = list(enumerate_answers(grammar, labels, role))
     for text, named, verdict_class in random.Random(0).sample(answers, min(6, len(answers))):
@@ -135,13 +141,14 @@ def test_answers_about_categories_one_by_one():
 def test_prompts_of_ours_hold_the_policy():
     """A guard that is not told its categories answers with others."""
     policy = Policy("p", "1", (Category("S1", "One", "About one."), Category("S2", "Two")), "Be strict.")
-    turns = [Message("user", " hi "), Message("assistant", "ho")]
-    for name in ("instruct", "nemotron", "wildguard"):
+    turns = [Message("user", "hi"), Message("assistant", "ho")]
+    for name in ("instruct", "nemotron", "wildguard", "polyguard"):
         one = families.family(name)
-        question = Question(policy, "assistant")
+        question = Question(policy, one.grammar.roles[-1])
+        asked = turns[: 1 + (question.role == "assistant")]
         system = one.prompt.system(question) if hasattr(one.prompt, "system") else ""
-        whole = system + one.prompt.before(question) + one.conversation.render(turns) + one.prompt.after(question)
-        assert "hi\n\n" in whole and "ho\n\n" in whole and "{content}" not in whole
+        whole = system + one.prompt.before(question) + one.conversation.render(asked) + one.prompt.after(question)
+        assert all(f"{message.content}\n\n" in whole for message in asked) and "{content}" not in whole
         assert name == "wildguard" or "S1: One." in whole
     assert "Be strict." in families.family("instruct").prompt.after(question)
 
@@ -151,7 +158,9 @@ def test_unknown_and_reasoning_families_are_refused():
     with pytest.raises(UnsupportedGuard, match=r"expected a guard family among .*llama-guard-3.*, got 'lama'"):
         families.family("lama")
     with pytest.raises(UnsupportedGuard, match="reasons in free text"):
-        families.recognize("{% if think %}<think>{% endif %}{{ guardian_config['criteria_id'] }}")
+        families.recognize("{% if think %}<think>{% endif %}{{ guardian_config['risk_name'] }}")
+    judge = "judge{% if think %}{think}{% endif %}{{ guardian_config['criteria_id'] }}"
+    assert families.recognize(judge).name == "granite-guardian-3.3"
     assert families.recognize("{{ messages }}").name == "instruct"
     assert families.recognize("{{ guardian_config.risk_name }}").name == "granite-guardian"
     for last, name in [("O6", "instruct"), ("O1", "llama-guard-1"), ("S11", "llama-guard-2"), ("S13", "llama-guard-3")]:

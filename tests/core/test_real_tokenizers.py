@@ -67,7 +67,8 @@ def test_golden_tree_of_the_embedded_guard():
         ("llama 3", "nemotron", NEMOTRON_NAMES),
         *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["qwen3guard"], [QWEN_NAMES]),
         *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["wildguard"], [("harmful_request",)]),
-        *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["shieldgemma"], [()]),
+        *itertools.product(["llama 3", "qwen 2.5", "mistral"], ["shieldgemma", "granite-guardian-3.3"], [()]),
+        *itertools.product(["qwen 2.5", "mistral"], ["polyguard"], [CODES]),
     ],
 )
 def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer, family, labels):
@@ -78,7 +79,8 @@ def test_every_answer_is_spelled_as_the_tokenizer_spells_it(encodings, tokenizer
         for first, further in itertools.product(range(0, len(labels), 3), range(1, len(labels), 4)):
             suffixes = tree.answer_suffixes[tree.continuation_class[further]]
             for suffix, text in zip(suffixes, grammar.answer_suffixes, strict=True):
-                tokens = tree.path_tokens(path_of(tree, (first, further), number)) + suffix[:-1]
+                ended = tuple(token for token in suffix if token != END)
+                tokens = tree.path_tokens(path_of(tree, (first, further), number)) + ended
                 whole = grammar.text(grammar.answers[a], [labels[first], labels[further]]) + text
                 assert list(tokens) == encoding.encode(whole)
     for answer, tokens in zip(grammar.answers, tree.verdict_tokens, strict=True):

@@ -15,11 +15,12 @@ from verdictree import families
 from verdictree.conversation import MAX_BYTES, Message
 from verdictree.families.guard_family import ConversationFormat
 
-# As if each guard read all turns: what is left out of a conversation cannot be told from its text.
+# As if each guard read all turns: what is left out of a conversation cannot be told from its text. Turns that control
+# tokens mark are the matter of test_chat_turns.py.
 FORMATS = {
     one.name: msgspec.structs.replace(one.conversation, reads={})
     for one in families.all_families()
-    if one.name != "shieldgemma"
+    if not one.conversation.control_tokens
 }
 INSTRUCT = FORMATS["instruct"]
 BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\n\n"]
@@ -186,3 +187,10 @@ def test_what_is_invisible_is_skipped():
     for number in (0xAD, 0x61C, 0x180E, *range(0x2000, 0xFFF0), *range(0xE0000, 0xE0080)):
         if unicodedata.category(chr(number)) == "Cf":
             assert INSTRUCT.quoted(f"a\n{chr(number)}User: b").startswith("a\n> "), hex(number)
+
+
+@pytest.mark.parametrize("mark", ["<start_of_turn>\nUser:", "[User]:", "(a-b) {c}:", "^user.*:", "Utilisé:", "用户:"])
+def test_a_mark_may_hold_any_characters(mark):
+    """A template's mark with a bracket in it is an error of a pattern, or is never found."""
+    form = ConversationFormat({"user": f"{mark} {{content}}\n"})
+    assert form.quoted(f"a\n{mark} b") == f"a\n> {mark} b" and form.quoted("a\nb: c") == "a\nb: c"

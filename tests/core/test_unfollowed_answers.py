@@ -49,11 +49,13 @@ def bounds(family: str, labels: tuple[str, ...], masses: dict[str, float], role:
 CODES, NAMES = ("S1", "S2", "S10"), ("Violence", "Sexual", "Sexual (minor)")
 JSON = '{"User Safety": "unsafe", "Safety Categories": "%s"}'
 QWEN = "Safety: Unsafe\nCategories: %s"
+POLYGUARD = "Harmful request: yes\nRequest safety violations: %s\nResponse refusal: no"
 UNFOLLOWED = {
     # One label that the tree knows, named in a form that the makers' own parsers would read all the same.
     "llama-guard-2": ["unsafe\nS9,%s", "unsafe\n%s, S9", "unsafe \n%s", "unsafe\n\n%s", "Unsafe\n%s", " unsafe\n%s"],
     "llama-guard-3": ["\n\nunsafe\nS14,%s", "\n\nunsafe\n%s;S14", "unsafe\n%s", "\n\nunsafe\n%s\n", "\n\nunsafe: %s"],
     "nemotron": [JSON % "Malware, %s", JSON % "%s,Malware", '{"User Safety":"unsafe","Safety Categories":"%s"}'],
+    "polyguard": [POLYGUARD % "S9, %s", POLYGUARD % "%s,S9", POLYGUARD % "%s S9", POLYGUARD % "None\n%s"],
     "qwen3guard": [QWEN % "Jailbreak, %s", QWEN % "%s,Jailbreak", QWEN % "\n- %s", QWEN % "%s\nRefusal: Maybe"],
 }
 LABELS = {"nemotron": NAMES, "qwen3guard": NAMES}
@@ -71,6 +73,14 @@ def test_a_category_named_in_another_form_is_within_the_bound(family, form):
         low, high = found[label]
         assert low <= 0.6 + 1e-9 <= high + 2e-9
         assert estimates.off_grammar <= estimates.unexplored
+
+
+def test_what_polyguard_says_after_its_list_is_not_looked_at():
+    """Lines about the response that count as an answer which was not followed, or as another verdict."""
+    known = {POLYGUARD % "S1": 0.5, POLYGUARD % "S1, S10": 0.2, "Harmful request: no\nRequest safety": 0.3}
+    found, estimates = bounds("polyguard", CODES, known, "user")
+    assert [low for low, _ in found.values()] == pytest.approx([0.7, 0.0, 0.2], abs=1e-9)
+    assert (estimates.p_unsafe, estimates.unexplored) == (pytest.approx(0.7), pytest.approx(0.0, abs=1e-9))
 
 
 @given(st.data())

@@ -136,8 +136,9 @@ TURNS = (Message("user", "hello? 12"), Message("assistant", "No: I can't."))
 def reach(guard, ids, answer):
     """p(answer | prompt), each token by the checkpoint's own run over the whole sequence."""
     with torch.inference_mode():
-        logits = guard.model(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 : -1].double()
-    return float(torch.log_softmax(logits, -1)[range(len(answer)), list(answer)].sum().exp())
+        output = guard.model(torch.tensor([[*ids, *answer]]), logits_to_keep=len(answer) + 1)
+    log_probs = torch.log_softmax(output.logits[0, :-1].double(), -1)
+    return float(log_probs[range(len(answer)), list(answer)].sum().exp())
 
 
 def enumerate_marginals(guard, tree, ids, role, max_labels):

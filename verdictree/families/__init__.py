@@ -2,9 +2,10 @@
 
     guard_family.py   what a family is              llama_guard.py  qwen3guard.py  wildguard.py
     grammar.py        which strings it may answer   nemotron.py     yes_or_no.py   instruct.py
-    turn_marks.py     marks of its format in a      one declaration each: what it lists in FAMILIES
-                      stranger's text, quoted       can be exported
-    transcript.py     from a place in a rendered
+    turn_marks.py     marks of its format in a      polyguard.py
+                      stranger's text, quoted
+    marked_text.py    control tokens between texts  one declaration each: what it lists in FAMILIES
+    transcript.py     from a place in a rendered    can be exported
                       conversation to its message
 
 A family knows strings only: how a tokenizer spells them is `verdict_tree`'s, where a checkpoint's template says them
@@ -45,10 +46,10 @@ def recognize(chat_template: str) -> GuardFamily:
     A guard that is asked through another model's template (Nemotron, WildGuard) cannot be told by it: name its family.
     Raises UnsupportedGuard for a guard that reasons before it answers.
     """
-    if all(mark in chat_template for mark in ("guardian_config", "think")):
+    if all(mark in chat_template for mark in ("guardian_config", "think")) and "criteria_id" not in chat_template:
         raise UnsupportedGuard(
-            "this checkpoint reasons in free text before it rules (Granite Guardian 3.3 and later); a verdict tree "
-            "holds short answers only: use Granite Guardian 3.0 or 3.1"
+            "this checkpoint reasons in free text before it rules; a verdict tree holds short answers only: use "
+            "Granite Guardian 3.3, which can do without, or an older one"
         )
     marked = (each for each in all_families() if each.template_marks)
     matching = (each for each in marked if all(mark in chat_template for mark in each.template_marks))

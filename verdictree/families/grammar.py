@@ -50,7 +50,8 @@ class VerdictGrammar(
     Labels come in any order and may repeat: a guard can write both, so both carry probability. What follows a verdict
     text without a list is not looked at: the verdict stands already. No verdict text of a role begins another of that
     role. `labels_are` says what of a category the guard writes. With `per_category` a guard is asked about one category
-    at a time, and the answer judges that one.
+    at a time, and the answer judges that one. Where `goes_on`, a suffix does not end the guard's turn: what it says
+    after its list is not looked at.
     """
 
     answers: tuple[Answer, ...]
@@ -59,6 +60,12 @@ class VerdictGrammar(
     answer_prefix: str = ""
     labels_are: Literal["code", "name"] = "code"
     per_category: bool = False
+    goes_on: bool = False
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Whose messages the answers judge."""
+        return tuple(role for role in ROLES if any(role in answer.roles for answer in self.answers))
 
     def text(self, answer: Answer, labels: Sequence[str] = ()) -> str:
         """The answer as far as these labels in this order; up to its verdict text without labels."""

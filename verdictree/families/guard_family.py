@@ -11,6 +11,7 @@ import msgspec
 from verdictree.conversation import Message, Role
 from verdictree.errors import InvalidConversation
 from verdictree.families.grammar import VerdictGrammar
+from verdictree.families.marked_text import MarkedText, apart, joined
 from verdictree.families.turn_marks import quote, quoted_at
 from verdictree.policy import Category, Policy
 
@@ -20,23 +21,33 @@ CONTENT = "{content}"
 class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a conversation stands inside the prompt.
 
-    turns  a text for each turn, with `{content}` in it, by role
-    trims  whether white space around a message is dropped
-    reads  by the role of the last message, the roles of the last messages that a guard reads, where it does not read
-           all: of a conversation of many turns the others are left out
+    turns           a text for each turn, with `{content}` in it, by role
+    trims           whether white space around a message is dropped
+    reads           by the role of the last message, the roles of the last messages that a guard reads, where it does
+                    not read all: of a conversation of many turns the others are left out
+    control_tokens  the control tokens in `turns`, where a turn is one of the chat template's; no message spells one
 
     No two conversations that are read whole are rendered alike, as long as each role has a mark of its own: what a
-    message spells like a mark is quoted.
+    message spells like a mark of plain words is quoted, and control tokens cannot be spelled.
     """
 
     turns: dict[str, str]
     trims: bool = True
     reads: dict[str, tuple[Role, ...]] = {}
+    control_tokens: tuple[str, ...] = ()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text of the conversation; InvalidConversation as `read` raises it."""
-        texts = ((message.role, quote(self.written(message.content), self._marks)) for message in self.read(messages))
-        return "".join(self.turns[role].replace(CONTENT, text) for role, text in texts)
+        return "".join(self.marked(messages))
+
+    def marked(self, messages: Sequence[Message]) -> MarkedText:
+        """The text of the conversation with its control tokens apart; InvalidConversation as `read` raises it."""
+        parts: list[MarkedText] = []
+        for message in self.read(messages):
+            before, after = self.marks(message.role)
+            content = quote(self.written(message.content), self._words)
+            parts += [apart(before, self.control_tokens), (content,), apart(after, self.control_tokens)]
+        return joined(*parts)
 
     def read(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages that the guard reads.
@@ -58,11 +69,11 @@ class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     def quoted(self, content: str) -> str:
         """A message's text, with lines that begin like a turn's mark quoted; white space around it stays."""
         written = self.written(content)
-        return content.replace(written, quote(written, self._marks))
+        return content.replace(written, quote(written, self._words))
 
     def quotes(self, content: str) -> list[int]:
         """Where the text of a message, as `written`, is quoted."""
-        return quoted_at(self.written(content), self._marks)
+        return quoted_at(self.written(content), self._words)
 
     def written(self, content: str) -> str:
         """A message's text as it stands in the prompt, but for what is quoted."""
@@ -73,9 +84,21 @@ class ConversationFormat(msgspec.Struct, frozen=True, omit_defaults=True):
         before, _, after = self.turns[role].partition(CONTENT)
         return before, after
 
+    def opening(self, role: Role) -> MarkedText:
+        """How a turn of this role begins, up to its last control token; no text where it has none."""
+        parts = apart(self.marks(role)[0], self.control_tokens)
+        return (*parts[:-1], "")
+
+    def closing(self, role: Role) -> str:
+        """How a turn of this role ends, from its first control token on; no text where it has none."""
+        after = self.marks(role)[1]
+        return after[len(apart(after, self.control_tokens)[0]) :]
+
     @property
-    def _marks(self) -> list[str]:
-        return [turn.partition(CONTENT)[0] for turn in self.turns.values()]
+    def _words(self) -> list[str]:
+        # A role's name after a control token (`<|im_start|>user`) marks nothing without the token: it has no colon.
+        last = [apart(turn.partition(CONTENT)[0], self.control_tokens)[-1] for turn in self.turns.values()]
+        return [words for words in last if ":" in words]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from verdictree.conversation import Message
+from verdictree.conversation import Message, Role
 from verdictree.families.guard_family import ConversationFormat
 from verdictree.families.turn_marks import QUOTE
 from verdictree.verdict import Place
@@ -14,11 +15,13 @@ from verdictree.verdict import Place
 
 @dataclass(frozen=True)
 class _Turn:
-    """begin, end  of the message's text in the rendered conversation
+    """start       of the turn in the rendered conversation
+    begin, end  of the message's text in it
     dropped     characters of white space before it, which are not rendered
     quotes      where the text has a sign of quotation that the message lacks, counted in the message without `dropped`
     """
 
+    start: int
     begin: int
     end: int
     dropped: int
@@ -38,24 +41,32 @@ class Transcript:
     """A conversation as a format renders it, read backwards: from a place in the text to a place in a message."""
 
     def __init__(self, form: ConversationFormat, messages: Sequence[Message]) -> None:
-        self._turns: list[_Turn] = []
-        self._starts: list[int] = []
-        read, end = form.read(messages), 0
-        self._first = len(messages) - len(read)
-        for message in read:
-            before, after = form.marks(message.role)
-            written, quotes = form.written(message.content), tuple(form.quotes(message.content))
-            begin = end + len(before)
-            stop = begin + len(written) + len(quotes) * len(QUOTE)
-            dropped = message.content.index(written)
-            self._turns.append(_Turn(begin, stop, dropped, quotes))
-            self._starts.append(end)
-            end = stop + len(after)
+        self._form, self._read = form, form.read(messages)
+        self._first = len(messages) - len(self._read)
 
     def place(self, offset: int) -> Place:
         """The message that holds the character at `offset` of the text, and the character of its content.
 
         A place in a turn's mark is that before or after the message's text.
         """
-        number = max(0, bisect_right(self._starts, offset) - 1)
+        number = self._number(offset)
         return Place(self._first + number, self._turns[number].character(offset))
+
+    def role(self, offset: int) -> Role:
+        """The role of that message."""
+        return self._read[self._number(offset)].role
+
+    def _number(self, offset: int) -> int:
+        return max(0, bisect_right([turn.start for turn in self._turns], offset) - 1)
+
+    @cached_property
+    def _turns(self) -> list[_Turn]:
+        turns, end = [], 0
+        for message in self._read:
+            before, after = self._form.marks(message.role)
+            written, quotes = self._form.written(message.content), tuple(self._form.quotes(message.content))
+            start, begin = end, end + len(before)
+            stop = begin + len(written) + len(quotes) * len(QUOTE)
+            turns.append(_Turn(start, begin, stop, message.content.index(written), quotes))
+            end = stop + len(after)
+        return turns

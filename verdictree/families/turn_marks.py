@@ -65,7 +65,9 @@ def _spelled(mark: str) -> str:
     if not mark:
         return ""
     if mark[0].isspace():
-        return _spelled(mark.lstrip())
+        rest = mark.lstrip()
+        is_broken = any(space in _BREAKS for space in mark[: len(mark) - len(rest)])
+        return (rf"[\s{_UNSEEN}]*+" if is_broken else "") + _spelled(rest)
     letter, rest = _alike(mark[0].casefold()), _spelled(mark[1:])
     joined = f"[{letter}]{_BLANK}*+{rest}"
     pair = _alike(mark[:2].casefold()) if len(mark) > 1 else ""
@@ -73,10 +75,11 @@ def _spelled(mark: str) -> str:
 
 
 def _alike(text: str) -> str:
-    """The characters, for a class in a pattern, that fold to `text`."""
+    """The characters, for a class in a pattern, that fold to `text`; what is no letter is itself."""
     if text == ":":
         return _COLONS
-    return "".join(re.escape(character) for character in _folds().get(text, ""))
+    folds = "".join(re.escape(character) for character in _folds().get(text, ""))
+    return folds or (re.escape(text) if len(text) == 1 else "")
 
 
 @cache

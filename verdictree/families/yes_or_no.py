@@ -1,14 +1,16 @@
-"""ShieldGemma and Granite Guardian 3.0 to 3.2: `Yes` or `No` to one category; a policy is asked as many questions.
+"""ShieldGemma and Granite Guardian: `Yes` or `No` to one category; a policy is asked as many questions.
 
 ShieldGemma (arXiv 2407.21772) takes a category's description as the argument `guideline` of its chat template,
 Granite Guardian (arXiv 2412.07724) a risk by name or with a definition of its own. What Granite Guardian 3.2 says after
-its `Yes` or `No`, a confidence, is not looked at. Version 3.3 answers otherwise.
+its `Yes` or `No`, a confidence, is not looked at. Version 3.3 is asked without thinking, and answers `yes` or `no` as a
+score after an empty thought; with one line break before the score as a rule, two were seen.
 
-Both read the last message only, Granite Guardian an assistant's message with the user's before it; ShieldGemma's
-prompt about a response holds control tokens between the two messages and cannot be asked. Both leave white space around
-a message as it is. Granite Guardian marks turns by the words `User Message:` and `Assistant Message:`; a line of a
-message that begins like one is quoted. What the formats leave open: a message may spell the marks around the
-conversation.
+ShieldGemma reads the last message, or a response and the message before it, each as a turn between control tokens.
+Granite Guardian 3.3 reads the whole conversation, each message as a turn of its own. Granite Guardian before reads the
+last message only, an assistant's with the user's before it, in one turn, and marks them by the words `User Message:`
+and `Assistant Message:`; a line of a message that begins like one is quoted, as is one like ShieldGemma's
+`Human Question:` and `Chatbot Response:`. All leave white space around a message as it is. What the formats leave open:
+a message may spell the marks around the conversation, where those are words.
 """
 
 from __future__ import annotations
@@ -21,6 +23,17 @@ from verdictree.families.guard_family import ConversationFormat, GuardFamily, Qu
 from verdictree.policy import Category
 
 _GRAMMAR = VerdictGrammar((Answer("No", "safe"), Answer("Yes", "unsafe")), per_category=True)
+_SCORES = VerdictGrammar(
+    (
+        Answer("\n<score> no", "safe"),
+        Answer("\n<score> yes", "unsafe"),
+        Answer("\n\n<score> no", "safe"),
+        Answer("\n\n<score> yes", "unsafe"),
+    ),
+    answer_prefix="<think>\n</think>",
+    per_category=True,
+)
+_GRANITE_TURN = "<|start_of_role|>%s<|end_of_role|>{content}<|end_of_text|>\n"
 
 
 def _category(question: Question) -> Category:
@@ -40,15 +53,39 @@ def _risk(question: Question) -> dict[str, Any]:
     return {"guardian_config": {"risk_name": category.code, **definition}}
 
 
+def _criterion(question: Question) -> dict[str, Any]:
+    category = _category(question)
+    criterion = {"custom_criteria": category.description} if category.description else {"criteria_id": category.code}
+    return {"guardian_config": criterion, "think": False}
+
+
+# The newest Granite Guardian first: a template is recognized by what the older ones lack.
 FAMILIES = (
     GuardFamily(
         name="shieldgemma",
         grammar=_GRAMMAR,
         conversation=ConversationFormat(
-            {"user": "Human Question: {content}\n"}, trims=False, reads={"user": ("user",)}
+            {
+                "user": "<start_of_turn>\nHuman Question: {content}\n<end_of_turn>\n",
+                "assistant": "<start_of_turn>\nChatbot Response: {content}\n<end_of_turn>\n",
+            },
+            trims=False,
+            reads={"user": ("user",), "assistant": ("user", "assistant")},
+            control_tokens=("<start_of_turn>", "<end_of_turn>"),
         ),
         prompt=TemplatePrompt(_guideline),
         template_marks=("guideline", "Human Question"),
+    ),
+    GuardFamily(
+        name="granite-guardian-3.3",
+        grammar=_SCORES,
+        conversation=ConversationFormat(
+            {"user": _GRANITE_TURN % "user", "assistant": _GRANITE_TURN % "assistant"},
+            trims=False,
+            control_tokens=("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
+        ),
+        prompt=TemplatePrompt(_criterion),
+        template_marks=("guardian_config", "criteria_id"),
     ),
     GuardFamily(
         name="granite-guardian",

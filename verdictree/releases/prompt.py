@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from verdictree.conversation import Role
+from verdictree.families.marked_text import MarkedText, joined
 from verdictree.verdict_tree.trie import Tokens
 
 
@@ -30,3 +31,7 @@ class Prompt(msgspec.Struct, frozen=True, rename={"uncached_before": "lead", "un
     def text(self, conversation: str) -> str:
         """What is encoded of a request: its rendered conversation, between the uncached texts."""
         return self.uncached_before + conversation + self.uncached_after
+
+    def marked(self, conversation: MarkedText) -> MarkedText:
+        """The same with its control tokens apart."""
+        return joined((self.uncached_before,), conversation, (self.uncached_after,))

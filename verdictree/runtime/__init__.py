@@ -4,6 +4,7 @@
                     token ids          ONNX Runtime             marginals, calibration, flags
 
     encoded_text.py       a conversation's ids, and where they stand in it
+    text_pieces.py        a long text in pieces, to count its tokens
     windows.py            a conversation that is too long, part by part
     graph_io.py           the graph's inputs and outputs by name
     plain_text.py         tokenizers to which a stranger's text is text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,19 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from verdictree.conversation import Conversation, Truncate
+from verdictree.conversation import ROLES, Conversation, Truncate
 from verdictree.errors import InvalidConversation
+from verdictree.families.marked_text import MarkedText, joined, starting_at
 from verdictree.families.transcript import Transcript
+from verdictree.releases.prompt import Prompt
 from verdictree.releases.release import TOKENIZER_FILE, Release
-from verdictree.runtime.encoded_text import EncodedText
+from verdictree.runtime.encoded_text import EncodedText, token_ids
 from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.plain_text import plain_text
+from verdictree.runtime.text_pieces import WORD_BORDER, pieces
 from verdictree.runtime.windows import MAX_WINDOWS, apart, capacity, token_counts, token_windows
 from verdictree.verdict import Place
 from verdictree.verdict_tree.questions import repeated
 
-# Tokenizers split words at a space between two letters, whatever comes before or after.
-_WORD_BORDER = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _MIN_CHARACTERS_A_TOKEN = 4  # of a piece, times the tokens allowed: pieces small beside what may be encoded anyway
 _UNSAFE_CUT_TOKENS = 32  # more than a cut through a word can add to the number of its tokens
 _COUNTED_PIECES = 16
@@ -81,6 +82,11 @@ class ConversationTokenizer:
         self._release = release
         self._tokenizer = tokenizer
         self._piece = _MIN_CHARACTERS_A_TOKEN * release.max_tokens
+        form = release.conversation
+        self._openings = {role: token_ids(tokenizer, form.opening(role)) for role in ROLES if role in form.turns}
+        # A part of a conversation begins as the turn does that it is of, and parts are of one size.
+        sizes = {(len(ids), form.closing(role)) for role, ids in self._openings.items()}
+        self._can_be_cut = len(sizes) == 1
 
     @classmethod
     def load(cls, release: Release, directory: Path) -> Self:
@@ -92,31 +98,54 @@ class ConversationTokenizer:
 
         Raises InvalidConversation for a policy that the release lacks, for a role that the policy does not judge, and
         for more than the release's `max_tokens` tokens unless it asks for truncation, which keeps the last ones, or for
-        windows, and for more than those hold.
+        windows, and for more than those hold. Where control tokens mark the turns, every part that is judged stands
+        between those of a turn; conversations of a format in which roles differ there cannot be cut.
         """
         release = self._release
         policy = release.policy_named(conversation.policy)
         prefix_ids = release.prefix_ids(policy, conversation.judged_role)
         prompt = release.prompts[prefix_ids[0]]
-        rendered, before = release.conversation.render(conversation.messages), 0
-        if conversation.truncate == "head":
-            rendered, before = self._end_of(rendered)
-        else:
-            self._refuse_too_long(prompt.text(rendered), conversation.truncate)
-        encoded = EncodedText.of(self._tokenizer, prompt, rendered)
-        windows = self._windows(encoded, conversation.truncate)
-        cut = windows[0].start
+        truncate = conversation.truncate if self._can_be_cut else None
+        transcript = Transcript(release.conversation, conversation.messages)
+        encoded, before = self._encoded(conversation, prompt, transcript, truncate)
+        windows = self._windows(encoded, truncate)
+        parts = [encoded.around(window, self._opening(encoded, window, transcript)) for window in windows]
         places: tuple[tuple[Place, Place], ...] = ()
         if len(windows) > 1:
-            transcript = Transcript(release.conversation, conversation.messages)
             places = tuple(encoded.places(window, transcript) for window in windows)
+        cut = windows[0].start
         return TokenizedConversation(
-            input_ids=np.concatenate([repeated(encoded.around(window), len(prefix_ids)) for window in windows]),
+            input_ids=np.concatenate([repeated(ids, len(prefix_ids)) for ids in parts]),
             prefix_ids=prefix_ids * len(windows),
             num_tokens=len(encoded.ids) - cut,
             num_truncated=before + cut,
             windows=places,
         )
+
+    def _encoded(
+        self, conversation: Conversation, prompt: Prompt, transcript: Transcript, truncate: Truncate | None
+    ) -> tuple[EncodedText, int]:
+        """The conversation, or somewhat more of its end than is kept, and how many tokens lie before that."""
+        form, messages = self._release.conversation, conversation.messages
+        text, start, before, opening = form.marked(messages), 0, 0, 0
+        if truncate == "head":
+            start, before = self._end_of(text)
+        else:
+            self._refuse_too_long(prompt.marked(text), truncate)
+        if form.control_tokens:  # what is encoded begins as a turn does; `_opening` puts the right one in
+            begin = form.opening(transcript.role(0))
+            text, opening = joined(begin, starting_at(text, start)) if start else text, len("".join(begin))
+        elif start:
+            text = starting_at(text, start)
+        left_out = start - opening if start else 0
+        closing = len(form.closing(messages[-1].role))
+        return EncodedText.of(self._tokenizer, prompt, text, opening, closing, left_out), before
+
+    def _opening(self, encoded: EncodedText, window: range, transcript: Transcript) -> list[int]:
+        """How the turn begins in which a window does, in control tokens."""
+        if not (window.start and self._release.conversation.control_tokens):
+            return []
+        return self._openings[transcript.role(encoded.begins(window))]
 
     def _windows(self, encoded: EncodedText, truncate: Truncate | None) -> tuple[range, ...]:
         """Which of the conversation's own tokens are judged, part by part: mostly all of them, at once."""
@@ -124,65 +153,61 @@ class ConversationTokenizer:
         if num_ids <= max_tokens:
             return (range(num_own),)
         if truncate is None:
-            raise _too_long(max_tokens, str(num_ids), truncate)
+            raise self._too_long(max_tokens, str(num_ids), truncate)
         limit = max_tokens - (num_ids - num_own)
         if limit < 1:
             raise InvalidConversation(f"expected room for a conversation, but the prompt's own words take {num_ids}")
         if truncate == "head":
             return (range(num_own - limit, num_own),)
         if num_own > capacity(limit):
-            raise _too_long(num_ids - num_own + capacity(limit), str(num_ids), truncate)
+            raise self._too_long(num_ids - num_own + capacity(limit), str(num_ids), truncate)
         return token_windows(num_own, limit)
 
-    def _refuse_too_long(self, text: str, truncate: Truncate | None) -> None:
+    def _refuse_too_long(self, text: MarkedText, truncate: Truncate | None) -> None:
         """Refuse a text that has more tokens than are allowed, having encoded little more than are allowed."""
-        if len(text) <= self._piece:
+        if sum(map(len, text)) <= self._piece:
             return
-        max_tokens, counted, slack = self._release.max_tokens, 0, 0
+        max_tokens, counted, slack = self._release.max_tokens, len(text) // 2, 0
         limit = capacity(max_tokens) if truncate == "windows" else max_tokens
-        for piece, is_whole in _pieces(text, self._piece):
+        for piece, is_whole in itertools.chain.from_iterable(pieces(part, self._piece) for part in text[::2]):
             counted += self._count(piece)
             slack += 0 if is_whole else _UNSAFE_CUT_TOKENS
             if counted - slack > limit:
-                raise _too_long(limit, f"{limit + 1} or more", truncate)
+                raise self._too_long(limit, f"{limit + 1} or more", truncate)
 
-    def _end_of(self, text: str) -> tuple[str, int]:
-        """The end of a text in which more tokens lie than are allowed, and how many lie before it."""
+    def _end_of(self, text: MarkedText) -> tuple[int, int]:
+        """Where the end of a text begins in which more tokens lie than are allowed, and how many lie before it."""
+        whole = "".join(text)
         kept = self._piece
-        while kept < len(text):
-            border = _WORD_BORDER.search(text, len(text) - kept, min(len(text), len(text) - kept // 2))
-            start = border.start() if border else len(text) - kept
+        while kept < len(whole):
+            border = WORD_BORDER.search(whole, len(whole) - kept, min(len(whole), len(whole) - kept // 2))
+            start = border.start() if border else len(whole) - kept
             # Some more than are kept: a cut within a word changes the tokens close to it.
-            if self._count(text[start:]) > self._release.max_tokens + _UNSAFE_CUT_TOKENS:
-                return text[start:], self._estimated_count(text[:start])
+            num_tokens = len(token_ids(self._tokenizer, starting_at(text, start)))
+            if num_tokens > self._release.max_tokens + _UNSAFE_CUT_TOKENS:
+                return start, self._estimated_count(whole[:start])
             kept *= 2
-        return text, 0
+        return 0, 0
 
     def _estimated_count(self, text: str) -> int:
         """The number of tokens, of a very long text by its last part's."""
         counted = text[-_COUNTED_PIECES * self._piece :]
-        num_counted = sum(self._count(piece) for piece, _ in _pieces(counted, self._piece))
+        num_counted = sum(self._count(piece) for piece, _ in pieces(counted, self._piece))
         return round(num_counted * len(text) / len(counted)) if counted else 0
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-
-def _too_long(limit: int, num_tokens: str, truncate: Truncate | None) -> InvalidConversation:
-    got = f"expected at most {limit} tokens, got {num_tokens}"
-    if truncate == "windows":
-        return InvalidConversation(f"{got}; {MAX_WINDOWS} windows hold no more: send it in several requests")
-    return InvalidConversation(
-        f'{got}; shorten the conversation, or send "truncate": "windows" to judge all of it, part by part, '
-        'or "head" to judge its last tokens only'
-    )
-
-
-def _pieces(text: str, size: int) -> Iterator[tuple[str, bool]]:
-    """A text in pieces of `size` to 2 · `size` characters, each with whether it ends where tokens end too."""
-    start = 0
-    while start < len(text):
-        border = _WORD_BORDER.search(text, start + size, start + 2 * size)
-        end = border.start() if border else start + 2 * size
-        yield text[start:end], border is not None or end >= len(text)
-        start = end
+    def _too_long(self, limit: int, num_tokens: str, truncate: Truncate | None) -> InvalidConversation:
+        got = f"expected at most {limit} tokens, got {num_tokens}"
+        if truncate == "windows":
+            return InvalidConversation(f"{got}; {MAX_WINDOWS} windows hold no more: send it in several requests")
+        if not self._can_be_cut:
+            return InvalidConversation(
+                f"{got}; shorten the conversation: this guard's prompt marks the turns of each role by another number "
+                "of control tokens, so none can be cut"
+            )
+        return InvalidConversation(
+            f'{got}; shorten the conversation, or send "truncate": "windows" to judge all of it, part by part, '
+            'or "head" to judge its last tokens only'
+        )

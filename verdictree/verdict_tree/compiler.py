@@ -44,7 +44,8 @@ def compile_tree(
     first = tuple(itertools.chain.from_iterable(each.first for each in lists))
     further = tuple(itertools.chain.from_iterable(each.further for each in classes))
     ends = tuple(sorted(set(end_tokens)))
-    suffixes = tuple(tuple((*suffix, end) for suffix in each.answer_suffixes for end in ends) for each in classes)
+    endings: tuple[Tokens, ...] = ((),) if grammar.goes_on else tuple((end,) for end in ends)
+    suffixes = tuple(tuple(suffix + end for suffix in each.answer_suffixes for end in endings) for each in classes)
     root_trie, shared_subtrees = _root(verdicts, [each.verdict for each in lists], first, first_labels_apart)
     return VerdictTree(
         grammar=grammar,

@@ -67,8 +67,8 @@ class GreedyPath:
             return ""
         grammar, answer = tree.grammar, tree.grammar.answers[self.answer]
         listed = [tree.labels[step.label] for step in self.steps] if answer.list_prefix is not None else []
-        ended = self.answer_suffix
-        suffix = "" if ended is None else grammar.answer_suffixes[ended // len(tree.end_tokens)]
+        ended, endings = self.answer_suffix, 1 if grammar.goes_on else len(tree.end_tokens)
+        suffix = "" if ended is None else grammar.answer_suffixes[ended // endings]
         return grammar.text(answer, listed).removeprefix(grammar.answer_prefix) + suffix
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import torch
 
+from verdictree.conversation import Message
 from verdictree.errors import UnsupportedGuard
 from verdictree.runtime.plain_text import is_control
 from verdictree_export.checkpoints import adapter as adapters
@@ -22,6 +23,10 @@ _TEMPLATE_SECONDS = 10.0
 _DEFAULT = "default"
 
 
+ContentForm = Callable[[Sequence[Message]], list[dict[str, Any]]]
+"""Messages as a chat template takes them."""
+
+
 class TemplateFailed(UnsupportedGuard, jinja2.TemplateError):
     """A chat template that fails on a conversation, on purpose (`raise_exception`) or by a fault of its own.
 
@@ -31,11 +36,18 @@ class TemplateFailed(UnsupportedGuard, jinja2.TemplateError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A causal language model in evaluation mode, with its tokenizer."""
+    """A causal language model in evaluation mode, with its tokenizer.
+
+    `content_forms` is how a chat template takes messages, by the family as which the checkpoint is asked and the
+    template: found out once, by `rendering`.
+    """
 
     name: str
     model: Any
     tokenizer: Any
+    content_forms: dict[tuple[str, str | None], ContentForm] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; text that spells a control token becomes that token."""

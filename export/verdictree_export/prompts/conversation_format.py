@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ from verdictree import families
 from verdictree.conversation import ROLES, Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import CONTENT, ConversationFormat, GuardFamily, Question, TemplatePrompt
+from verdictree.families.marked_text import apart
 from verdictree.policy import Policy
 from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.prompts.rendering import template_text
@@ -24,7 +26,7 @@ def conversation_format(checkpoint: Checkpoint, family: GuardFamily, policies: S
 
     That of the family, where the prompt is written by us. Else that of the checkpoint's template: which white space
     stands between turns, whether it trims messages, and how many of the last ones it reads. The family tells the words
-    that mark a turn. `split` proves what is found here.
+    that mark a turn, or control tokens do, where each is a turn of the chat. `split` proves what is found here.
     Raises UnsupportedGuard where the template writes no conversation, or marks turns by other words.
     """
     if not isinstance(family.prompt, TemplatePrompt):
@@ -40,7 +42,7 @@ def conversation_format(checkpoint: Checkpoint, family: GuardFamily, policies: S
             turns={**form.turns, **found.turns},
             reads={**(form.reads if role != roles[0] else {}), **found.reads},
         )
-    return form
+    return msgspec.structs.replace(form, control_tokens=_control_tokens(checkpoint, form.turns))
 
 
 def _of_role(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> ConversationFormat:
@@ -57,25 +59,19 @@ def _of_role(checkpoint: Checkpoint, family: GuardFamily, question: Question) ->
     gaps = _around(text, contents)
     if gaps is None or _EDGE in "".join(gaps[1:-1]):
         raise _refusal(family, text, "it changes the white space around some messages only")
-    written = _turns(family, [roles[i] for i in read], gaps)
+    written = _turns(checkpoint, family, [roles[i] for i in read], gaps)
     if written is None:
         raise _refusal(family, text, "it marks turns otherwise")
-    _check_plain(checkpoint, question.role, written)
     reads: dict[str, tuple[Role, ...]] = {}
     if len(read) < count:
         reads[question.role] = tuple(roles[i] for i in read)
     return ConversationFormat(written, trims=not kept, reads=reads)
 
 
-def _check_plain(checkpoint: Checkpoint, role: Role, turns: dict[str, str]) -> None:
-    tokens = checkpoint.control_tokens.values()
-    control = [token for token in tokens if any(token in turn for turn in turns.values())]
-    if control:
-        raise UnsupportedGuard(
-            f"expected plain text between the messages of a conversation that ends with role {role}, but the chat "
-            f"template writes the control token {control[0]!r} there, which a served conversation cannot hold; leave "
-            f"{role} out of the policy's `roles`"
-        )
+def _control_tokens(checkpoint: Checkpoint, turns: dict[str, str]) -> tuple[str, ...]:
+    """Those in the turns, in the order in which they stand there."""
+    text = "".join(turns.values())
+    return tuple(sorted((t for t in checkpoint.control_tokens.values() if t in text), key=text.index))
 
 
 def _around(text: str, contents: Sequence[str]) -> list[str] | None:
@@ -89,7 +85,9 @@ def _around(text: str, contents: Sequence[str]) -> list[str] | None:
     return [*gaps, text]
 
 
-def _turns(family: GuardFamily, roles: Sequence[Role], gaps: Sequence[str]) -> dict[str, str] | None:
+def _turns(
+    checkpoint: Checkpoint, family: GuardFamily, roles: Sequence[Role], gaps: Sequence[str]
+) -> dict[str, str] | None:
     """The text of a turn by role, from what stands around the turns of these roles; None where no mark is found.
 
     What stands between two messages belongs to the first as far as the second's mark.
@@ -97,8 +95,7 @@ def _turns(family: GuardFamily, roles: Sequence[Role], gaps: Sequence[str]) -> d
     before: dict[str, str] = {}
     after: dict[str, str] = {}
     for i, role in enumerate(roles):
-        mark = family.conversation.turns.get(role, CONTENT).partition(CONTENT)[0].strip()
-        start = gaps[i].rfind(mark) if mark else len(gaps[i])
+        start = _mark(checkpoint, family, role, gaps[i])
         if start < 0:
             return None
         before[role] = gaps[i][start:]
@@ -109,6 +106,28 @@ def _turns(family: GuardFamily, roles: Sequence[Role], gaps: Sequence[str]) -> d
         published = family.conversation.turns.get(last, CONTENT).partition(CONTENT)[2]
         after[last] = published if gaps[-1].startswith(published) else ""
     return {role: f"{before[role]}{CONTENT}{after[role]}" for role in before}
+
+
+def _mark(checkpoint: Checkpoint, family: GuardFamily, role: Role, gap: str) -> int:
+    """Where the mark of a turn begins in what stands before its message; -1 where there is none.
+
+    It is what the family says, or the words of that. Else the turn is one of the chat, marked by control tokens and a
+    role's name, as in `<|im_start|>user` or `<|start_of_role|>user<|end_of_role|>`.
+    """
+    published = family.conversation
+    mark = published.turns.get(role, CONTENT).partition(CONTENT)[0].strip()
+    if not mark:
+        return len(gap)
+    for known in (mark, apart(mark, published.control_tokens)[-1].strip()):
+        if known and known in gap:
+            return gap.rfind(known)
+    parts = apart(gap, _control_tokens(checkpoint, {role: gap}))
+    token = len(parts) - 2
+    if token < 0 or not re.fullmatch(r"\w*\s*", parts[-1]):
+        return -1
+    while token > 1 and re.fullmatch(r"\w+", parts[token - 1]):
+        token -= 2
+    return len("".join(parts[:token]))
 
 
 def _refusal(family: GuardFamily, text: str, reason: str) -> UnsupportedGuard:

@@ -22,6 +22,11 @@ def check_named(family: GuardFamily, question: Question, constant: str) -> None:
     is asked about one category at a time, its template says what it refuses.
     """
     grammar, policy = family.grammar, question.policy
+    if question.role not in grammar.roles:
+        raise UnsupportedGuard(
+            f"family {family.name} judges messages of role {' and '.join(grammar.roles)} only; give the policy "
+            f"`roles: [{', '.join(grammar.roles)}]`"
+        )
     if grammar.per_category:
         return
     answers = [answer for answer in grammar.answers if question.role in answer.roles]

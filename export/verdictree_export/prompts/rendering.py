@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from verdictree import families
-from verdictree.conversation import Message
+from verdictree.conversation import ROLES, Message
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import ConversationFormat, GuardFamily, PlainPrompt, Question, TemplatePrompt
-from verdictree_export.prompts.checkpoint import Checkpoint
+from verdictree_export.prompts.checkpoint import Checkpoint, ContentForm
+
+_WORD = "heronsgate"  # which no prompt holds
 
 
 def render(
@@ -45,29 +47,44 @@ def render(
 def template_text(checkpoint: Checkpoint, family: GuardFamily, question: Question, messages: Sequence[Message]) -> str:
     """What the checkpoint's own moderation template writes of these messages, word for word.
 
-    Some templates take a message's content as text, some as a list of parts (Llama Guard 3-1B), and the latter drop
-    plain text without a word: the form is right if the last message comes out, and another one would change the text.
-    Raises UnsupportedGuard, with the template's own reason if it gives one, where neither does.
+    Raises UnsupportedGuard, with the template's own reason if it gives one, where it does not write them.
     """
-    source, last = family.prompt, messages[-1].content.strip()
-    arguments = source.arguments(question) if isinstance(source, TemplatePrompt) else {}
-    doubled = [*messages[:-1], Message(messages[-1].role, messages[-1].content * 2)]
+    forms, asked_by = checkpoint.content_forms, (family.name, checkpoint.template)
+    if asked_by not in forms:
+        forms[asked_by] = _content_form(checkpoint, family, question)
+    try:
+        return checkpoint.render(forms[asked_by](messages), **_arguments(family, question))
+    except (jinja2.TemplateError, TypeError, ValueError) as exc:
+        raise _refusal(family, question, f"it says {str(exc)!r}") from exc
+
+
+def _content_form(checkpoint: Checkpoint, family: GuardFamily, question: Question) -> ContentForm:
+    """How the template takes the content of a message.
+
+    Most take text, some a list of parts (Llama Guard 3-1B). The latter drop plain text without a word, so the form is
+    right in which a message comes out.
+    """
+    conversation = [Message(role, _WORD) for role in (*ROLES[: ROLES.index(question.role)], question.role)]
     reasons = []
     for form in (_as_text, _as_parts):
         try:
-            whole = checkpoint.render(form(messages), **arguments)
-            is_dropped = whole == checkpoint.render(form(doubled), **arguments)
+            if _WORD in checkpoint.render(form(conversation), **_arguments(family, question)):
+                return form
         except (jinja2.TemplateError, TypeError, ValueError) as exc:
             # A refusal of the template's own, or what one does with the form that it is not for.
             reasons.append(str(exc))
-            continue
-        if last in whole and not is_dropped:
-            return whole
+    raise _refusal(family, question, f"it says {reasons[0]!r}" if reasons else "its text does not hold the message")
+
+
+def _arguments(family: GuardFamily, question: Question) -> Mapping[str, Any]:
+    return family.prompt.arguments(question) if isinstance(family.prompt, TemplatePrompt) else {}
+
+
+def _refusal(family: GuardFamily, question: Question, said: str) -> UnsupportedGuard:
     asked = f"about a message of role {question.role}" + (
         f", risk {question.category.code!r}" if question.category else ""
     )
-    said = f"it says {reasons[0]!r}" if reasons else "its text does not hold the message"
-    raise UnsupportedGuard(
+    return UnsupportedGuard(
         f"expected a chat template that family {family.name} can ask {asked}, but {said}: choose the family that the "
         f"checkpoint was made for ({', '.join(families.names())}), a policy that it takes, or one whose `roles` leave "
         f"out {question.role!r}"

@@ -7,13 +7,16 @@ import json
 import re
 from typing import Any
 
+import msgspec
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Message, Role
 from verdictree.errors import UnsupportedGuard
 from verdictree.families.guard_family import ConversationFormat, GuardFamily, Question
+from verdictree.families.marked_text import MarkedText
 from verdictree.policy import Policy
 from verdictree.releases.prompt import Prompt
+from verdictree.runtime.encoded_text import token_ids
 from verdictree.runtime.plain_text import plain_text
 from verdictree.verdict_tree.spelling import Encode
 from verdictree_export.prompts.checkpoint import Checkpoint
@@ -53,15 +56,23 @@ def served_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def answer_encoder(checkpoint: Checkpoint) -> Encode:
     """How the checkpoint spells an answer: a text that goes on from a prompt, in which control tokens count."""
     tokenizer = checkpoint.tokenizer.backend_tokenizer
-    parts = [json.loads(part.__getstate__()) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part]
-    if all(_without_begin(part) == part for part in parts):
+    if not _puts_before(tokenizer):
         return checkpoint.encode
     inner = _inner_tokenizer(tokenizer)
     return lambda text: inner.encode(text, add_special_tokens=False).ids
 
 
+def _puts_before(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer puts something before a text."""
+    parts = [json.loads(part.__getstate__()) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part]
+    return any(_without_begin(part) != part for part in parts)
+
+
 def _inner_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    parts = json.loads(tokenizer.to_str())
+    whole = tokenizer.to_str()
+    if not _puts_before(tokenizer):
+        return Tokenizer.from_str(whole)
+    parts = json.loads(whole)
     parts["normalizer"] = _without_begin(parts["normalizer"])
     parts["pre_tokenizer"] = _without_begin(parts["pre_tokenizer"])
     return Tokenizer.from_str(json.dumps(parts))
@@ -111,7 +122,7 @@ def _split(
     for probe in probes:
         if _around_conversation(checkpoint, family, form, question, probe) != (before, after):
             raise UnsupportedGuard("expected constant text around the conversation, but the chat template changes it")
-    conversations = [form.render(probe) for probe in probes]
+    conversations = [form.marked(probe) for probe in probes]
     for start, end in itertools.product([len(before), *reversed(_word_borders(before))], [0, *_word_borders(after)]):
         texts = (before[:start], before[start:], after[:end], after[end:])
         parts = _cut(checkpoint, tokenizer, question, texts, conversations[0])
@@ -139,29 +150,28 @@ def _word_borders(text: str) -> list[int]:
 
 
 def _cut(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, question: Question, texts: tuple[str, str, str, str], example: str
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    question: Question,
+    texts: tuple[str, str, str, str],
+    example: MarkedText,
 ) -> Prompt:
     """A prompt, cut there. Its suffix's ids are what a whole prompt ends with: alone it may begin otherwise."""
-    prefix, before, after, suffix = texts
-    prefix_ids, whole = checkpoint.encode(prefix), checkpoint.encode(prefix + before + example + after + suffix)
-    served = tokenizer.encode(before + example + after, add_special_tokens=False).ids
-    return Prompt(
-        question.policy.name,
-        question.role,
-        prefix,
-        before,
-        after,
-        suffix,
-        tuple(prefix_ids),
-        tuple(whole[len(prefix_ids) + len(served) :]),
-        question.category.code if question.category else None,
-    )
+    policy, role, category = question.policy.name, question.role, question.category
+    prefix_ids = tuple(checkpoint.encode(texts[0]))
+    prompt = Prompt(policy, role, *texts, prefix_ids, (), category.code if category else None)
+    served = token_ids(tokenizer, prompt.marked(example))
+    suffix_ids = _whole(checkpoint, prompt, example)[len(prefix_ids) + len(served) :]
+    return msgspec.structs.replace(prompt, suffix_ids=tuple(suffix_ids))
 
 
-def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, parts: Prompt, conversation: str) -> bool:
-    text = parts.text(conversation)
-    served = tokenizer.encode(text, add_special_tokens=False).ids
-    return [*parts.prefix_ids, *served, *parts.suffix_ids] == checkpoint.encode(parts.prefix + text + parts.suffix)
+def _is_exact(checkpoint: Checkpoint, tokenizer: Tokenizer, prompt: Prompt, conversation: MarkedText) -> bool:
+    served = token_ids(tokenizer, prompt.marked(conversation))
+    return [*prompt.prefix_ids, *served, *prompt.suffix_ids] == _whole(checkpoint, prompt, conversation)
+
+
+def _whole(checkpoint: Checkpoint, prompt: Prompt, conversation: MarkedText) -> list[int]:
+    return checkpoint.encode(prompt.prefix + prompt.text("".join(conversation)) + prompt.suffix)
 
 
 def _turns(role: Role, content: str) -> list[Message]:
