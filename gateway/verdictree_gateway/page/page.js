@@ -111,9 +111,8 @@ function show(outcomes, messages, policies) {
   );
   find("comparison").replaceChildren(...(verdicts.length === 2 ? [comparison(...verdicts)] : []));
   find("verdicts").replaceChildren(...drawn);
-  status.textContent = visible(
-    outcomes.map((one) => (one.status === "fulfilled" ? summary(one.value.verdict) : one.reason.message)).join(" "),
-  );
+  const said = outcomes.map((one) => (one.status === "fulfilled" ? summary(one.value.verdict) : one.reason.message));
+  status.textContent = visible([...new Set(said)].join(" "));
   if (matchMedia("(max-width: 820px)").matches) section.scrollIntoView();
 }
 
