@@ -15,8 +15,9 @@ from starlette.routing import Route
 from verdictree.conversation import MAX_BYTES, Conversation, Truncate, validated
 from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded
-from verdictree_gateway import chat_messages, moderations, openapi
+from verdictree_gateway import chat_messages, litellm, moderations, openapi
 from verdictree_gateway.front import Caller, Front, known_id
+from verdictree_gateway.page import routes as page
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.refused import Reason, Refused
 
@@ -59,8 +60,10 @@ class Web:
                 Route("/v1/moderations", self._endpoint(self._moderations), methods=["POST"]),
                 Route("/v1/classify", self._endpoint(self._classify), methods=["POST"]),
                 Route("/v1/classify/batch", self._endpoint(self._batch), methods=["POST"]),
+                Route("/beta/litellm_basic_guardrail_api", self._endpoint(self._litellm), methods=["POST"]),
                 Route("/v1/policies", self._endpoint(self._list), methods=["GET"]),
                 Route("/openapi.json", _described, methods=["GET"]),
+                *page.routes(),
             ],
             exception_handlers={404: _no_route, 405: _no_route},
         )
@@ -79,8 +82,10 @@ class Web:
 
     def _caller(self, request: Request, request_id: str) -> Caller:
         said = request.headers
+        key = said.get("x-api-key")  # as LiteLLM sends it
+        authorization = said.get("authorization") or (key and f"Bearer {key}")
         try:
-            return self._front.caller(_PORT, said.get("authorization"), request_id, said.get("traceparent"))
+            return self._front.caller(_PORT, authorization, request_id, said.get("traceparent"))
         except Refused as exc:
             self._front.turned_away(_PORT, exc)
             raise
@@ -121,6 +126,15 @@ class Web:
             raise self._invalid(exc) from exc
         verdicts = await asyncio.gather(*(self._front.verdict(caller, one, seconds) for one in conversations))
         return moderations.answer(caller.request_id, list(verdicts))
+
+    async def _litellm(self, caller: Caller, request: Request, seconds: float) -> Any:
+        asked = await self._read(request, litellm.Request)
+        try:
+            conversations = litellm.conversations(asked)
+        except InvalidConversation as exc:
+            raise self._invalid(exc) from exc
+        found = await asyncio.gather(*(self._front.verdict(caller, one, seconds) for one in conversations))
+        return litellm.answer(asked, [verdict for verdict, _ in found])
 
     async def _classify(self, caller: Caller, request: Request, seconds: float) -> Any:
         return await self._one(caller, await self._read(request, Classify), seconds)
