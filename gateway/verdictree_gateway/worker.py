@@ -32,7 +32,7 @@ from verdictree_gateway.policies import Policies
 from verdictree_gateway.settings import Settings, Tls
 from verdictree_gateway.triton import Triton
 from verdictree_gateway.watch import Watch, log_to_stderr
-from verdictree_gateway.web import Web
+from verdictree_gateway.web.application import Web
 
 _GUARD = "verdictree.v1.Guard"
 _TICK_SECONDS = 0.5

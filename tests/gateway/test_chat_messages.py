@@ -7,8 +7,8 @@ import pytest
 
 from verdictree import CategoryScore, GreedyVerdict, Message, Verdict
 from verdictree.errors import InvalidConversation
-from verdictree_gateway import moderations
-from verdictree_gateway.chat_messages import ChatMessage, read
+from verdictree_gateway.web import moderations
+from verdictree_gateway.web.chat_messages import ChatMessage, read
 
 
 def chat(*messages: dict) -> list[ChatMessage]:

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 from second_gateway import gateway
 
-from verdictree_gateway import litellm
 from verdictree_gateway.tenants import hashed
+from verdictree_gateway.web import litellm
 
 pytestmark = pytest.mark.server
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

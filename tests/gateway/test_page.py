@@ -26,8 +26,8 @@ from starlette.routing import Route
 from supervised import Served
 
 from verdictree import Category, CategoryScore, GreedyVerdict, Place, Policy, Verdict, Window
-from verdictree_gateway.page.routes import routes
 from verdictree_gateway.tenants import hashed
+from verdictree_gateway.web.page.routes import routes
 
 pytestmark = [pytest.mark.server, browser.needed]
 STRICT = Policy(

@@ -11,7 +11,7 @@ from verdictree.errors import InvalidConversation
 from verdictree.releases.decision import is_anything_flagged, is_flagged
 from verdictree.text.visible import quoted
 from verdictree.verdict import Verdict
-from verdictree_gateway import chat_messages
+from verdictree_gateway.web import chat_messages
 
 MAX_INPUTS = 32
 EXTENSION = "verdictree"  # the key under which our own fields stand in an answer of OpenAI's shape

@@ -8,7 +8,7 @@ import msgspec
 
 from verdictree.policy import Policy
 from verdictree.verdict import Verdict
-from verdictree_gateway import chat_messages, moderations
+from verdictree_gateway.web import chat_messages, moderations
 
 _JSON = "application/json"
 _TEMPLATE = "#/components/schemas/{name}"
@@ -110,12 +110,12 @@ def policy(one: Policy) -> ListedPolicy:
     return ListedPolicy(one.name, one.version, one.roles, categories)
 
 
-def document(classify: Any, batch: Any) -> dict[str, Any]:
-    """The interface's description; the two are the types of what /v1/classify and its batch read."""
+def document() -> dict[str, Any]:
+    """The interface's description."""
     bodies: dict[str, tuple[Any, Any, str]] = {
         "/v1/moderations": (moderations.Request, Moderation, "OpenAI's moderations, with real scores"),
-        "/v1/classify": (classify, Classified, "The whole verdict on a conversation's last message"),
-        "/v1/classify/batch": (batch, BatchAnswer, "The same for several conversations, each by itself"),
+        "/v1/classify": (chat_messages.Classify, Classified, "The whole verdict on a conversation's last message"),
+        "/v1/classify/batch": (chat_messages.Batch, BatchAnswer, "The same for several conversations, each by itself"),
     }
     types: list[Any] = [Error, PoliciesAnswer, chat_messages.ChatMessage]
     types += [kind for request, answer, _ in bodies.values() for kind in (request, answer)]

@@ -46,7 +46,7 @@ def routes() -> list[Route]:
 
 
 def _served(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = files("verdictree_gateway.page").joinpath(name).read_bytes()
+    content = files("verdictree_gateway.web.page").joinpath(name).read_bytes()
 
     async def serve(_request: Request) -> Response:
         return Response(content, 200, _HEADERS, kind)

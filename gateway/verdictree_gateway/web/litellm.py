@@ -19,7 +19,7 @@ from verdictree.conversation import Conversation, Message, Role, validated
 from verdictree.errors import InvalidConversation
 from verdictree.releases.decision import is_anything_flagged, is_flagged
 from verdictree.verdict import Verdict
-from verdictree_gateway import chat_messages
+from verdictree_gateway.web import chat_messages
 
 MAX_TEXTS = 32
 

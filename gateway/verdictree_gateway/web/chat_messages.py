@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from verdictree.conversation import MAX_MESSAGES, Message, Role
+from verdictree.conversation import MAX_MESSAGES, Message, Role, Truncate
 from verdictree.errors import InvalidConversation
 from verdictree.text.visible import quoted
 
@@ -46,6 +46,21 @@ class ChatMessage(msgspec.Struct, frozen=True):
     name: str | None = None
     tool_calls: list[Any] | None = None
     tool_call_id: str | None = None
+
+
+class Classify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A conversation in OpenAI's shape, and how it is judged; see `Conversation` for the last three."""
+
+    messages: list[ChatMessage]
+    policy: str | None = None
+    truncate: Truncate | None = None
+    routing_key: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several, each judged by itself."""
+
+    requests: list[Classify]
 
 
 def read(messages: list[ChatMessage]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
