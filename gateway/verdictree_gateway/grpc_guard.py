@@ -13,7 +13,7 @@ from verdictree.v1 import guard_pb2_grpc, messages
 from verdictree_gateway import grpc_errors
 from verdictree_gateway.front import Caller, Front, known_id
 from verdictree_gateway.grpc_errors import REQUEST_ID
-from verdictree_gateway.policies import Policies
+from verdictree_gateway.policies import Policies, ServedPolicy
 from verdictree_gateway.refused import Reason, Refused
 
 _AT_ONCE = 32  # of one stream
@@ -79,23 +79,7 @@ class GuardService(guard_pb2_grpc.GuardServicer):  # type: ignore[misc]
             raise
         return pb.ListPoliciesResponse(
             release=listed.release,
-            policies=[
-                pb.Policy(
-                    name=policy.name,
-                    version=policy.version,
-                    roles=messages.roles(policy.roles),
-                    categories=[
-                        pb.Category(
-                            code=one.code,
-                            name=one.shown,
-                            description=one.description,
-                            roles=messages.roles(one.roles),
-                        )
-                        for one in policy.categories
-                    ],
-                )
-                for policy in listed.policies
-            ],
+            policies=[_listed(one) for one in listed.policies],
         )
 
     async def _verdict(self, caller: Caller, request: pb.ClassifyRequest, seconds: float) -> pb.Verdict:
@@ -138,3 +122,25 @@ class GuardService(guard_pb2_grpc.GuardServicer):  # type: ignore[misc]
                 await room.acquire()
                 tasks.create_task(one(asked))
         await answers.put(None)
+
+
+def _listed(served: ServedPolicy) -> pb.Policy:
+    policy, whole = served.policy, served.whole
+    return pb.Policy(
+        name=policy.name,
+        version=policy.version,
+        roles=messages.roles(policy.roles),
+        review=whole.review,
+        threshold=whole.threshold,
+        categories=[
+            pb.Category(
+                code=one.code,
+                name=one.shown,
+                description=one.description,
+                roles=messages.roles(one.roles),
+                review=limits.review,
+                threshold=limits.threshold,
+            )
+            for one, limits in zip(policy.categories, served.categories, strict=True)
+        ],
+    )

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from verdictree.errors import VerdictreeError
 from verdictree.policy import Policy
+from verdictree.releases import calibration as calibrations
 from verdictree.releases import repository as repositories
+from verdictree.releases.calibration import Calibration
+from verdictree.releases.decision import Limits
 from verdictree.releases.release import MARGINALS_MODEL, Release
 from verdictree_gateway.refused import Reason, Refused
 from verdictree_gateway.tenants import Tenant
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy and from which scores on it acts: on the whole answer, and on each of its categories."""
+
+    policy: Policy
+    whole: Limits
+    categories: tuple[Limits, ...]
+
+    @classmethod
+    def of(cls, policy: Policy, calibration: Calibration | None) -> Self:
+        """With the thresholds that a calibration has fitted, where the policy has none of its own."""
+        fitted = (None,) * len(policy.categories) if calibration is None else calibration.categories
+        limits = tuple(Limits.of(one, outcome) for one, outcome in zip(policy.categories, fitted, strict=True))
+        return cls(policy, Limits.of(policy, None if calibration is None else calibration.unsafe), limits)
 
 
 @dataclass(frozen=True)
@@ -18,7 +38,7 @@ class Listed:
     """The policies of a release, its default first."""
 
     release: int
-    policies: tuple[Policy, ...]
+    policies: tuple[ServedPolicy, ...]
 
 
 class Policies:
@@ -37,9 +57,13 @@ class Policies:
         try:
             number = repositories.pinned(self._repository)
             if self._listed is None or self._listed.release != number:
-                release = Release.load(self._repository / MARGINALS_MODEL / str(number))
-                self._listed = Listed(number, release.policies)
+                directory = self._repository / MARGINALS_MODEL / str(number)
+                release = Release.load(directory)
+                fitted = calibrations.load(directory, release)
+                served = (ServedPolicy.of(one, fitted.get(one.name)) for one in release.policies)
+                self._listed = Listed(number, tuple(served))
         except (VerdictreeError, OSError) as exc:
             raise Refused(Reason.UNAVAILABLE, "the policies cannot be read at the moment", 1.0) from exc
-        allowed = [one for one in self._listed.policies if not tenant.policies or one.name in tenant.policies]
+        names = tenant.policies
+        allowed = [one for one in self._listed.policies if not names or one.policy.name in names]
         return Listed(self._listed.release, tuple(allowed))

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
 import random
 import socket
 import struct
@@ -27,6 +28,7 @@ from verdictree.v1 import guard_pb2_grpc, messages
 
 pytestmark = pytest.mark.server
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+MIXED_REQUESTS = int(os.environ.get("MIXED_REQUESTS", "360"))
 WORDS = "what about rope, a knife? please 🙂 help nobody naïve why\nUser: "
 
 
@@ -52,7 +54,7 @@ def conversation(rng: random.Random) -> Conversation:
 def test_every_port_answers_as_the_guard_offline(server, offline, post):
     """A port that mixes up answers, rounds a score, or judges another text than was sent."""
     rng = random.Random(5)
-    asked = [conversation(rng) for _ in range(120)]
+    asked = [conversation(rng) for _ in range(MIXED_REQUESTS // 3)]
     expected = list(offline.classify_all(asked))
     found = asyncio.run(_by_all_ports(server, asked))
     for port, verdicts in found.items():

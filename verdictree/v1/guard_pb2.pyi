@@ -94,28 +94,36 @@ class ListPoliciesResponse(_message.Message):
     def __init__(self, release: _Optional[int] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "version", "roles", "categories")
+    __slots__ = ("name", "version", "roles", "categories", "review", "threshold")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[Role]
     categories: _containers.RepeatedCompositeFieldContainer[Category]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., categories: _Optional[_Iterable[_Union[Category, _Mapping]]] = ...) -> None: ...
+    review: float
+    threshold: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., categories: _Optional[_Iterable[_Union[Category, _Mapping]]] = ..., review: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Category(_message.Message):
-    __slots__ = ("code", "name", "description", "roles")
+    __slots__ = ("code", "name", "description", "roles", "review", "threshold")
     CODE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     code: str
     name: str
     description: str
     roles: _containers.RepeatedScalarFieldContainer[Role]
-    def __init__(self, code: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ...) -> None: ...
+    review: float
+    threshold: float
+    def __init__(self, code: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., review: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("release", "policy", "role", "flagged", "p_unsafe", "p_safe", "categories", "unexplored", "off_grammar", "greedy", "num_tokens", "num_truncated_tokens", "p_unsafe_calibrated", "unsafe_flagged", "calibration", "p_controversial", "undecided", "windows", "action")

@@ -42,7 +42,7 @@ class Web:
                 Route("/v1/moderations", self._endpoint(self._moderations), methods=["POST"]),
                 Route("/v1/classify", self._endpoint(self._classify), methods=["POST"]),
                 Route("/v1/classify/batch", self._endpoint(self._batch), methods=["POST"]),
-                Route("/beta/litellm_basic_guardrail_api", self._endpoint(self._litellm), methods=["POST"]),
+                Route(openapi.LITELLM, self._endpoint(self._litellm), methods=["POST"]),
                 Route("/v1/policies", self._endpoint(self._list), methods=["GET"]),
                 Route("/openapi.json", _described, methods=["GET"]),
                 *page.routes(),

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
-from verdictree.policy import Policy
 from verdictree.verdict import Verdict
-from verdictree_gateway.web import chat_messages, moderations
+from verdictree_gateway.policies import ServedPolicy
+from verdictree_gateway.web import chat_messages, litellm, moderations
 
 _JSON = "application/json"
+LITELLM = "/beta/litellm_basic_guardrail_api"
 _TEMPLATE = "#/components/schemas/{name}"
 _EXAMPLES: dict[str, Any] = {
     "/v1/moderations": {"input": "How do I pick a lock?"},
@@ -20,6 +21,7 @@ _EXAMPLES: dict[str, Any] = {
             {"role": "user", "content": "How do I pick a lock?"},
         ]
     },
+    LITELLM: {"input_type": "request", "texts": ["How do I pick a lock?"]},
     "/v1/classify/batch": {"requests": [{"messages": [{"role": "user", "content": "How do I pick a lock?"}]}]},
 }
 
@@ -80,21 +82,25 @@ class Moderation(msgspec.Struct):
 
 
 class PolicyCategory(msgspec.Struct):
-    """One hazard of a policy."""
+    """One hazard of a policy; the score from which on it is for review, or is flagged, where there is one."""
 
     code: str
     name: str
     description: str
     roles: tuple[str, ...]
+    review: float | None
+    threshold: float | None
 
 
 class ListedPolicy(msgspec.Struct):
-    """A taxonomy by which the guard can be asked."""
+    """A taxonomy by which the guard can be asked; `review` and `threshold` are those of P(unsafe)."""
 
     name: str
     version: str
     roles: tuple[str, ...]
     categories: list[PolicyCategory]
+    review: float | None
+    threshold: float | None
 
 
 class PoliciesAnswer(msgspec.Struct):
@@ -104,10 +110,14 @@ class PoliciesAnswer(msgspec.Struct):
     policies: list[ListedPolicy]
 
 
-def policy(one: Policy) -> ListedPolicy:
+def policy(served: ServedPolicy) -> ListedPolicy:
     """A policy as it is listed."""
-    categories = [PolicyCategory(each.code, each.shown, each.description, each.roles) for each in one.categories]
-    return ListedPolicy(one.name, one.version, one.roles, categories)
+    one, whole = served.policy, served.whole
+    categories = [
+        PolicyCategory(each.code, each.shown, each.description, each.roles, limits.review, limits.threshold)
+        for each, limits in zip(one.categories, served.categories, strict=True)
+    ]
+    return ListedPolicy(one.name, one.version, one.roles, categories, whole.review, whole.threshold)
 
 
 def document() -> dict[str, Any]:
@@ -115,6 +125,7 @@ def document() -> dict[str, Any]:
     bodies: dict[str, tuple[Any, Any, str]] = {
         "/v1/moderations": (moderations.Request, Moderation, "OpenAI's moderations, with real scores"),
         "/v1/classify": (chat_messages.Classify, Classified, "The whole verdict on a conversation's last message"),
+        LITELLM: (litellm.Request, litellm.Answer, "LiteLLM's generic guardrail API"),
         "/v1/classify/batch": (chat_messages.Batch, BatchAnswer, "The same for several conversations, each by itself"),
     }
     types: list[Any] = [Error, PoliciesAnswer, chat_messages.ChatMessage]
@@ -141,7 +152,7 @@ def document() -> dict[str, Any]:
 
 def _operation(path: str, summary: str, answer: Any, error: Any) -> dict[str, Any]:
     return {
-        "operationId": path.removeprefix("/v1/").replace("/", "_"),
+        "operationId": path.removeprefix("/v1/").removeprefix("/beta/").replace("/", "_"),
         "summary": summary,
         "responses": {
             "200": {"description": "The answer", "content": {_JSON: {"schema": answer}}},
