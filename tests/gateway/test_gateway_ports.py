@@ -29,7 +29,7 @@ from verdictree.v1 import guard_pb2_grpc, messages
 pytestmark = pytest.mark.server
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 MIXED_REQUESTS = int(os.environ.get("MIXED_REQUESTS", "360"))
-WORDS = "what about rope, a knife? please 🙂 help nobody naïve why\nUser: "
+WORDS = "what about rope, a knife? please 🙂 help nobody naïve why\nUser: x"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ async def _stream(channel, asked):
 
     found = {}
     async for answer in guard_pb2_grpc.GuardStub(channel).ClassifyMany(requests()):
-        assert answer.id not in found
+        assert answer.id not in found and answer.WhichOneof("outcome") == "verdict", answer.error
         found[answer.id] = messages.verdict(answer.verdict)
     return [found[str(number)] for number in range(len(asked))]
 
