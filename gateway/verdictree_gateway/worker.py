@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ class Worker:
         )
         _add_port(self._grpc, settings)
         self._http = _http_server(settings, Web(self._front, policies))
-        self._stopped = asyncio.Event()
+        self._stopped, self._parent = asyncio.Event(), os.getppid()
 
     async def run(self) -> None:
         """Serve until told to stop; then answer what is in flight."""
@@ -166,8 +165,10 @@ class Worker:
             await self._http._serve([listener])
 
     async def _tick(self) -> None:
-        """Keep the health service and the metrics up to date."""
+        """Keep the health service and the metrics up to date; end with the parent, which may have been killed."""
         while True:
+            if os.getppid() != self._parent:
+                self._stopped.set()
             ready = await self._triton.is_ready(_READY_SECONDS)
             kind = health_pb2.HealthCheckResponse
             for name in ("", _GUARD):
@@ -194,21 +195,9 @@ class Worker:
 
 
 async def _main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    worker = Worker(order)
-    parent = os.getppid()
-
-    async def end_with_parent() -> None:
-        while os.getppid() == parent:
-            await asyncio.sleep(1.0)
-        worker._stopped.set()
-
-    watching = asyncio.create_task(end_with_parent())
-    await worker.run()
-    watching.cancel()
+    await Worker(msgspec.json.decode(sys.stdin.buffer.read(), type=Order)).run()
 
 
 if __name__ == "__main__":
     log_to_stderr()
-    started = time.monotonic()
     asyncio.run(_main())
