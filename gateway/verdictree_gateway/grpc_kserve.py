@@ -104,8 +104,10 @@ class KServe:
         return await self._passed_on("ModelConfig", service_pb2.ModelConfigRequest, request, context)
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:
-        """As the server behind answers."""
-        return await self._passed_on("ModelStatistics", service_pb2.ModelStatisticsRequest, request, context)
+        """As the server behind answers; without a name, of the guard and its steps, whatever else it holds."""
+        answer = await self._passed_on("ModelStatistics", service_pb2.ModelStatisticsRequest, request, context)
+        ours = [one for one in answer.model_stats if one.name in _MODELS]
+        return service_pb2.ModelStatisticsResponse(model_stats=ours)
 
     async def _is_ready(self) -> bool:
         return not self._front.is_draining and await self._triton.is_ready(_SECONDS)
@@ -113,7 +115,7 @@ class KServe:
     async def _passed_on(self, method: str, kind: Any, request: Any, context: Any) -> Any:
         caller = await caller_of(self._front, context, _PORT)
         try:
-            if request.name not in _MODELS or not (request.version or "0").isdecimal():
+            if request.name not in ("", *_MODELS) or not (request.version or "0").isdecimal():
                 raise Refused(Reason.NOT_FOUND, f"expected the model '{wire.MODEL}'; there is no other here")
             try:
                 return await getattr(self._triton.stub, method)(

@@ -11,7 +11,9 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import time
+from pathlib import Path
 
 import grpc
 import openai
@@ -28,6 +30,7 @@ from verdictree.v1 import guard_pb2_grpc, messages
 
 pytestmark = pytest.mark.server
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+ROOT = Path(__file__).parents[2]
 MIXED_REQUESTS = int(os.environ.get("MIXED_REQUESTS", "360"))
 WORDS = "what about rope, a knife? please 🙂 help nobody naïve why\nUser: x"
 
@@ -366,3 +369,24 @@ def test_metrics_tell_of_the_domain(server, post):
     ):
         assert line in text, line
     assert "verdictree_restarts_total 0.0" in text
+
+
+def test_perf_analyzer_works_as_it_is(server, tmp_path):
+    """A tool of NVIDIA's asks for something that the gateway does not pass on, and gives up."""
+    program = ROOT / ".perf" / "bin" / "perf_analyzer"
+    if not program.exists():
+        pytest.skip("perf_analyzer is not installed: make .perf/bin/perf_analyzer")
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"data": [{"request": {"content": [json.dumps(HELLO)], "shape": [1]}}]}))
+    report = tmp_path / "report.csv"
+    options = ["--measurement-interval", "1000", "--stability-percentage", "999", "--max-trials", "3"]
+    command = [program, "-m", "guard", "-i", "grpc", "-u", server.said["grpc"], "--input-data", data]
+    done = subprocess.run(
+        [*command, *options, "--concurrency-range", "4", "-f", report],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "LD_LIBRARY_PATH": str(program.parents[1] / "lib")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert float(report.read_text().splitlines()[1].split(",")[1]) > 1
