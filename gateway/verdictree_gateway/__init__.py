@@ -3,10 +3,11 @@
 callers ──gRPC──► grpc_guard.py   verdictree.v1.Guard ┐
         ──gRPC──► grpc_kserve.py  KServe v2           ├─► front.py ──────────────► triton.py ──► Triton's private port
         ──HTTP──► web.py          JSON                ┘     who (tenants.py), may they,
-                    moderations.py, chat_messages.py        is there room, count it (watch.py)
+                    moderations.py, chat_messages.py        is there room, count it (observing/)
                     openapi.py
 
 refused.py       why there is no verdict: one error, which each port says in its protocol's words
+observing/       what an operator sees: metrics, drift, audit log, traces
 policies.py      what may be asked about
 worker.py        one process: all ports in one event loop
 workers.py       the processes from outside: shared ports, replacement, drain, metrics added up

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -13,25 +12,17 @@ import msgspec
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
+from verdictree_gateway.observing.caller import Caller as Caller
+from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.refused import Reason, Refused
 from verdictree_gateway.settings import Settings
-from verdictree_gateway.tenants import Account, Tenants
+from verdictree_gateway.tenants import Tenants
 from verdictree_gateway.triton import Triton
-from verdictree_gateway.watch import Watch
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _BEARER = "bearer "
 _RETRY_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks: the account, the request's id, W3C's `traceparent` if there is one, and what came to which port."""
-
-    account: Account
-    request_id: str
-    port: str
-    traceparent: str | None = None
 
 
 class Front:
@@ -47,7 +38,8 @@ class Front:
         """Who sent this; Refused where the key is nobody's."""
         said = authorization or ""
         key = said[len(_BEARER) :] if said.lower().startswith(_BEARER) else None
-        return Caller(self._tenants.account(key), known_id(request_id), port, traceparent)
+        known = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
+        return Caller(self._tenants.account(key), known_id(request_id), port, known)
 
     def turned_away(self, port: str, refused: Refused) -> None:
         """Count a refusal that came before a conversation was known."""

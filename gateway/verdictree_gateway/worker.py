@@ -27,10 +27,11 @@ from verdictree.v1 import guard_pb2_grpc
 from verdictree_gateway.front import Front
 from verdictree_gateway.grpc_guard import GuardService
 from verdictree_gateway.grpc_kserve import MOST_BYTES, SERVICE, KServe
+from verdictree_gateway.observing.log_lines import log_to_stderr
+from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.settings import Settings, Tls
 from verdictree_gateway.triton import Triton
-from verdictree_gateway.watch import Watch, log_to_stderr
 from verdictree_gateway.web.application import Web
 
 _GUARD = "verdictree.v1.Guard"
@@ -122,7 +123,7 @@ class Worker:
 
     def __init__(self, order: Order) -> None:
         self._order, settings = order, order.settings
-        self._watch = Watch(settings.log_requests)
+        self._watch = Watch(settings, Path(order.metrics_file).stem)
         self._triton = Triton(settings.triton)
         self._front = Front(settings, self._triton, self._watch)
         policies = Policies(Path(settings.repository) if settings.repository else None)

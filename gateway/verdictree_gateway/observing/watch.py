@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from verdictree.conversation import Conversation
 from verdictree.policy import UNSAFE
 from verdictree.verdict import Verdict
+from verdictree_gateway.observing.caller import Caller
+from verdictree_gateway.observing.drift import SCORE_BUCKETS, Drift
 from verdictree_gateway.refused import Refused
+from verdictree_gateway.settings import Settings
 
-if TYPE_CHECKING:
-    from verdictree_gateway.front import Caller
-
-SCORE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.99, 1.0)
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _OF_VERDICT = ("release", "policy", "role")
@@ -29,8 +25,8 @@ log = logging.getLogger("verdictree.requests")
 class Watch:
     """The metrics of one gateway process. Labels are the gateway's and the release's own words, never a caller's."""
 
-    def __init__(self, log_requests: bool = False) -> None:
-        self._log_requests = log_requests
+    def __init__(self, settings: Settings, process: str = "0") -> None:
+        self._log_requests = settings.log_requests
         self.registry = CollectorRegistry()
         self._requests = self._counter("requests", "Requests, by port and outcome.", "port", "outcome")
         self._seconds = self._histogram("request_seconds", "Until the answer.", _SECONDS, "port")
@@ -49,6 +45,10 @@ class Watch:
         self._truncated = self._counter("truncated", "Conversations that were cut.", *_OF_VERDICT)
         self._tokens = self._histogram("tokens", "Tokens of a conversation.", _TOKENS, *_OF_VERDICT)
         self.in_flight = Gauge("verdictree_in_flight", "Requests that wait for verdicts.", registry=self.registry)
+        limit = Gauge("verdictree_in_flight_limit", "Requests that are let in at once.", registry=self.registry)
+        limit.set(settings.max_in_flight)
+        self._drift = Drift(process)
+        self.registry.register(self._drift)
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
     def answered(self, caller: Caller, conversation: Conversation, verdict: Verdict, seconds: float) -> None:
@@ -60,6 +60,7 @@ class Watch:
         if kind is None:
             kind = self._kinds[key] = _Kind(self, key)
         kind.count(verdict)
+        self._drift.seen(verdict)
         if self._log_requests:
             said = {"release": verdict.release, "policy": verdict.policy, "role": verdict.role}
             self._line(caller, "ok", seconds, {**said, "flagged": verdict.flagged, "tokens": verdict.num_tokens})
@@ -125,29 +126,3 @@ class _Kind:
             metrics[1].observe(calibrated)
         if action in ("review", "block"):
             self._watch._actions.labels(*self._key, code, action).inc()
-
-
-class JsonLines(logging.Formatter):
-    """A log as one JSON object a line: time (UTC), level, logger, message, and a record's `fields`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True)
-
-
-def log_to_stderr() -> None:
-    """Let this process write its log to its standard error, as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
