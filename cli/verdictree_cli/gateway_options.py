@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,9 @@ _OPTIONS = (
         help="Of the gateway, on its ports.",
     ),
     click.option("--log-requests", is_flag=True, help="Write a line a request to standard error, without texts."),
+    click.option("--audit-file", type=_FILE, help="Write a JSON line a verdict, each process to a file beside this."),
+    click.option("--audit-sample", type=click.FloatRange(0, 1), help="Which share of verdicts is written; default: 1."),
+    click.option("--audit-texts", is_flag=True, help="Write last messages too, with addresses and numbers replaced."),
 )
 
 
@@ -66,6 +70,11 @@ def check(options: Mapping[str, Any]) -> None:
             f"nothing is encrypted, and {options['address']} is no loopback address: anyone on the network could read "
             "conversations; give --tls-certificate and --tls-key, or say --insecure"
         )
+    audit_file = options["audit_file"]
+    if audit_file is None and (options["audit_texts"] or options["audit_sample"] is not None):
+        raise click.UsageError("--audit-sample and --audit-texts go with --audit-file")
+    if audit_file is not None and not os.access(audit_file.absolute().parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"--audit-file: nothing can be written in '{audit_file.absolute().parent}'")
 
 
 def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[str, ...]) -> Settings:
@@ -90,4 +99,7 @@ def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[
         tenants=str(options["tenants"]) if options["tenants"] else None,
         max_in_flight=options["max_in_flight"],
         log_requests=options["log_requests"],
+        audit_file=str(options["audit_file"].absolute()) if options["audit_file"] else None,
+        audit_sample=1.0 if options["audit_sample"] is None else options["audit_sample"],
+        audit_texts=options["audit_texts"],
     )

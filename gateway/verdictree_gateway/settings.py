@@ -22,7 +22,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     taken. repository: the model repository whose policies are
     listed, None: none are. tenants: the file of those, None: everybody is let in. deadline: seconds that a request may
     take where its caller says nothing, and at most. max_in_flight: requests that are let through at once.
-    log_requests: a line a request, without texts. audit_*: the record of verdicts with redacted texts, see `audit.py`.
+    log_requests: a line a request, without texts. audit_*: the file of the record
+    of verdicts, the share of verdicts that is recorded, and whether their redacted texts are; see `observing/audit.py`.
     """
 
     triton: tuple[str, ...]
@@ -35,3 +36,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float = wire.DEADLINE
     max_in_flight: int = 128
     log_requests: bool = False
+    audit_file: str | None = None
+    audit_sample: float = 1.0
+    audit_texts: bool = False

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from verdictree.conversation import Conversation
 from verdictree.policy import UNSAFE
 from verdictree.verdict import Verdict
+from verdictree_gateway.observing.audit import LOST, WRITTEN, Audit
 from verdictree_gateway.observing.caller import Caller
 from verdictree_gateway.observing.drift import SCORE_BUCKETS, Drift
 from verdictree_gateway.refused import Refused
@@ -49,6 +50,9 @@ class Watch:
         limit.set(settings.max_in_flight)
         self._drift = Drift(process)
         self.registry.register(self._drift)
+        lines = self._counter("audit_lines", "Lines of the audit log, by outcome.", "outcome")
+        outcomes = {outcome: lines.labels(outcome) for outcome in (WRITTEN, LOST)}
+        self._audit = Audit(settings, process, lambda outcome: outcomes[outcome].inc())
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
     def answered(self, caller: Caller, conversation: Conversation, verdict: Verdict, seconds: float) -> None:
@@ -61,6 +65,7 @@ class Watch:
             kind = self._kinds[key] = _Kind(self, key)
         kind.count(verdict)
         self._drift.seen(verdict)
+        self._audit.verdict(caller, conversation, verdict)
         if self._log_requests:
             said = {"release": verdict.release, "policy": verdict.policy, "role": verdict.role}
             self._line(caller, "ok", seconds, {**said, "flagged": verdict.flagged, "tokens": verdict.num_tokens})
