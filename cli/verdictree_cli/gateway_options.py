@@ -48,6 +48,7 @@ _OPTIONS = (
     click.option("--audit-file", type=_FILE, help="Write a JSON line a verdict, each process to a file beside this."),
     click.option("--audit-sample", type=click.FloatRange(0, 1), help="Which share of verdicts is written; default: 1."),
     click.option("--audit-texts", is_flag=True, help="Write last messages too, with addresses and numbers replaced."),
+    click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP, port 4318 by habit)."),
 )
 
 
@@ -75,6 +76,13 @@ def check(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--audit-sample and --audit-texts go with --audit-file")
     if audit_file is not None and not os.access(audit_file.absolute().parent, os.W_OK | os.X_OK):
         raise click.UsageError(f"--audit-file: nothing can be written in '{audit_file.absolute().parent}'")
+    if (otlp := options["otlp"]) is not None:
+        from verdictree_gateway.observing.tracing import is_installed
+
+        if not otlp.startswith(("http://", "https://")):
+            raise click.UsageError(f"--otlp: expected a URL such as http://localhost:4318, got {otlp!r}")
+        if not is_installed():
+            raise click.UsageError("--otlp needs OpenTelemetry; fix: pip install 'verdictree[tracing]'")
 
 
 def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[str, ...]) -> Settings:
@@ -102,4 +110,5 @@ def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[
         audit_file=str(options["audit_file"].absolute()) if options["audit_file"] else None,
         audit_sample=1.0 if options["audit_sample"] is None else options["audit_sample"],
         audit_texts=options["audit_texts"],
+        otlp=options["otlp"],
     )

@@ -13,6 +13,7 @@ from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
 from verdictree_gateway.observing.caller import Caller as Caller
+from verdictree_gateway.observing.tracing import RequestSpan, Tracing
 from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.refused import Reason, Refused
 from verdictree_gateway.settings import Settings
@@ -28,8 +29,8 @@ _RETRY_SECONDS = 0.2
 class Front:
     """Lets requests in, one by one, as long as the gateway takes any."""
 
-    def __init__(self, settings: Settings, triton: Triton, watch: Watch) -> None:
-        self._settings, self._triton, self._watch = settings, triton, watch
+    def __init__(self, settings: Settings, triton: Triton, watch: Watch, tracing: Tracing) -> None:
+        self._settings, self._triton, self._watch, self._tracing = settings, triton, watch, tracing
         self._tenants = Tenants(Path(settings.tenants) if settings.tenants else None)
         self._in_flight = 0
         self.is_draining = False
@@ -52,16 +53,21 @@ class Front:
 
     async def verdict(self, caller: Caller, conversation: Conversation, seconds: float) -> tuple[Verdict, bytes]:
         """The verdict on a conversation and its JSON, within `seconds`; Refused where there is none."""
-        begin = time.perf_counter()
-        try:
-            verdict, body = await self._asked(caller, conversation, min(seconds, self._settings.deadline))
-        except Refused as exc:
-            self._watch.refused(caller, exc, time.perf_counter() - begin)
-            raise
+        begin, seconds = time.perf_counter(), min(seconds, self._settings.deadline)
+        with self._tracing.request(caller) as span:
+            try:
+                verdict, body = await self._asked(caller, conversation, seconds, span)
+            except Refused as exc:
+                span.refused(exc)
+                self._watch.refused(caller, exc, time.perf_counter() - begin)
+                raise
+            span.answered(verdict)
         self._watch.answered(caller, conversation, verdict, time.perf_counter() - begin)
         return verdict, body
 
-    async def _asked(self, caller: Caller, conversation: Conversation, seconds: float) -> tuple[Verdict, bytes]:
+    async def _asked(
+        self, caller: Caller, conversation: Conversation, seconds: float, span: RequestSpan
+    ) -> tuple[Verdict, bytes]:
         account = caller.account
         self._check_open()
         conversation = msgspec.structs.replace(conversation, policy=account.policy(conversation.policy))
@@ -75,8 +81,9 @@ class Front:
         self._in_flight += 1
         account.in_flight += 1
         try:
-            metadata = [("traceparent", caller.traceparent)] if caller.traceparent else None
-            return await self._triton.ask(conversation, seconds, metadata)
+            with span.triton() as traceparent:
+                metadata = [("traceparent", traceparent)] if traceparent else None
+                return await self._triton.ask(conversation, seconds, metadata)
         except InvalidConversation as exc:
             raise Refused(Reason.INVALID, str(exc)) from exc
         finally:

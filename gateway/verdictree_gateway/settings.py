@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     take where its caller says nothing, and at most. max_in_flight: requests that are let through at once.
     log_requests: a line a request, without texts. audit_*: the file of the record
     of verdicts, the share of verdicts that is recorded, and whether their redacted texts are; see `observing/audit.py`.
+    otlp: the URL of a collector of OpenTelemetry's, None: no traces.
     """
 
     triton: tuple[str, ...]
@@ -39,3 +40,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit_file: str | None = None
     audit_sample: float = 1.0
     audit_texts: bool = False
+    otlp: str | None = None

@@ -28,6 +28,7 @@ from verdictree_gateway.front import Front
 from verdictree_gateway.grpc_guard import GuardService
 from verdictree_gateway.grpc_kserve import MOST_BYTES, SERVICE, KServe
 from verdictree_gateway.observing.log_lines import log_to_stderr
+from verdictree_gateway.observing.tracing import Tracing
 from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.settings import Settings, Tls
@@ -125,7 +126,8 @@ class Worker:
         self._order, settings = order, order.settings
         self._watch = Watch(settings, Path(order.metrics_file).stem)
         self._triton = Triton(settings.triton)
-        self._front = Front(settings, self._triton, self._watch)
+        self._tracing = Tracing(settings.otlp)
+        self._front = Front(settings, self._triton, self._watch, self._tracing)
         policies = Policies(Path(settings.repository) if settings.repository else None)
         self._health = HealthServicer()
         self._grpc = grpc_server(settings)
@@ -159,6 +161,7 @@ class Worker:
         await self._grpc.stop(grace=0.5)
         await serving
         await self._triton.close()
+        await asyncio.to_thread(self._tracing.close)
         self._write_metrics()
 
     async def _serve_http(self, listener: socket.socket) -> None:

@@ -12,11 +12,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from verdicts import caller, verdict
 
 from verdictree import Conversation, Message
+from verdictree_cli import main
 from verdictree_gateway.observing.audit import Audit, LinesFile
 from verdictree_gateway.observing.redaction import MAX_CHARACTERS, redacted
 from verdictree_gateway.observing.watch import Watch
@@ -237,3 +239,19 @@ def test_a_share_is_drawn(audit):
     for _ in range(2000):
         log.verdict(caller(), said("hello"), verdict())
     assert 250 < counted["written"] == len(lines(path)) < 550
+
+
+@pytest.mark.parametrize(
+    ("options", "said_of"),
+    [
+        (["--audit-texts"], "--audit-file"),
+        (["--audit-sample", "0.5"], "--audit-file"),
+        (["--audit-file", "/nowhere/audit.jsonl"], "'/nowhere'"),
+        (["--audit-file", "audit.jsonl", "--audit-sample", "2"], "0<=x<=1"),
+        (["--otlp", "localhost:4317"], "http://localhost:4318"),
+    ],
+)
+def test_options_that_would_record_nothing_are_refused(options, said_of):
+    """An audit that everybody believes in, and that never began."""
+    done = CliRunner().invoke(main, ["gateway", "--triton", "127.0.0.1:1", *options])
+    assert done.exit_code == 2 and said_of in done.output
