@@ -6,7 +6,7 @@ callers ──gRPC──► grpc_guard.py   verdictree.v1.Guard ┐
                                                             is there room, count it (observing/)
 
 refused.py       why there is no verdict: one error, which each port says in its protocol's words
-observing/       what an operator sees: metrics, drift, audit log
+observing/       what an operator sees: metrics, drift, audit log, traces
 policies.py      what may be asked about
 worker.py        one process: all ports in one event loop
 workers.py       the processes from outside: shared ports, replacement, drain, metrics added up
