@@ -89,6 +89,7 @@ class GatewayProcesses:
         for number in dead:
             self._replaced = time.monotonic()
             status = self._processes[number].returncode
+            _close(self._processes[number])
             self._processes[number] = self._started(number)
         return f"a process of the gateway ended with status {status}; started anew" if dead else None
 
@@ -131,6 +132,7 @@ class GatewayProcesses:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()
+            _close(process)
         self._processes = []
 
     def _started(self, number: int) -> subprocess.Popen[str]:
@@ -208,3 +210,8 @@ def _wait_ready(process: subprocess.Popen[str]) -> None:
             f"a process of the gateway ended with status {process.wait(_START_SECONDS)} before it answered; "
             "what it said stands above"
         )
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.stdout.close()
