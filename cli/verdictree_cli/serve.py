@@ -80,9 +80,9 @@ def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -
     stopped, address = stopped_by_signals(), options["address"]
     Ports(options["triton_http_port"], options["triton_grpc_port"] or 0, options["metrics_port"]).resolve(address)
     with (
+        GatewayProcesses(settings(options, repository, ()), options["processes"]) as gateway,
         only_server(repository),
         listening(address, options["health_port"], wire.HEALTH_PORT) as listener,
-        GatewayProcesses(settings(options, repository, ()), options["processes"]) as gateway,
     ):
         health = Health(gateway.metrics)
         server = _server(repository, options)

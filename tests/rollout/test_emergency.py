@@ -43,7 +43,7 @@ def serving(repository):
     command = [VERDICTREE, "serve", "--repository", str(repository), "--json", *ports]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield json.loads(process.stdout.readline())["grpc"]
+            yield json.loads(process.stdout.readline())["triton"]
         finally:
             process.terminate()
             process.wait(60)
