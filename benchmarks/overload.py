@@ -39,7 +39,6 @@ _IN_FLIGHT = 8
 _SATURATION_SECONDS = 6.0
 _WINDOW_SECONDS = 5.0
 _CHANNELS = 4
-_QUEUED_SHARE = 0.75
 _AS_FAST = 3.0
 _MOST_RECOVERY_SECONDS = 120.0
 TEXTS = [f"Question {i}: " + "why " * (i % 7 + 1) + "?" for i in range(12)]
@@ -118,7 +117,7 @@ def _request(text: str, deadline: float) -> pb.ModelInferRequest:
     tensor = request.inputs.add(name=wire.REQUEST, datatype="BYTES")
     tensor.shape.extend([1, 1])
     request.raw_input_contents.append(struct.pack("<I", len(body)) + body)
-    request.parameters["timeout"].int64_param = int(_QUEUED_SHARE * deadline * 1e6)
+    request.parameters["timeout"].int64_param = int(wire.QUEUED_SHARE * deadline * 1e6)
     return request
 
 

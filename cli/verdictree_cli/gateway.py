@@ -11,7 +11,6 @@ import click
 from verdictree import wire
 from verdictree_cli.gateway_options import check, gateway_options, settings
 from verdictree_cli.serve import stopped_by_signals
-from verdictree_serving import settings as defaults
 
 _POLL_SECONDS = 0.2
 
@@ -22,14 +21,6 @@ _POLL_SECONDS = 0.2
     "--repository", type=click.Path(path_type=Path, exists=True), help="The model repository whose policies are listed."
 )
 @gateway_options
-@click.option(
-    "--drain-seconds",
-    type=click.FloatRange(min=0),
-    default=defaults.DRAIN_SECONDS,
-    show_default=True,
-    help="How long a stop waits for the requests in flight.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
 def gateway(triton: tuple[str, ...], repository: Path | None, as_json: bool, **options: Any) -> None:
     """Let callers in to servers that listen at private addresses, until SIGTERM or SIGINT.
 

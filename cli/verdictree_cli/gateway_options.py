@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verdictree import wire
+from verdictree_serving import settings as defaults
 
 if TYPE_CHECKING:
     from verdictree_gateway.settings import Settings
@@ -49,6 +50,14 @@ _OPTIONS = (
     click.option("--audit-sample", type=click.FloatRange(0, 1), help="Which share of verdicts is written; default: 1."),
     click.option("--audit-texts", is_flag=True, help="Write last messages too, with addresses and numbers replaced."),
     click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP, port 4318 by habit)."),
+    click.option(
+        "--drain-seconds",
+        type=click.FloatRange(min=0),
+        default=defaults.DRAIN_SECONDS,
+        show_default=True,
+        help="How long a stop waits for the requests in flight.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line."),
 )
 
 

@@ -48,13 +48,6 @@ _OWN_PORTS = ("triton_grpc_port", "triton_http_port")
     "configured, 5.",
 )
 @click.option(
-    "--drain-seconds",
-    type=click.FloatRange(min=0),
-    default=defaults.DRAIN_SECONDS,
-    show_default=True,
-    help="How long a stop waits for the requests in flight.",
-)
-@click.option(
     "--self-check-seconds",
     type=click.FloatRange(min=0),
     default=defaults.SELF_CHECK_SECONDS,
@@ -62,7 +55,6 @@ _OWN_PORTS = ("triton_grpc_port", "triton_http_port")
     help="How often a golden conversation is asked; 0: never.",
 )
 @click.option("--log-file", type=_FILE, help="Triton's log, appended; default: in the repository's state folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON line.")
 def serve(repository: Path, number: int | None, as_json: bool, **options: Any) -> None:
     """Serve the repository's pinned release until SIGTERM or SIGINT.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from tritonclient.utils import InferenceServerException
 
+from verdictree import wire
 from verdictree.errors import VerdictreeError
 
 
@@ -61,20 +62,15 @@ _BY_STATUS: dict[str, type[GuardError]] = {
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
     "StatusCode.RESOURCE_EXHAUSTED": Overloaded,
 }
-# Triton's words for a rejected and for an expired request, both of which it sends as UNAVAILABLE.
-_QUEUE_FULL = ("exceeds maximum queue size", "timeout expired")
-
-# Its words for a model whose process has died, which it sends as INTERNAL; the request was not computed to an end.
-_DEAD_PROCESS = "is not healthy"
 
 
 def from_triton(exc: InferenceServerException, url: str = "") -> GuardError:
     """The error that a gRPC status means; ServerFailure for every status that is not named above."""
     status, message = exc.status(), exc.message() or "no message"
     kind = _BY_STATUS.get(status, ServerFailure)
-    if kind is ServerFailure and _DEAD_PROCESS in message.lower():
+    if kind is ServerFailure and wire.DEAD_PROCESS in message.lower():
         kind = ServerUnavailable
-    if kind is ServerUnavailable and any(words in message.lower() for words in _QUEUE_FULL):
+    if kind is ServerUnavailable and any(words in message.lower() for words in wire.QUEUE_FULL):
         kind = Overloaded
     if kind is ServerUnavailable:
         place = f" at {url}" if url else ""

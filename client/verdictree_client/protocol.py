@@ -25,7 +25,6 @@ from verdictree_client.errors import InvalidRequest, InvalidSettings, ServerFail
 
 POLL_INTERVAL = 0.1
 DEFAULT_RETRIES = Retries()
-_QUEUE_SHARE = 0.75  # the rest is for computing, and for the way back
 
 Messages = str | Sequence[Mapping[str, str]] | Sequence[Message] | Conversation
 
@@ -71,7 +70,7 @@ class Call:
         nothing is computed whose caller has gone.
         """
         remaining = self._deadline.remaining
-        queued = max(1, int(1e6 * _QUEUE_SHARE * remaining))  # 0 would be no limit
+        queued = max(1, int(1e6 * wire.QUEUED_SHARE * remaining))  # 0 would be no limit
         times = {"client_timeout": remaining, "timeout": queued}
         return {"model_name": wire.MODEL, "inputs": [self._tensor], "headers": self._headers, **times}
 

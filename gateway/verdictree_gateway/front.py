@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from verdictree import wire
 from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
@@ -92,7 +93,7 @@ class Front:
 
     def _check_open(self) -> None:
         if self.is_draining:
-            raise Refused(Reason.UNAVAILABLE, "not taking requests: the server stops", _RETRY_SECONDS)
+            raise Refused(Reason.UNAVAILABLE, f"{wire.NOT_TAKING}: the server stops", _RETRY_SECONDS)
 
     @property
     def deadline(self) -> float:

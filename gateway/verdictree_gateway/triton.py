@@ -16,13 +16,10 @@ from verdictree.conversation import Conversation
 from verdictree.verdict import Verdict
 from verdictree_gateway.refused import Reason, Refused
 
-_QUEUE_SHARE = 0.75  # of what is left of a deadline; the rest is for computing, and for the way back
 _MAX_BYTES = 16 << 20  # of an answer
 _RETRY_SECONDS = 1.0
-# Triton's words before a step's own, and those for what is refused in a queue.
+# Triton's words before a step's own.
 _PREFIX = re.compile(r"^(\[request id: [^\]]*\] )?(in ensemble '\w+', )*")
-_QUEUE_FULL = ("exceeds maximum queue size", "timeout expired")
-_CLOSED = "not taking requests"  # how the words of a closed gate begin
 _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
 
@@ -52,7 +49,7 @@ class Triton:
         tensor = request.inputs.add(name=wire.REQUEST, datatype="BYTES")
         tensor.shape.extend([1, 1])
         request.raw_input_contents.append(struct.pack("<I", len(body)) + body)
-        request.parameters["timeout"].int64_param = max(1, int(1e6 * _QUEUE_SHARE * seconds))
+        request.parameters["timeout"].int64_param = max(1, int(1e6 * wire.QUEUED_SHARE * seconds))
         try:
             response = await self.stub.ModelInfer(request, timeout=seconds, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
@@ -90,10 +87,10 @@ def refusal(exc: grpc.aio.AioRpcError) -> Refused:
         return Refused(Reason.INVALID, message)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Refused(Reason.TOO_LATE, "there was no verdict within the deadline")
-    if any(words in message.lower() for words in _QUEUE_FULL):
+    if any(words in message.lower() for words in wire.QUEUE_FULL):
         return Refused(Reason.OVERLOADED, message, _RETRY_SECONDS)
-    if code == grpc.StatusCode.UNAVAILABLE and message.startswith(_CLOSED):
+    if code == grpc.StatusCode.UNAVAILABLE and message.startswith(wire.NOT_TAKING):
         return Refused(Reason.UNAVAILABLE, message, _RETRY_SECONDS)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND) or "is not healthy" in message:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND) or wire.DEAD_PROCESS in message:
         return Refused(Reason.UNAVAILABLE, "the guard is not there at the moment", _RETRY_SECONDS)
     return Refused(Reason.FAILED, "the guard failed on this request; the server's log says why")

@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 GATE_VARIABLE = "VERDICTREE_GATE"  # in the environment of the model processes: the file's path
-NOT_TAKING = "not taking requests"  # how such a refusal begins
 
 
 class Gate:

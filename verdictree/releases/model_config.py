@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from verdictree.wire import QUEUED_SHARE
+
 _STEP = re.compile(r'(model_name: "(\w+)"\s+model_version: )(\d+)')
 _BATCH_SIZE = re.compile(r"^max_batch_size: *(\d+)", re.MULTILINE)
 _TRITONS_QUEUE = re.compile(r"""dynamic_batching \{\s+default_queue_policy \{
@@ -22,7 +24,6 @@ _NO_QUEUE = "dynamic_batching { }"
 _LIMITS = """parameters {{ key: "queue_size", value: {{ string_value: "{size}" }} }}
 parameters {{ key: "queue_seconds", value: {{ string_value: "{seconds:g}" }} }}"""
 _QUEUE_SECONDS = re.compile(r'(key: "queue_seconds", value: \{ string_value: ")[^"]*')
-_QUEUED_SHARE = 0.75
 _TOKEN_COUNTS = re.compile(r'(name: "token_counts", data_type: TYPE_INT32, dims: \[ )2(?= \])')
 _VERSIONS = re.compile(r"(versions: \[ )([\d, ]+)(?= \])")
 
@@ -72,7 +73,7 @@ def with_own_queue(config: str, deadline: float | None = None) -> str:
         config = config.replace(match[0], f"{_NO_QUEUE}\n{limits}")
     if deadline is None:
         return config
-    seconds = _QUEUED_SHARE * deadline
+    seconds = QUEUED_SHARE * deadline
     if _QUEUE_SECONDS.search(config):
         return _QUEUE_SECONDS.sub(rf"\g<1>{seconds:g}", config)
     return f"{config.rstrip()}\n{_LIMITS.format(size=64, seconds=seconds)}\n"

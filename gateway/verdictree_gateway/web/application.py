@@ -15,6 +15,7 @@ from starlette.routing import Route
 from verdictree.conversation import Conversation, validated
 from verdictree.errors import InvalidConversation
 from verdictree.text.visible import bounded
+from verdictree.verdict import Verdict
 from verdictree_gateway.front import Caller, Front, known_id
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.refused import Reason, Refused
@@ -102,21 +103,24 @@ class Web:
 
     async def _moderations(self, caller: Caller, request: Request, seconds: float) -> Any:
         asked = await self._read(request, moderations.Request)
-        try:
-            conversations = moderations.conversations(asked)
-        except InvalidConversation as exc:
-            raise self._invalid(exc) from exc
-        verdicts = await asyncio.gather(*(self._front.verdict(caller, one, seconds) for one in conversations))
-        return moderations.answer(caller.request_id, list(verdicts))
+        return moderations.answer(
+            caller.request_id, await self._judged(caller, moderations.conversations, asked, seconds)
+        )
 
     async def _litellm(self, caller: Caller, request: Request, seconds: float) -> Any:
         asked = await self._read(request, litellm.Request)
+        found = await self._judged(caller, litellm.conversations, asked, seconds)
+        return litellm.answer(asked, [verdict for verdict, _ in found])
+
+    async def _judged(
+        self, caller: Caller, conversations: Callable[[Body], list[Conversation]], asked: Body, seconds: float
+    ) -> list[tuple[Verdict, bytes]]:
+        """The verdicts on all conversations in a request, side by side."""
         try:
-            conversations = litellm.conversations(asked)
+            found = conversations(asked)
         except InvalidConversation as exc:
             raise self._invalid(exc) from exc
-        found = await asyncio.gather(*(self._front.verdict(caller, one, seconds) for one in conversations))
-        return litellm.answer(asked, [verdict for verdict, _ in found])
+        return list(await asyncio.gather(*(self._front.verdict(caller, one, seconds) for one in found)))
 
     async def _classify(self, caller: Caller, request: Request, seconds: float) -> Any:
         return await self._one(caller, await self._read(request, chat_messages.Classify), seconds)

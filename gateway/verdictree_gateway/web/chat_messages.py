@@ -34,7 +34,6 @@ _ROLES: dict[str, Role | None] = {
     "developer": None,
 }
 _TEXT_PARTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
-_SILENT = ("role", "content", "refusal")
 
 
 class ChatMessage(msgspec.Struct, frozen=True):

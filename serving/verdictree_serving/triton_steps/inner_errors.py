@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from verdictree_serving.gate import NOT_TAKING
+from verdictree.wire import NOT_TAKING
 
 Code = Literal["INVALID_ARG", "UNAVAILABLE", "INTERNAL"]
 

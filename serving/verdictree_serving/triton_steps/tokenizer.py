@@ -17,7 +17,7 @@ from verdictree.conversation import parse
 from verdictree.errors import InvalidConversation
 from verdictree.releases.release import Release
 from verdictree.runtime.tokenization import ConversationTokenizer
-from verdictree_serving.gate import NOT_TAKING, Gate
+from verdictree_serving.gate import Gate
 from verdictree_serving.triton_steps.errors import error, send
 from verdictree_serving.triton_steps.refusals import Refusals
 from verdictree_serving.waiting_line import Limits, WaitingLine
@@ -46,7 +46,7 @@ class TokenizerStep:
 
     def execute(self, requests: list[Any]) -> None:
         """Let each request wait for its turn: Triton holds none back."""
-        closed = f"{NOT_TAKING}: {why}" if (why := self._gate.reason()) else self._graph_gate.reason()
+        closed = f"{wire.NOT_TAKING}: {why}" if (why := self._gate.reason()) else self._graph_gate.reason()
         for request in requests:
             if closed is not None:
                 send(request.get_response_sender(), error(closed, "UNAVAILABLE"))
