@@ -135,7 +135,8 @@ class TritonProcess:
             while _lives(self.pid) and time.monotonic() < deadline:
                 self._process.poll()  # a process that nobody waited for stays in its group
                 time.sleep(0.01)
-            self._process.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _socket_in(folder: Path, undo: contextlib.ExitStack) -> tuple[Path, tuple[int, ...]]:
