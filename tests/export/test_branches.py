@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from verdictree_export.onnx_file.branches import SearchDepth, branch
+from verdictree_export.onnx_file.branches import Stage, branch
 
 FLOATS = (TensorProto.FLOAT, None)
 
@@ -46,7 +46,7 @@ def model():
 
 def test_a_depth_is_computed_only_where_it_is_wanted(model):
     """What is put off must be the same where it is wanted, and not be computed where it is not."""
-    depths = [SearchDepth("any_0", {"y": "minus"}), SearchDepth("any_1", {"y": "twice"})]
+    depths = [Stage("any_0", {"y": "minus"}), Stage("any_1", {"y": "twice"})]
     assert branch(model, depths, lambda names: dict.fromkeys(names, TensorProto.FLOAT)) == 5
     assert [node.op_type for node in model.graph.node] == ["ReduceMax", "Greater", "Neg", "If", "If"]
     session = onnxruntime.InferenceSession(model.SerializeToString())

@@ -23,7 +23,7 @@ from verdictree_export.graph.frontier import Selected
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file import branches
-from verdictree_export.onnx_file.branches import SearchDepth, branch
+from verdictree_export.onnx_file.branches import Stage, branch
 
 CONVERSATIONS = ("Hi there", "No")
 PADDING = "·"
@@ -226,6 +226,6 @@ def test_branches_of_a_graph():
     """What is put off, what stands for it, and which names it has, is three bookkeepings at once."""
     model = branching_model()
     before = "\n".join(lines_of(model.graph.node))
-    depths = [SearchDepth("any_0", {"y": "minus"}), SearchDepth("any_1", {"y": "twice"})]
+    depths = [Stage("any_0", {"y": "minus"}), Stage("any_1", {"y": "twice"})]
     branch(model, depths, lambda names: dict.fromkeys(names, TensorProto.FLOAT))
     stands_in(branches, f"{before}\n\nbecomes\n\n" + "\n".join(lines_of(model.graph.node)))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from verdictree.verdict_tree.onward import Path
 from verdictree.verdict_tree.tree import VerdictTree
 
+LEFT = -1  # stands for the expanded paths of a request that left early
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from verdictree.releases.prompt import Prompt
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
+from verdictree_export.graph.exit_probe import ExitProbe
 from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.prefix_cache import PrefixCache
 from verdictree_export.graph.trie_paths import IMPOSSIBLE, TriePaths
@@ -62,7 +63,9 @@ class CompiledPolicies(nn.Module):
         tree: VerdictTree,
         exploration: Exploration,
         key_values: Sequence[Sequence[KeyValues]],
+        probe: ExitProbe | None = None,
     ) -> None:
+        """`probe` is the early exit's, of a graph that has one."""
         super().__init__()
         root = root_paths(tree)
         self.add_module("head", root)
@@ -76,6 +79,8 @@ class CompiledPolicies(nn.Module):
         self.register_buffer("unused", torch.tensor(tree.unused))
         threshold = exploration.pruning_threshold
         self.register_buffer("log_epsilon", torch.tensor(math.log(threshold) if threshold > 0 else IMPOSSIBLE / 2))
+        if probe is not None:
+            self.add_module("exit", probe)
         beam_widths = exploration.beam_widths(tree)
         self.tries = [*first, *[further] * (len(beam_widths) - len(first))]
         for depth, width in enumerate(beam_widths):
@@ -96,6 +101,11 @@ class CompiledPolicies(nn.Module):
     def prefix_cache(self) -> PrefixCache:
         """The prompts."""
         return cast(PrefixCache, self.get_submodule("bank"))
+
+    @property
+    def exit_probe(self) -> ExitProbe:
+        """That of the early exit; AttributeError where there is none."""
+        return cast(ExitProbe, self.get_submodule("exit"))
 
     @property
     def log_pruning_threshold(self) -> Tensor:

@@ -5,8 +5,8 @@ One call runs, for all requests of a batch at once,
   2. depth by depth: what comes next in the tree after each path that is still likely enough, one label longer each.
 Nothing is decoded token by token: the nodes of a trie are evaluated side by side under tree attention.
 
-The tries are drawn in `verdict_tree.tree`, the prefill pass in `prefill_pass`, the passes after it in `blocks`, and
-what a path attends to in `frontier`.
+The tries are drawn in `verdict_tree.tree`, the prefill pass in `prefill_pass`, the passes after it in `blocks`, what a
+path attends to in `frontier`, and how requests leave the prefill pass in `early_exit`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from verdictree.verdict_tree.questions import by_request, ends_by_question
 from verdictree_export.graph.attention import VarlenPass, varlen_attention
 from verdictree_export.graph.blocks import BeamSlots, lay_out_blocks
 from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.early_exit import EarlyExit, leaving
 from verdictree_export.graph.frontier import Evaluated, Frontier, Selected
 from verdictree_export.graph.last_layer import LogitsPositions, narrowed
 from verdictree_export.graph.llama4 import real_rotary
@@ -33,40 +34,66 @@ class GuardGraph(nn.Module):
 
     Inputs: `input_ids` (tokens,) the conversations' ids, one after the other, each as often as it is asked about;
     `row_ends` (batch,) where each request's ids end (cu_seqlens without its first, 0); `prefix_id` (batch, questions)
-    the prompts of each. Outputs: what `exploration.unpack` takes apart, a request's questions side by side; depth by
-    depth whether any path is expanded, and the first outputs as they are where none is; then layer by layer the prefill
-    pass's keys and values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made.
+    the prompts of each. Outputs: what `exploration.unpack` takes apart, a request's questions side by side; with an
+    exit whether any request stays, and the first outputs as they are where none does; depth by depth whether any path
+    is expanded, and the first outputs as they are where none is; then layer by layer the prefill pass's keys and
+    values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made; with an exit what
+    its probe reads, (1, rows, size).
     """
 
-    def __init__(self, model: Any, policies: CompiledPolicies) -> None:
+    def __init__(self, model: Any, policies: CompiledPolicies, exit_layer: int | None = None) -> None:
+        """`exit_layer` is after how many layers requests can leave, by the probe of `policies`; None: never."""
         super().__init__()
         self.model = model
         self.config = model.config
         self.dtype = model.dtype
         self.policies = policies
+        self.exit_layer = exit_layer
 
     def forward(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> tuple[Tensor, ...]:
         policies, (requests, questions) = self.policies, (prefix_id.shape[0], prefix_id.shape[1])
         cu_seqlens = _question_cu_seqlens(row_ends.long(), questions)
-        prefill = frontier = self._prefill(input_ids, cu_seqlens, prefix_id.long().reshape(-1))
+        frontier, early_exit = self._prefill(input_ids, cu_seqlens, prefix_id.long().reshape(-1))
+        staying = None if early_exit is None else early_exit.staying
         evaluated, choices = Evaluated(policies, [frontier.nodes], []), list[Tensor]()
-        before = policies.root_trie
+
+        def outputs(evaluated: Evaluated, rows: int) -> list[Tensor]:
+            return evaluated.outputs(rows) if staying is None else staying.placed(evaluated.outputs(rows))
+
+        prefill, before, rows = frontier.varlen, policies.root_trie, frontier.slots.batch
+        if staying is not None:
+            everyone = requests * questions
+            blank = Nodes.blank(everyone, before.tokens.shape[0], policies.vocabulary.shape[0])
+            left = staying.all_left(Evaluated(policies, [blank], []).outputs(everyone))
+            choices += [any_of(staying.rows), *left]
         for depth, (beam_width, trie) in enumerate(zip(policies.beam_widths, policies.tries, strict=True)):
             selected = self._select(frontier, before, beam_width)
-            choices += [torch.ones_like(selected.last).sum() > 0, *evaluated.outputs(requests * questions)]
+            choices += [any_of(selected.last), *outputs(evaluated, rows)]
             frontier = self._expand(frontier, before, selected, trie, entry_alone=depth + 1 == len(policies.tries))
             evaluated.add(frontier)
             before = trie
-        outputs = [*evaluated.outputs(requests * questions), *choices]
-        caches = [tensor for (layer,) in prefill.varlen.layers for tensor in (layer.keys, layer.values)]
-        return (*(by_request(output, requests) if output.dim() else output for output in outputs), *caches)
+        whole = [*outputs(evaluated, rows), *choices]
+        others = [tensor for (layer,) in prefill.layers for tensor in (layer.keys, layer.values)]
+        if early_exit is not None:
+            others.append(early_exit.states)
+        return (*(by_request(output, requests) if output.dim() else output for output in whole), *others)
 
-    def _prefill(self, input_ids: Tensor, cu_seqlens: Tensor, prefix_id: Tensor) -> Frontier:
-        """Conversation, suffix and root trie of every request."""
-        root, batch = self.policies.root_trie, prefix_id.shape[0]
-        prefill = lay_out_prefill(self.policies.prefix_cache, root, input_ids, cu_seqlens, prefix_id)
-        hidden = self._run(prefill.tokens, prefill.positions, prefill.varlen, prefill.logits_positions)
-        return Frontier(
+    def _prefill(
+        self, input_ids: Tensor, cu_seqlens: Tensor, prefix_id: Tensor
+    ) -> tuple[Frontier, EarlyExit | None]:
+        """Conversation, suffix and root trie of every request, or of those that stay."""
+        policies, early_exit = self.policies, None
+        root, prompt = policies.root_trie, prefix_id
+        if self.exit_layer is not None:
+            prompt = policies.exit_probe.prompt(prefix_id)
+        prefill = lay_out_prefill(policies.prefix_cache, root, input_ids, cu_seqlens, prompt)
+        if self.exit_layer is not None:
+            early_exit = EarlyExit(self.exit_layer, policies, prefill, cu_seqlens, prefix_id)
+        hidden = self._run(prefill.tokens, prefill.positions, prefill.varlen, prefill.logits_positions, early_exit)
+        if early_exit is not None:
+            prefill = early_exit.prefill
+        batch = prefill.entry_position.shape[0]
+        frontier = Frontier(
             nodes=self._nodes(hidden, batch, root.tokens.shape[0]),
             varlen=prefill.varlen,
             visible=prefill.visible,
@@ -77,6 +104,7 @@ class GuardGraph(nn.Module):
             indices=torch.zeros(batch, 0, dtype=torch.long),
             slots=BeamSlots.of(torch.arange(batch), 1, batch),
         )
+        return frontier, early_exit
 
     def _select(self, frontier: Frontier, trie: TriePaths, beam_width: int) -> Selected:
         """Of all one-label continuations of a frontier, those likely enough, at most `beam_width` a request."""
@@ -127,11 +155,21 @@ class GuardGraph(nn.Module):
         )
 
     def _run(
-        self, tokens: Tensor, positions: Tensor, varlen: VarlenPass, wanted: LogitsPositions | None = None
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        varlen: VarlenPass,
+        wanted: LogitsPositions | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> Tensor:
-        """The last hidden states (tokens, size), of all tokens or of those wanted."""
-        with varlen_attention(self.model), real_rotary(self.model), narrowed(self.model, wanted):
-            output = self.model.get_decoder()(
+        """The last hidden states (tokens, size), of all tokens or of those wanted, of the requests that stay."""
+
+        def last() -> LogitsPositions | None:
+            return wanted if early_exit is None else early_exit.prefill.logits_positions
+
+        model = self.model
+        with varlen_attention(model), real_rotary(model), narrowed(model, last), leaving(model, early_exit):
+            output = model.get_decoder()(
                 input_ids=tokens.unsqueeze(0),
                 position_ids=positions.unsqueeze(0),
                 cache_position=positions,
@@ -151,3 +189,8 @@ def _question_cu_seqlens(row_ends: Tensor, questions: int) -> Tensor:
     starts = torch.cat([zero, row_ends[:-1]])
     ends = ends_by_question(starts, row_ends - starts, torch.arange(1, questions + 1))
     return torch.cat([zero, ends])
+
+
+def any_of(numbers: Tensor) -> Tensor:
+    """Whether there are any: told by the size, since some runtimes sum over no elements and some refuse to."""
+    return torch.ones_like(numbers).sum() > 0

@@ -22,3 +22,7 @@ class KeyValues:
     def append(self, more: KeyValues) -> KeyValues:
         """These, then `more` tokens of the same rows."""
         return KeyValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
+
+    def first(self, tokens: int) -> KeyValues:
+        """Those of the first `tokens` tokens of each row."""
+        return KeyValues(self.keys[:, :, :tokens], self.values[:, :, :tokens])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,24 +25,28 @@ class LogitsPositions:
 
 
 @contextmanager
-def narrowed(model: Any, wanted: LogitsPositions | None) -> Iterator[None]:
-    """Let the model's last layer hand over the hidden states of the wanted tokens alone; None: of all."""
-    if wanted is None:
-        yield
-        return
-    layer, tokens = model.get_decoder().layers[-1], wanted.tokens
+def narrowed(model: Any, wanted: Callable[[], LogitsPositions | None]) -> Iterator[None]:
+    """Let the model's last layer hand over the hidden states of the wanted tokens alone; None: of all.
+
+    `wanted` is asked when that layer is reached: until then requests can leave.
+    """
+    layer = model.get_decoder().layers[-1]
     forward = layer.forward
 
     def run(hidden: Tensor, **inputs: Any) -> Any:
-        forward(hidden, **inputs)  # for its keys and values; nothing reads the rest, so tracing drops it
-        own = {name: _at(tokens, name, value) for name, value in inputs.items()}
-        return forward(hidden.index_select(1, tokens), **{**own, "varlen": wanted.varlen})
+        positions = wanted()
+        whole = forward(hidden, **inputs)
+        if positions is None:
+            return whole
+        # Of the whole only keys and values are read, so tracing drops the rest.
+        own = {name: at_tokens(positions.tokens, name, value) for name, value in inputs.items()}
+        return forward(hidden.index_select(1, positions.tokens), **{**own, "varlen": positions.varlen})
 
     with replaced(layer, "forward", run):
         yield
 
 
-def _at(tokens: Tensor, name: str, value: Any) -> Any:
+def at_tokens(tokens: Tensor, name: str, value: Any) -> Any:
     """What a layer is given beside the hidden states, for these tokens."""
     if name.startswith("position_embeddings"):  # (1, tokens, …) each
         parts = value if isinstance(value, tuple) else (value,)

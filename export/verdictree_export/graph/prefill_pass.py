@@ -57,7 +57,7 @@ from verdictree_export.graph.trie_paths import TriePaths
 class PrefillPass:
     """The first pass over the model, ready to run.
 
-    tokens, positions  (packed,)
+    tokens, positions, rows  (packed,); the row is the request's number
     varlen             the pass
     logits_positions   the suffix's last token and the root trie, request by request
     visible            (batch, keys) which of its keys the paths of each request attend to; of the root trie's none yet
@@ -67,6 +67,7 @@ class PrefillPass:
 
     tokens: Tensor
     positions: Tensor
+    rows: Tensor
     varlen: VarlenPass
     logits_positions: LogitsPositions
     visible: Tensor
@@ -100,6 +101,7 @@ def lay_out_prefill(
     return PrefillPass(
         tokens=torch.cat([input_ids, after.tokens.flatten()]),
         positions=torch.cat([layout.prefix_length.index_select(0, row) + column, layout.after_positions.flatten()]),
+        rows=torch.cat([row, layout.rows.expand(-1, layout.after_width).flatten()]),
         varlen=varlen,
         logits_positions=LogitsPositions(packed_after[:, nodes].flatten(), varlen.narrowed(nodes)),
         visible=torch.cat([layout.prefix_valid, after.valid[:, :suffix_width], in_trie, layout.in_conversation], dim=1),

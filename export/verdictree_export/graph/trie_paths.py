@@ -20,6 +20,11 @@ class Nodes(NamedTuple):
     log_normalizer: Tensor
     top_logit: Tensor
 
+    @classmethod
+    def blank(cls, rows: int, nodes: int, vocabulary: int) -> Nodes:
+        """Zeros, for nodes that are not evaluated."""
+        return cls(torch.zeros(rows, nodes, vocabulary), torch.zeros(rows, nodes), torch.zeros(rows, nodes))
+
 
 class TriePaths(nn.Module):
     """The constants of a trie and of the label paths through it, as buffers.

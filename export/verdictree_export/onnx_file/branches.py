@@ -1,4 +1,5 @@
-"""Compute what may not be needed only where it is: each depth of the search in a branch of its own.
+"""Compute what may not be needed only where it is: what comes after an early exit, and each depth of the search, in a
+branch of its own.
 
 The branches stand side by side. Within one another would be simpler, but there ONNX Runtime packs no weights: products
 with few tokens take twice as long, and the unpacked weights stay in memory.
@@ -48,10 +49,10 @@ import onnx
 from onnx import TensorProto, helper
 
 
-class SearchDepth(NamedTuple):
-    """What a graph computes at one depth of the search, where the boolean tensor `condition` holds.
+class Stage(NamedTuple):
+    """What a graph computes at one stage of a request, where the boolean tensor `condition` holds.
 
-    Otherwise that of greater depths does not hold either, and `fallbacks` maps each output to what stands for it.
+    Otherwise that of later stages does not hold either, and `fallbacks` maps each output to what stands for it.
     """
 
     condition: str
@@ -59,56 +60,56 @@ class SearchDepth(NamedTuple):
 
 
 def branch(
-    model: onnx.ModelProto, depths: Sequence[SearchDepth], element_types: Callable[[Iterable[str]], Mapping[str, int]]
+    model: onnx.ModelProto, stages: Sequence[Stage], element_types: Callable[[Iterable[str]], Mapping[str, int]]
 ) -> int:
-    """Put each depth, first to last, into a branch, in place; return how many nodes are put off.
+    """Put each stage, first to last, into a branch, in place; return how many nodes are put off.
 
-    What other outputs than those of `fallbacks`, or the first depth's condition and fallbacks need is always computed.
+    What other outputs than those of `fallbacks`, or the first stage's condition and fallbacks need is always computed.
     `element_types` says what the named tensors of the graph hold, as ONNX counts types.
     """
-    outputs = list(depths[0].fallbacks)
-    always, *stages = _stages(model.graph, depths, outputs)
-    crossing = [_crossing(stages[at], stages[at + 1 :]) for at in range(len(stages))]
+    outputs = list(stages[0].fallbacks)
+    always, *put_off = _parts(model.graph, stages, outputs)
+    crossing = [_crossing(put_off[at], put_off[at + 1 :]) for at in range(len(put_off))]
     types = element_types({name for names in crossing for name in names})
     choices = []
-    for at, (depth, stage) in enumerate(zip(depths, stages, strict=True)):
-        otherwise = _otherwise(depth, depths[at + 1] if at + 1 < len(depths) else None)
+    for at, (stage, nodes) in enumerate(zip(stages, put_off, strict=True)):
+        otherwise = _otherwise(stage, stages[at + 1] if at + 1 < len(stages) else None)
         decided = {name for node in otherwise for name in node.output}
         otherwise += [_constant(name, types[name], []) for name in crossing[at] if name not in decided]
-        choices.append(_choice(depth.condition, stage, otherwise))
+        choices.append(_choice(stage.condition, nodes, otherwise))
     del model.graph.node[:]
     model.graph.node.extend([*always, *choices])
-    return sum(map(len, stages))
+    return sum(map(len, put_off))
 
 
-def _stages(
-    graph: onnx.GraphProto, depths: Sequence[SearchDepth], outputs: Sequence[str]
+def _parts(
+    graph: onnx.GraphProto, stages: Sequence[Stage], outputs: Sequence[str]
 ) -> list[list[onnx.NodeProto]]:
-    """The nodes that are always computed, then for each depth those that it needs and no depth before it."""
+    """The nodes that are always computed, then for each stage those that it needs and no stage before it."""
     known = _needed(graph, [one.name for one in graph.output if one.name not in outputs])
-    wanted = [[depth.condition, *depth.fallbacks.values()] for depth in depths]
-    stages: list[list[onnx.NodeProto]] = []
+    wanted = [[stage.condition, *stage.fallbacks.values()] for stage in stages]
+    parts: list[list[onnx.NodeProto]] = []
     before: set[str] = set()
     for names in (*wanted, outputs):
         known = known | _needed(graph, names)
-        stages.append(
+        parts.append(
             [node for node in graph.node if before.isdisjoint(node.output) and not known.isdisjoint(node.output)]
         )
         before = known
-    return stages
+    return parts
 
 
-def _otherwise(depth: SearchDepth, following: SearchDepth | None) -> list[onnx.NodeProto]:
-    """What is computed in a depth's place: its fallbacks, as those of the next depth, or as the outputs at last."""
-    results = following.fallbacks if following else {name: name for name in depth.fallbacks}
-    nodes = [helper.make_node("Identity", [depth.fallbacks[name]], [results[name]]) for name in depth.fallbacks]
+def _otherwise(stage: Stage, following: Stage | None) -> list[onnx.NodeProto]:
+    """What is computed in a stage's place: its fallbacks, as those of the next stage, or as the outputs at last."""
+    results = following.fallbacks if following else {name: name for name in stage.fallbacks}
+    nodes = [helper.make_node("Identity", [stage.fallbacks[name]], [results[name]]) for name in stage.fallbacks]
     return [*nodes, _constant(following.condition, TensorProto.BOOL, [False])] if following else nodes
 
 
-def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
-    """What later stages read of one."""
+def _crossing(part: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
+    """What later parts read of one."""
     read = {name for nodes in later for node in nodes for name in _read_by(node)}
-    return [name for node in stage for name in node.output if name in read]
+    return [name for node in part for name in node.output if name in read]
 
 
 def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.NodeProto:

@@ -20,10 +20,10 @@ from verdictree.releases.release import GRAPH_FILE, POLICIES_FILE, WEIGHTS_FILE
 from verdictree.runtime.graph_io import OUTPUTS
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.onnx_file.branches import SearchDepth, branch
+from verdictree_export.onnx_file.branches import Stage, branch
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.onnx_file.passes import AFTER_TRACING, apply, drop_unused, optimize
-from verdictree_export.onnx_file.tensor_names import POLICIES, any_live, cache_names, without
+from verdictree_export.onnx_file.tensor_names import ANY_STAYING, POLICIES, all_left, any_live, cache_names, without
 from verdictree_export.onnx_file.tracing import trace
 
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
@@ -77,18 +77,20 @@ def _put_beside(path: Path, name: str, values: Sequence[ir.Value]) -> None:
 
 
 def finish(path: Path) -> None:
-    """Let the graph at `path` pass over the depths of the search at which no path of a batch is live.
+    """Let the graph at `path` pass over what no request of a batch needs: the layers after an early exit that all have
+    taken, and the depths of the search at which no path is live.
 
     The last step: what looks at layers by name does not look into branches.
     """
     model = onnx.load(path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
-    depths = [
-        SearchDepth(any_live(depth), {name: without(name, depth) for name in OUTPUTS})
+    stages = [Stage(ANY_STAYING, {name: all_left(name) for name in OUTPUTS})] if ANY_STAYING in made else []
+    stages += [
+        Stage(any_live(depth), {name: without(name, depth) for name in OUTPUTS})
         for depth in itertools.takewhile(lambda depth: any_live(depth) in made, itertools.count())
     ]
-    if depths:
-        branch(model, depths, functools.partial(_element_types, path))
+    if stages:
+        branch(model, stages, functools.partial(_element_types, path))
     branched = ir.from_proto(model)
     drop_unused(branched)
     ir.save(branched, path)

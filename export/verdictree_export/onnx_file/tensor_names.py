@@ -4,6 +4,9 @@ from __future__ import annotations
 
 POLICIES = "policies."  # how the names of what policies decide begin
 LOG_PRUNING_THRESHOLD = f"{POLICIES}log_epsilon"
+EXIT_THRESHOLD = f"{POLICIES}exit.threshold"
+EXIT_STATES = "exit.states"  # what the early exit's probe reads
+ANY_STAYING = "any_staying"  # whether any request goes on after the early exit
 
 
 def cache_names(num_layers: int) -> list[str]:
@@ -14,6 +17,11 @@ def cache_names(num_layers: int) -> list[str]:
 def any_live(depth: int) -> str:
     """The name of whether any path is expanded at this search depth."""
     return f"any_live_{depth}"
+
+
+def all_left(output: str) -> str:
+    """The name of an output as it is where no request goes on after the early exit."""
+    return f"{output}/all_left"
 
 
 def without(output: str, depth: int) -> str:

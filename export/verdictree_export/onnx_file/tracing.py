@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from verdictree.runtime.graph_io import INPUTS
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.onnx_file.tensor_names import POLICIES, any_live, cache_names, without
+from verdictree_export.onnx_file.tensor_names import ANY_STAYING, EXIT_STATES, POLICIES, all_left, any_live, cache_names, without
 
 OPSET = 18
 
@@ -73,6 +73,7 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     def __init__(self, graph: GuardGraph) -> None:
         super().__init__(graph.config)
         self._policies = graph.policies
+        self._has_exit = graph.exit_layer is not None
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
@@ -89,7 +90,7 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         """One row a request. The other dimensions are constants of the release, but the served configuration holds
-        for every release, so they are declared open. The caches are outputs for the time of the export."""
+        for every release, so they are declared open. The caches, and what an exit reads, are outputs for the time of the export."""
         requests = {
             "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
             "log_normalizer": {0: "batch", 1: "nodes"},
@@ -97,10 +98,14 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
             "expansions": {0: "batch", 1: "slots", 2: "levels"},
         }
         choices: dict[str, dict[int, str]] = {}
+        states: dict[str, dict[int, str]] = {}
+        if self._has_exit:
+            choices |= {ANY_STAYING: {}} | {all_left(name): axes for name, axes in requests.items()}
+            states = {EXIT_STATES: {1: "rows"}}
         for depth in range(len(self._policies.tries)):
             choices |= {any_live(depth): {}} | {without(name, depth): axes for name, axes in requests.items()}
         caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.prefix_cache.num_layers)}
-        return {**requests, **choices, **caches}
+        return {**requests, **choices, **caches, **states}
 
     def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
         """What is traced: a live path at every depth, since every path is followed."""
