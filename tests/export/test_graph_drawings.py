@@ -45,7 +45,7 @@ class Drawn(GuardGraph):
         policies = CompiledPolicies(PROMPTS, qwen_tree(), Exploration(beam_width=3), caches)
         super().__init__(SimpleNamespace(config=None, dtype=None), policies)
 
-    def _run(self, tokens, positions, varlen, wanted=None):
+    def _run(self, tokens, positions, varlen, wanted=None, early_exit=None):
         self.tokens, self.positions, self.varlen, self.wanted = tokens.tolist(), positions.tolist(), varlen, wanted
         return torch.zeros(len(tokens), 1)
 
@@ -62,7 +62,8 @@ def graph():
 def prefill(graph):
     ids = [qwen().encode(text) for text in CONVERSATIONS]
     cu_seqlens = torch.tensor([0, len(ids[0]), len(ids[0]) + len(ids[1])])
-    return graph._prefill(torch.tensor([*ids[0], *ids[1]]), cu_seqlens, torch.tensor([0, 1]))
+    frontier, _ = graph._prefill(torch.tensor([*ids[0], *ids[1]]), cu_seqlens, torch.tensor([0, 1]))
+    return frontier
 
 
 def spelled(token):

@@ -107,6 +107,10 @@ class CompiledPolicies(nn.Module):
         """That of the early exit; AttributeError where there is none."""
         return cast(ExitProbe, self.get_submodule("exit"))
 
+    def prompt(self, prefix_id: Tensor) -> Tensor:
+        """(rows,) the prompts that are meant by these numbers; see `ExitProbe.prompt`."""
+        return self.exit_probe.prompt(prefix_id) if "exit" in self._modules else prefix_id
+
     @property
     def log_pruning_threshold(self) -> Tensor:
         """The least log-probability of a path that is expanded."""

@@ -78,7 +78,7 @@ class EarlyExit:
     def decide(self, hidden: Tensor) -> Tensor:
         """The hidden states (1, packed, size) of the requests that stay, from those of all."""
         probe, everyone, policies = self._policies.exit_probe, self._everyone, self._policies
-        prompt = probe.prompt(self._prefix_id)
+        prompt = policies.prompt(self._prefix_id)
         entries = everyone.logits_positions.tokens.reshape(prompt.shape[0], -1)[:, 0]
         self.states = hidden.index_select(1, entries)
         log_odds = probe.log_odds(self.states[0], prompt)

@@ -82,11 +82,9 @@ class GuardGraph(nn.Module):
         self, input_ids: Tensor, cu_seqlens: Tensor, prefix_id: Tensor
     ) -> tuple[Frontier, EarlyExit | None]:
         """Conversation, suffix and root trie of every request, or of those that stay."""
-        policies, early_exit = self.policies, None
-        root, prompt = policies.root_trie, prefix_id
-        if self.exit_layer is not None:
-            prompt = policies.exit_probe.prompt(prefix_id)
-        prefill = lay_out_prefill(policies.prefix_cache, root, input_ids, cu_seqlens, prompt)
+        policies, root = self.policies, self.policies.root_trie
+        prompt = policies.prompt(prefix_id)
+        prefill, early_exit = lay_out_prefill(policies.prefix_cache, root, input_ids, cu_seqlens, prompt), None
         if self.exit_layer is not None:
             early_exit = EarlyExit(self.exit_layer, policies, prefill, cu_seqlens, prefix_id)
         hidden = self._run(prefill.tokens, prefill.positions, prefill.varlen, prefill.logits_positions, early_exit)
@@ -102,7 +100,7 @@ class GuardGraph(nn.Module):
             log_prob=torch.zeros(batch),
             continuation_class=torch.zeros(batch, dtype=torch.long),
             indices=torch.zeros(batch, 0, dtype=torch.long),
-            slots=BeamSlots.of(torch.arange(batch), 1, batch),
+            slots=BeamSlots(torch.arange(batch), 1, torch.arange(1), batch),
         )
         return frontier, early_exit
 
@@ -192,5 +190,5 @@ def _question_cu_seqlens(row_ends: Tensor, questions: int) -> Tensor:
 
 
 def any_of(numbers: Tensor) -> Tensor:
-    """Whether there are any: told by the size, since some runtimes sum over no elements and some refuse to."""
-    return torch.ones_like(numbers).sum() > 0
+    """Whether there are any. By the shape, which a runtime knows: a sum over nothing is an error under CUDA."""
+    return torch._shape_as_tensor(numbers)[0] > 0

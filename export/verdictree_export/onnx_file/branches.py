@@ -37,16 +37,20 @@ For example, a graph with output y, which is `minus` where no x is above 0, and 
         y/any_1 = Identity(twice)
 
 What a later branch reads (`table`) leaves the branch too, as an empty constant where it is not computed; and so does
-the later condition (`any_1`), as false.
+the later condition (`any_1`), as false. Sizes do not leave: they are computed anew where they are read, a condition
+among them outside. Such a condition must not hold where the tensors that it measures are empty.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx
 from onnx import TensorProto, helper
+
+from verdictree_export.onnx_file.sizes import sizes, with_own_sizes
 
 
 class Stage(NamedTuple):
@@ -68,18 +72,23 @@ def branch(
     `element_types` says what the named tensors of the graph hold, as ONNX counts types.
     """
     outputs = list(stages[0].fallbacks)
-    always, *put_off = _parts(model.graph, stages, outputs)
-    crossing = [_crossing(put_off[at], put_off[at + 1 :]) for at in range(len(put_off))]
+    always, *parts = _parts(model.graph, stages, outputs)
+    count, known = sum(map(len, parts)), sizes(model.graph)
+    parts = [with_own_sizes(part, known, stage.condition) for stage, part in zip(stages, parts, strict=True)]
+    choices = [
+        with_own_sizes([helper.make_node("If", [condition], [], f"{condition}/branch")], known, f"{condition}/outside")
+        for condition, _ in stages
+    ]
+    crossing = [_crossing(parts[at], [*parts[at + 1 :], *choices[at + 1 :]]) for at in range(len(parts))]
     types = element_types({name for names in crossing for name in names})
-    choices = []
-    for at, (stage, nodes) in enumerate(zip(stages, put_off, strict=True)):
-        otherwise = _otherwise(stage, stages[at + 1] if at + 1 < len(stages) else None)
+    for at, (stage, part) in enumerate(zip(stages, parts, strict=True)):
+        otherwise = _otherwise(stage, stages[at + 1] if at + 1 < len(stages) else None, crossing[at])
         decided = {name for node in otherwise for name in node.output}
         otherwise += [_constant(name, types[name], []) for name in crossing[at] if name not in decided]
-        choices.append(_choice(stage.condition, nodes, otherwise))
+        _put_branches(choices[at][-1], stage.condition, part, otherwise)
     del model.graph.node[:]
-    model.graph.node.extend([*always, *choices])
-    return sum(map(len, put_off))
+    model.graph.node.extend([*always, *itertools.chain(*choices)])
+    return count
 
 
 def _parts(
@@ -99,17 +108,19 @@ def _parts(
     return parts
 
 
-def _otherwise(stage: Stage, following: Stage | None) -> list[onnx.NodeProto]:
+def _otherwise(stage: Stage, following: Stage | None, crossing: Sequence[str]) -> list[onnx.NodeProto]:
     """What is computed in a stage's place: its fallbacks, as those of the next stage, or as the outputs at last."""
     results = following.fallbacks if following else {name: name for name in stage.fallbacks}
     nodes = [helper.make_node("Identity", [stage.fallbacks[name]], [results[name]]) for name in stage.fallbacks]
-    return [*nodes, _constant(following.condition, TensorProto.BOOL, [False])] if following else nodes
+    if following and following.condition in crossing:
+        nodes.append(_constant(following.condition, TensorProto.BOOL, [False]))
+    return nodes
 
 
-def _crossing(part: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
-    """What later parts read of one."""
+def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
+    """What later stages read of one."""
     read = {name for nodes in later for node in nodes for name in _read_by(node)}
-    return [name for node in part for name in node.output if name in read]
+    return [name for node in stage for name in node.output if name in read]
 
 
 def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.NodeProto:
@@ -118,8 +129,10 @@ def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.Node
     return helper.make_node("Constant", [], [name], value=value)
 
 
-def _choice(condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[onnx.NodeProto]) -> onnx.NodeProto:
-    """The node that runs `then` or `otherwise`, which makes its outputs.
+def _put_branches(
+    choice: onnx.NodeProto, condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[onnx.NodeProto]
+) -> None:
+    """Let the node `choice` run `then` or `otherwise`, which makes its outputs.
 
     No name may stand inside and outside a branch, so inside the outputs are called by the condition too.
     """
@@ -128,14 +141,9 @@ def _choice(condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[
     values = [helper.make_empty_tensor_value_info(inside[name]) for name in outputs]
     kept = [_renamed(node, inside, inside) for node in then]
     fallbacks = [_renamed(node, {}, inside) for node in otherwise]  # which read what stands outside
-    return helper.make_node(
-        "If",
-        [condition],
-        outputs,
-        name=f"{condition}/branch",
-        then_branch=helper.make_graph(kept, "then", [], values),
-        else_branch=helper.make_graph(fallbacks, "otherwise", [], values),
-    )
+    choice.output.extend(outputs)
+    choice.attribute.append(helper.make_attribute("then_branch", helper.make_graph(kept, "then", [], values)))
+    choice.attribute.append(helper.make_attribute("else_branch", helper.make_graph(fallbacks, "otherwise", [], values)))
 
 
 def _renamed(node: onnx.NodeProto, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> onnx.NodeProto:
