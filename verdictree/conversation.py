@@ -35,12 +35,14 @@ class Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     verdict is the worst of them, category by category, at the price of as many conversations.
     Requests of one `routing_key` (a user's or a session's id) are answered by the same release while a canary runs;
     without one, those of the same messages are. It changes no score.
+    With `exact` the guard reads the conversation through all its layers, where others may leave early.
     """
 
     messages: tuple[Message, ...]
     policy: str | None = None
     truncate: Truncate | None = None
     routing_key: str | None = None
+    exact: bool = False
 
     @property
     def judged_role(self) -> Role:

@@ -65,6 +65,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     roles: tuple[Role, ...] = ROLES
     threshold: _Probability | None = None
     review: _Probability | None = None
+    exact: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -106,13 +107,13 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return tuple(category.code for category in self.categories)
 
     def as_asked(self) -> Self:
-        """The policy without what no raw score depends on: shown names, exemplars and review bands.
+        """The policy without what no raw score depends on: shown names, exemplars, review bands, `exact`.
 
         The categories' thresholds stay, for releases that exist are known by them.
         """
         plain = {"display_name": "", "exemplars": (), "review": None}
         asked = tuple(msgspec.structs.replace(each, **plain) for each in self.categories)
-        return msgspec.structs.replace(self, categories=asked, threshold=None, review=None)
+        return msgspec.structs.replace(self, categories=asked, threshold=None, review=None, exact=False)
 
     def of_role(self, role: str) -> Self:
         """The policy with the categories that are asked about in messages of this role only."""

@@ -86,6 +86,11 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     the worst window: a category's three are those of the window with its largest marginal, `p_safe` is the least,
     `greedy` is that of the window with the largest `p_unsafe`, all others are the largest. What is said above of
     marginals holds of each window.
+
+    `exit_layer` says that the guard read the conversation through so many of its layers only, and found it plainly
+    safe; None where it was read through all. The numbers are limits then: P(unsafe) and every marginal lie in
+    [0, `p_unsafe`], P(safe) is at least `p_safe` where the answer is a verdict at all, no category has a score that
+    was computed, and nothing is flagged. What share of conversations leaves that should not is part of the release.
     """
 
     release: int
@@ -107,6 +112,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     undecided: bool = False
     windows: tuple[Window, ...] = ()
     action: Action | None = None
+    exit_layer: int | None = None
 
     def __getitem__(self, code: str) -> CategoryScore:
         """The scores of the category with this code; KeyError, naming the known codes, where the policy has none."""

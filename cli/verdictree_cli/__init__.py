@@ -1,6 +1,6 @@
 """The command line: every command is a module here, and uses the package whose work it is.
 
-    inspect  export  policy ──────► verdictree_export
+    inspect  export  policy  early-exit ► verdictree_export
     serve ────────────────────────► verdictree_serving
     classify  rollout ────────────► verdictree_client
     evaluate  calibrate ──────────► verdictree_evaluation
@@ -20,6 +20,7 @@ from verdictree.errors import VerdictreeError
 from verdictree.text.visible import visible
 from verdictree_cli import extras
 from verdictree_cli.classify import classify
+from verdictree_cli.early_exit import early_exit
 from verdictree_cli.evaluate import calibrate, evaluate
 from verdictree_cli.export import export
 from verdictree_cli.gateway import gateway, gateway_key
@@ -50,7 +51,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    commands=[inspect, export, policy, serve, gateway, gateway_key, classify, evaluate, calibrate, rollout],
+    commands=[inspect, export, early_exit, policy, serve, gateway, gateway_key, classify, evaluate, calibrate, rollout],
 )
 @click.version_option(package_name="verdictree")
 def main() -> None:

@@ -10,7 +10,13 @@ import click
 
 from verdictree.releases.release import MAX_OFF_GRAMMAR
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree_cli.shared_options import family_option, policies_option, repository_option
+from verdictree_cli.shared_options import (
+    confidence_option,
+    family_option,
+    max_missed_option,
+    policies_option,
+    repository_option,
+)
 from verdictree_export.defaults import FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.tolerances import PRECISIONS
 
@@ -58,6 +64,21 @@ _EXPLORATION = Exploration()
     show_default=True,
     help="An answer with more probability off the grammar is undecided; 1 exports a guard that never gives a verdict.",
 )
+@click.option(
+    "--early-exit",
+    "exit_conversations",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Let plainly safe conversations leave the guard early: conversations like those to be served, labelled or not "
+    "(JSON lines), by which that is fitted and proven; repeatable.",
+)
+@click.option(
+    "--exit-layer",
+    type=click.IntRange(min=1),
+    help="After how many layers.  [default: where it saves most, by cross-validation]",
+)
+@max_missed_option
+@confidence_option
 @click.option("--release", "number", type=click.IntRange(min=1), help="The release's number; default: the next free.")
 @click.option(
     "--max-labels",
@@ -94,6 +115,10 @@ def export(
     evaluation: tuple[Path, ...],
     max_change: float | None,
     max_off_grammar: float,
+    exit_conversations: tuple[Path, ...],
+    exit_layer: int | None,
+    max_missed: float,
+    confidence: float,
     number: int | None,
     max_labels: int,
     epsilon: float,
@@ -108,20 +133,27 @@ def export(
     check_distinct(tuple(taxonomies))
     if family_name != FAMILY:
         families.family(family_name)  # a wrong name is told before anything large is imported
-    from verdictree.conversation_file import read_labelled
+    from verdictree.conversation_file import read, read_labelled
     from verdictree.releases.repository import pinned
+    from verdictree_cli.early_exit import say_rules
     from verdictree_cli.terminal import say
     from verdictree_export import embedded_guard
     from verdictree_export.checkpoints.source import EMBEDDED
-    from verdictree_export.exporter import export_release
+    from verdictree_export.exporter import ExitRequest, export_release
     from verdictree_export.int8.conversion import Example
 
+    if exit_layer is not None and not exit_conversations:
+        raise click.UsageError("expected --early-exit beside --exit-layer, got none; give conversations")
+    early_exit = None
+    if exit_conversations:
+        shown = [conversation for path in exit_conversations for conversation in read(path)]
+        early_exit = ExitRequest(shown, exit_layer, max_missed, confidence)
     exploration = Exploration(max_labels, epsilon, width)
     if checkpoint == EMBEDDED and adapter is None:
         adapter = embedded_guard.ADAPTER
         if calibration is None and embedded_guard.is_calibrated(family_name, taxonomies, precision, exploration):
             calibration = embedded_guard.CALIBRATION
-    with _progress_bars() as progress:
+    with progress_bars() as progress:
         release = export_release(
             checkpoint,
             family_name,
@@ -136,6 +168,7 @@ def export(
             evaluation=[Example(*pair) for path in evaluation for pair in read_labelled(path)],
             max_change=max_change,
             max_off_grammar=max_off_grammar,
+            early_exit=early_exit,
             progress=progress,
         )
     parity = release.parity
@@ -145,10 +178,12 @@ def export(
         f"{release.precision}; largest |Δ log p| to the checkpoint {parity.max_abs_log_prob_difference:.1e} "
         f"over {parity.num_nodes} nodes; the ensemble serves release {pinned(repository)}"
     )
+    if release.early_exit is not None:
+        say_rules(release.early_exit)
 
 
 @contextmanager
-def _progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     from rich.console import Console
     from rich.progress import Progress
 

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 EXTRAS = {
     "inspect": "export",
     "export": "export",
+    "early-exit": "export",
     "policy add": "export",
     "policy check": "serve",
     "serve": "serve",

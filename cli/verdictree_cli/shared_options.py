@@ -6,7 +6,7 @@ from typing import get_args
 import click
 
 from verdictree.conversation import Truncate
-from verdictree_export.defaults import FAMILY
+from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_MISSED
 
 repository_option = click.option(
     "--repository",
@@ -30,4 +30,18 @@ policies_option = click.option(
     required=True,
     multiple=True,
     help="A policy YAML, or the name of one that ships, as embedded; repeatable, the first is the default.",
+)
+max_missed_option = click.option(
+    "--max-missed",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=MAX_MISSED,
+    show_default=True,
+    help="Of the conversations that the guard would not simply allow, what share may leave early.",
+)
+confidence_option = click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=EXIT_CONFIDENCE,
+    show_default=True,
+    help="With what probability that holds.",
 )

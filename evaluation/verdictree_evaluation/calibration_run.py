@@ -68,7 +68,7 @@ def calibrate_data(session: Session, data: Sequence[Path], out: Path) -> Summary
 
     Raises EvaluationError for a threshold that would rest on too few positives.
     """
-    guard = session.guard()
+    guard = session.guard(exact=True)  # where a conversation leaves early, there are no scores to fit to
     if not isinstance(guard, InProcess):
         raise EvaluationError("expected a release of a model repository, got a server; give --repository")
     plan = _plan(session, guard.policy)

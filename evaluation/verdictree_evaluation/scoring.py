@@ -13,7 +13,7 @@ from verdictree.conversation import Conversation, Truncate
 from verdictree.errors import InvalidConversation, NoVerdict
 from verdictree.releases.release import MANIFEST, MARGINALS_MODEL, sha256
 from verdictree.verdict import Verdict
-from verdictree.verdict_tree.exploration import unpack
+from verdictree.verdict_tree.exploration import exit_log_odds, unpack
 from verdictree_evaluation.data.formats import Row
 from verdictree_evaluation.data.predictions import Prediction, PredictionStore
 from verdictree_evaluation.defaults import CONCURRENCY
@@ -49,8 +49,12 @@ class InProcess:
         policy: str | None = None,
         threads: int = 0,
         truncate: Truncate | None = None,
+        exact: bool = False,
     ) -> None:
-        """Load release `number`, InvalidRelease where it is damaged; ask by `policy`, the default for None."""
+        """Load release `number`, InvalidRelease where it is damaged; ask by `policy`, the default for None.
+
+        `exact` lets no conversation leave the graph early.
+        """
         from verdictree.runtime.local_guard import LocalGuard  # a server is asked without these libraries
 
         self.guard = LocalGuard.load(repository, number, threads)
@@ -58,9 +62,11 @@ class InProcess:
         self.policy = self.guard.release.policy_named(policy)
         self.calibration = self.guard.calibrations.get(self.policy.name)
         self.release = f"sha256:{sha256(self.directory / MANIFEST)} policy {self.policy.name}{_in_windows(truncate)}"
+        self.release += " exact" if exact and self.guard.release.early_exit else ""
         self.codes = self.policy.codes
         self.names = tuple(category.name for category in self.policy.categories)
         self._truncate = truncate
+        self._exact = exact
         tree = self.guard.release.tree
         labels = [tree.grammar.label(category) for category in self.policy.categories]
         # Other guards than those with one list of labels have no forced prefix.
@@ -75,7 +81,9 @@ class InProcess:
             for index, row in enumerate(batch):
                 try:
                     encoded[index] = self.guard.tokenize(
-                        Conversation(row.conversation, policy=self.policy.name, truncate=self._truncate)
+                        Conversation(
+                            row.conversation, policy=self.policy.name, truncate=self._truncate, exact=self._exact
+                        )
                     )
                 except InvalidConversation as exc:
                     errors[index] = str(exc)
@@ -105,10 +113,10 @@ class InProcess:
         return scored
 
     def _logits(self, outputs: Sequence[Any]) -> tuple[float, ...] | None:
-        if self._label_logits is None:
-            return None
         release = self.guard.release
         label_logits, log_normalizer, top_logit, expansions = outputs
+        if self._label_logits is None or exit_log_odds(log_normalizer, expansions) is not None:
+            return None
         (explored,) = unpack(release.tree, release.exploration, label_logits, log_normalizer, top_logit, expansions)
         logits = self._label_logits(explored)
         return None if logits is None else tuple(logits.tolist())

@@ -27,8 +27,8 @@ class Session:
     options: dict[str, Any]
     begin: Begin
 
-    def guard(self) -> InProcess | Served:
-        """The guard that the options name."""
+    def guard(self, exact: bool = False) -> InProcess | Served:
+        """The guard that the options name; one of a repository with `exact` if no conversation may leave it early."""
         truncate: Truncate | None = self.options["truncate"]
         url, policy = self.options.get("url"), self.options["policy"]
         if url:
@@ -39,7 +39,9 @@ class Session:
             from verdictree.releases.repository import pinned
 
             number = pinned(repository)
-        return InProcess(repository, number, policy=policy, threads=self.options["threads"], truncate=truncate)
+        return InProcess(
+            repository, number, policy=policy, threads=self.options["threads"], truncate=truncate, exact=exact
+        )
 
     def load(self, paths: Sequence[Path], codes: Sequence[str]) -> Dataset:
         """The labelled rows of the files; BadData where there are none."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,11 +14,14 @@ import torch
 from tokenizers import Tokenizer
 
 from verdictree import families
+from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
+from verdictree.releases.calibration import Calibration
 from verdictree.releases.draft import Draft
+from verdictree.releases.early_exit import EarlyExit
 from verdictree.releases.proofs import Parity
 from verdictree.releases.release import (
     GRAPH_MODEL,
@@ -28,8 +33,11 @@ from verdictree.releases.release import (
 )
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
-from verdictree_export.defaults import FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_CHANGE, MAX_MISSED, MAX_TOKENS, PRECISION
+from verdictree_export.early_exit import fitting, layer_choice
+from verdictree_export.early_exit.observations import observe
 from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.exit_probe import ExitProbe
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.graph.prefix_cache import prefill_prefixes
 from verdictree_export.int8 import conversion as int8
@@ -41,6 +49,21 @@ from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.tolerances import PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
+
+
+@dataclass(frozen=True)
+class ExitRequest:
+    """Let plainly safe conversations leave the graph early, by what `conversations` show; see `early_exit.fitting`.
+
+    `layer` is after how many layers; None: where it saves most, measured on the checkpoint.
+    """
+
+    conversations: Sequence[Conversation]
+    layer: int | None = None
+    max_missed: float = MAX_MISSED
+    confidence: float = EXIT_CONFIDENCE
+
+
 _NOT_MEASURED = Parity(0.0, 0.0, 0, 0)
 
 # Called at the begin of a step with its name and its number of parts; what it returns is called with each part done.
@@ -66,6 +89,7 @@ def export_release(
     evaluation: Sequence[Example] = (),
     max_change: float | None = None,
     max_off_grammar: float = MAX_OFF_GRAMMAR,
+    early_exit: ExitRequest | None = None,
     progress: Progress = _silent,
 ) -> Release:
     """Export a guard as release `number` (None: the next free one) of a model repository.
@@ -74,7 +98,8 @@ def export_release(
     `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
     `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: `defaults.MAX_CHANGE`); `calibration` is
     a file that was fitted on another export of this very guard. An answer with more than `max_off_grammar` off the
-    grammar is undecided; a guard that never answers a verdict is refused, unless it is 1.
+    grammar is undecided; a guard that never answers a verdict is refused, unless it is 1. With `early_exit` plainly
+    safe conversations leave the graph early.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
@@ -111,7 +136,9 @@ def export_release(
     fitted = calibrations.read_for(calibration, release) if calibration else {}
     with release_writer.new(model_repository, "export", number, template=_TEMPLATE) as draft:
         release = msgspec.structs.replace(release, number=draft.number)
-        return draft.commit(_write(guard, tokenizer, release, draft, evaluation, max_change, progress), fitted)
+        return draft.commit(
+            _write(guard, tokenizer, release, draft, fitted, evaluation, max_change, early_exit, progress), fitted
+        )
 
 
 def _check_precision(precision: str, evaluation: Sequence[Example], max_change: float | None) -> None:
@@ -131,18 +158,24 @@ def _write(
     tokenizer: Tokenizer,
     release: Release,
     draft: Draft,
+    fitted: Mapping[str, Calibration],
     evaluation: Sequence[Example],
     max_change: float | None,
+    early_exit: ExitRequest | None,
     progress: Progress,
 ) -> Release:
     """Write the release's files; return it with what was measured of them."""
     tokenizer.save(str(draft.folder(TOKENIZER_MODEL) / TOKENIZER_FILE))
     checkpoints.save_weightless(guard, draft.folder(GRAPH_MODEL) / WEIGHTLESS_FOLDER)
+    key_values, layer = prefill_prefixes(guard.model, release.prompts), None
+    compiled = partial(CompiledPolicies, release.prompts, release.tree, release.exploration, key_values)
+    policies = compiled()
+    if early_exit is not None:
+        layer = _exit_layer(GuardGraph(guard.model, policies), release, tokenizer, fitted, early_exit, progress)
+        release = msgspec.structs.replace(release, early_exit=EarlyExit(layer))
+        policies = compiled(ExitProbe.blank(len(release.prompts), guard.model.config.hidden_size))
     graph_done = progress("write the ONNX graph", 1)
-    compiled = CompiledPolicies(
-        release.prompts, release.tree, release.exploration, prefill_prefixes(guard.model, release.prompts)
-    )
-    graph = onnx_model.write(GuardGraph(guard.model, compiled), draft.folder(GRAPH_MODEL))
+    graph = onnx_model.write(GuardGraph(guard.model, policies, layer), draft.folder(GRAPH_MODEL))
     graph_done(1)
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
     if PRECISIONS[release.precision].is_quantized:
@@ -152,7 +185,30 @@ def _write(
         release = msgspec.structs.replace(release, quantization_quality=quality)
         quantized(1)
     onnx_model.finish(graph)
+    if early_exit is not None and layer is not None:
+        done = progress("fit the early exit", len(early_exit.conversations))
+        observed = observe(graph, release, tokenizer, fitted, early_exit.conversations, done)
+        found = fitting.fit(observed, release, layer, early_exit.max_missed, early_exit.confidence)
+        onnx_model.set_policies(graph, compiled(found.probe))
+        release = msgspec.structs.replace(release, early_exit=found.early_exit)
     return golden.with_golden(release, graph, tokenizer, guard)
+
+
+def _exit_layer(
+    graph: GuardGraph,
+    release: Release,
+    tokenizer: Tokenizer,
+    fitted: Mapping[str, Calibration],
+    asked: ExitRequest,
+    progress: Progress,
+) -> int:
+    last = len(graph.model.get_decoder().layers) - 2  # the last layer is computed at the tokens that are read alone
+    if asked.layer is None:
+        done = progress("choose the layer to leave after", layer_choice.NUM_CONVERSATIONS)
+        return layer_choice.choose(graph, release, tokenizer, fitted, asked.conversations, asked.max_missed, done)
+    if not 1 <= asked.layer <= last:
+        raise UnsupportedGuard(f"expected an exit layer from 1 to {last} for this guard, got {asked.layer}")
+    return asked.layer
 
 
 def _named(adapter: Path) -> str:

@@ -94,6 +94,25 @@ class Decision:
         """Which `scores` (…, categories) are flagged; a category without a threshold never is."""
         return np.asarray(np.asarray(scores) >= self._thresholds)
 
+    def left(self, verdict: Verdict) -> Verdict:
+        """A verdict on what left early, which is allowed: that this is right is what the exit's rule was proven for."""
+        every = (self._unsafe_limits, *self._limits)
+        has_action = [limits.threshold is not None or limits.review is not None for limits in every]
+        has_flag = [limits.threshold is not None for limits in every]
+        calibration = self._calibration
+        return msgspec.structs.replace(
+            verdict,
+            categories=tuple(
+                msgspec.structs.replace(score, flagged=False if flag else None, action="allow" if action else None)
+                for score, flag, action in zip(verdict.categories, has_flag[1:], has_action[1:], strict=True)
+            ),
+            p_unsafe_calibrated=None if calibration is None else float(calibration.unsafe.calibrator(verdict.p_unsafe)),
+            flagged=False if any(has_flag) else None,
+            unsafe_flagged=False if has_flag[0] else None,
+            calibration=None if calibration is None else calibration.version,
+            action="allow" if any(has_action) else None,
+        )
+
     def applied(self, verdict: Verdict) -> Verdict:
         """A raw verdict with its calibrated scores, flags and actions."""
         scores = self.scores([score.marginal for score in verdict.categories])
@@ -138,6 +157,11 @@ def is_flagged(verdict: Verdict, code: str) -> bool:
     """Whether a category is flagged; by the default threshold where the release has none."""
     score = verdict[code]
     return score.marginal >= DEFAULT_THRESHOLD if score.flagged is None else score.flagged
+
+
+def is_alert(verdict: Verdict) -> bool:
+    """Whether anybody must see the conversation: it is flagged, or in a review band."""
+    return is_anything_flagged(verdict) or verdict.action == "review"
 
 
 def is_anything_flagged(verdict: Verdict) -> bool:

@@ -19,6 +19,7 @@ from verdictree.releases.journal import Journal
 from verdictree.releases.release import (
     COMPOSING_MODELS,
     FORMAT,
+    FORMAT_WITHOUT_EXIT,
     GRAPH_MODEL,
     MANIFEST,
     MARGINALS_MODEL,
@@ -112,8 +113,9 @@ class Draft:
             for path in sorted(self.folder(model).rglob("*"))
             if path.is_file()
         }
+        number = FORMAT_WITHOUT_EXIT if release.early_exit is None else FORMAT
         release = msgspec.structs.replace(
-            release, number=self.number, files={**release.files, **own}, format=FORMAT, software=VERSION
+            release, number=self.number, files={**release.files, **own}, format=number, software=VERSION
         )
         for model in COMPOSING_MODELS:
             if release.version(model) == self.number:

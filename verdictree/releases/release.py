@@ -13,6 +13,7 @@ from verdictree.conversation import Role
 from verdictree.errors import InvalidConversation, InvalidRelease
 from verdictree.families.guard_family import ConversationFormat
 from verdictree.policy import Policy
+from verdictree.releases.early_exit import EarlyExit
 from verdictree.releases.prompt import Prompt
 from verdictree.releases.proofs import Golden, Parity, QuantizationQuality
 from verdictree.releases.software import VERSION
@@ -26,8 +27,10 @@ GRAPH_FILE, WEIGHTS_FILE, POLICIES_FILE = "model.onnx", "weights.bin", "policies
 WEIGHTLESS_FOLDER = "checkpoint"  # the checkpoint's configuration and tokenizer, without weights
 TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL = "guard_tokenizer", "guard_lm", "guard_marginals"
 COMPOSING_MODELS = (TOKENIZER_MODEL, GRAPH_MODEL, MARGINALS_MODEL)
-# 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`.
-FORMAT = 2
+# 1 is that of the manifests from before there was a number; 2 has `format`, `software` and `shares`; 3 has an early
+# exit, whose outputs older software would take for a verdict.
+FORMAT = 3
+FORMAT_WITHOUT_EXIT = 2
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_quality": "fidelity"}):
@@ -38,7 +41,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
     maps the release's other files, relative to the model repository, to their SHA-256. A release from before there
     were golden conversations has none. `quantization_quality` is a quantized release's. A verdict whose `off_grammar`
     is above `max_off_grammar` is undecided, and flagged. `shares` is the release whose tokenizer and graph this one is
-    served with, where it differs from that one in its calibration only.
+    served with, where it differs from that one in its calibration only. `early_exit` is of a graph that has one.
     `format` is the manifest's, `software` the version that wrote it.
     """
 
@@ -60,6 +63,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
     quantization_quality: QuantizationQuality | None = None
     max_off_grammar: float = MAX_OFF_GRAMMAR
     shares: int | None = None
+    early_exit: EarlyExit | None = None
     format: int = 1
     software: str = ""
 
@@ -133,6 +137,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
         raise InvalidConversation(
             f"expected policy {known} or none, got {quoted(name)}; release {self.number} has no other policy"
         )
+
+    def prompt(self, number: int) -> Prompt:
+        """The prompt of a number that the graph takes: those beyond all prompts ask for the same, in full."""
+        return self.prompts[number % len(self.prompts)]
 
     @property
     def num_questions(self) -> int:

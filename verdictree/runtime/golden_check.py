@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verdictree.conversation import Conversation
 from verdictree.releases.calibration import log_odds
 from verdictree.releases.proofs import Golden
 from verdictree.releases.release import Release
@@ -11,6 +12,11 @@ from verdictree.verdict import Verdict
 def matching(release: Release, golden: Golden) -> Golden | None:
     """The golden conversation of a release that asks the same as another release's."""
     return next((one for one in release.golden if one.messages == golden.messages), None)
+
+
+def asked(release: Release, golden: Golden) -> Conversation:
+    """The request to which a release must give the golden scores: one that leaves its graph early has none."""
+    return Conversation(golden.messages, exact=release.early_exit is not None)
 
 
 def fault(verdict: Verdict, golden: Golden | None, release: Release, calibration: str | None) -> str | None:

@@ -105,7 +105,7 @@ class LocalGuard:
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         """The tokens of the whole prompt that a conversation is asked with, the first where there are several."""
         tokenized = self.tokenize(conversation)
-        prompt = self.release.prompts[tokenized.prefix_ids[0]]
+        prompt = self.release.prompt(tokenized.prefix_ids[0])
         size = len(tokenized.input_ids) // len(tokenized.prefix_ids)
         return [*prompt.prefix_ids, *tokenized.input_ids[:size].tolist(), *prompt.suffix_ids]
 

@@ -17,7 +17,7 @@ from verdictree.releases.release import Release
 from verdictree.runtime.windows import MAX_WINDOWS, num_counts, read_places, windows_of
 from verdictree.verdict import CategoryScore, GreedyVerdict, Verdict, Window
 from verdictree.verdict_tree.estimates import Estimates, one_by_one, worst, worst_windows
-from verdictree.verdict_tree.exploration import Explored, Floats, unpack
+from verdictree.verdict_tree.exploration import LEFT, Explored, Floats, exit_log_odds, unpack
 from verdictree.verdict_tree.marginals import Marginalizer
 from verdictree.verdict_tree.questions import by_question
 
@@ -66,13 +66,10 @@ class Scorer:
         Raises NoVerdict where a number that a verdict rests on is not finite: it would be compared with thresholds,
         and reach none. How much of the answer is no verdict at all is not judged here, but by `outcomes`.
         """
-        release, asked = self._release, len(prefix_ids[0])
-        outputs = (by_question(part, asked) for part in (label_logits, log_normalizer, top_logit, expansions))
-        explored = unpack(release.tree, release.exploration, *outputs)
-        requests = [explored[i : i + asked] for i in range(0, len(explored), asked)]
+        rows = zip(label_logits, log_normalizer, top_logit, expansions, prefix_ids, token_counts, strict=True)
         return [
-            self._verdict(questions, int(prefixes[0]), [int(count) for count in counts])
-            for questions, prefixes, counts in zip(requests, prefix_ids, token_counts, strict=True)
+            self._verdict([part[None] for part in outputs], prefixes, [int(count) for count in counts])
+            for *outputs, prefixes, counts in rows
         ]
 
     def of_batch(self, batch: Sequence[TokenizedConversation], outputs: Sequence[Any]) -> list[Verdict]:
@@ -129,15 +126,22 @@ class Scorer:
         for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 return f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}"
-        if not ((prefix_id >= 0) & (prefix_id < len(release.prompts))).all():
-            return f"expected prefix_id from 0 to {len(release.prompts) - 1}, got another"
-        if len(expansions) != 1 or not ((expansions >= 0) & (expansions <= tree.unused)).all():
+        numbers = len(release.prompts) * (1 if release.early_exit is None else 2)
+        if not ((prefix_id >= 0) & (prefix_id < numbers)).all():
+            return f"expected prefix_id from 0 to {numbers - 1}, got another"
+        has_left = release.early_exit is not None and (expansions == LEFT).all()
+        if len(expansions) != 1 or not (has_left or ((expansions >= 0) & (expansions <= tree.unused)).all()):
             return f"expected expansions from 0 to {tree.unused} of one request, got others"
         return None
 
-    def _verdict(self, explored: Sequence[Explored], prefix_id: int, counts: Sequence[int]) -> Verdict:
-        release, prompt, asked = self._release, self._release.prompts[prefix_id], self._release.num_questions
+    def _verdict(self, outputs: Sequence[Any], prefix_ids: Sequence[int], counts: Sequence[int]) -> Verdict:
+        release, asked = self._release, self._release.num_questions
+        prompt = release.prompt(int(prefix_ids[0]))
         policy = release.policy_named(prompt.policy).of_role(prompt.role)
+        log_odds = exit_log_odds(outputs[1], outputs[3])
+        if log_odds is not None:
+            return self._left(policy, prompt.role, log_odds, counts)
+        explored = unpack(release.tree, release.exploration, *(by_question(part, len(prefix_ids)) for part in outputs))
         by_window = [explored[i : i + asked] for i in range(0, len(explored), asked)]
         each = [self._estimates(policy, questions, prompt.role) for questions in by_window]
         estimates = worst(each)
@@ -157,6 +161,32 @@ class Scorer:
             windows=_windows(each, counts),
         )
         return self._decisions[policy.name, prompt.role].applied(verdict)
+
+    def _left(self, policy: Policy, role: Role, log_odds: float, counts: Sequence[int]) -> Verdict:
+        """The verdict on a conversation that left early: limits, and nothing that was computed."""
+        early_exit = self._release.early_exit
+        rule = None if early_exit is None else early_exit.rule(policy.name, role)
+        if early_exit is None or rule is None or not log_odds < rule.threshold:
+            raise NoVerdict(
+                f"no verdict: expected no early exit at log-odds {log_odds:.3g} by release {self._release.number}, got "
+                "one; its graph and its manifest are not of one export: export the guard again"
+            )
+        limit = rule.bound(log_odds)
+        verdict = Verdict(
+            release=self._release.number,
+            policy=policy.name,
+            role=role,
+            p_unsafe=limit,
+            p_safe=1.0 - limit,
+            categories=tuple(CategoryScore(each.code, each.shown, 0.0, 0.0, 0.0) for each in policy.categories),
+            unexplored=limit,
+            off_grammar=0.0,
+            greedy=GreedyVerdict("", (), complete=False),
+            num_tokens=counts[0],
+            num_truncated_tokens=counts[1],
+            exit_layer=early_exit.layer,
+        )
+        return self._decisions[policy.name, role].left(verdict)
 
     def _estimates(self, policy: Policy, explored: Sequence[Explored], role: Role) -> Estimates:
         _check_finite(explored)

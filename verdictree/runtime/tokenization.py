@@ -116,11 +116,20 @@ class ConversationTokenizer:
         cut = windows[0].start
         return TokenizedConversation(
             input_ids=np.concatenate([repeated(ids, len(prefix_ids)) for ids in parts]),
-            prefix_ids=prefix_ids * len(windows),
+            prefix_ids=self._asked(prefix_ids, len(windows), conversation.exact),
             num_tokens=len(encoded.ids) - cut,
             num_truncated=before + cut,
             windows=places,
         )
+
+    def _asked(self, prefix_ids: tuple[int, ...], num_windows: int, exact: bool) -> tuple[int, ...]:
+        """The numbers that the graph is given: those beyond all prompts where a conversation must not leave it early.
+
+        That of several windows must not: the worst of them is the verdict, and limits have no worst.
+        """
+        stays = self._release.early_exit is not None and (exact or num_windows > 1)
+        beyond = len(self._release.prompts) if stays else 0
+        return tuple(number + beyond for number in prefix_ids) * num_windows
 
     def _encoded(
         self, conversation: Conversation, prompt: Prompt, transcript: Transcript, truncate: Truncate | None

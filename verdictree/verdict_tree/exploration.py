@@ -84,6 +84,14 @@ class Explored:
     blocks: dict[Path, NodeLogits]
 
 
+def exit_log_odds(log_normalizer: Floats, expansions: npt.NDArray[np.int32]) -> float | None:
+    """The probe's log-odds of a request that left early, of the outputs of one row; None where it went through.
+
+    Such a row has LEFT for every index, and the log-odds for every log-normalizer.
+    """
+    return float(log_normalizer.flat[0]) if expansions.flat[0] == LEFT else None
+
+
 def unpack(
     tree: VerdictTree,
     exploration: Exploration,
@@ -101,7 +109,8 @@ def unpack(
                     with tree.unused; a slot of nothing else was not used. The number of the list is left out where the
                     root trie has its first labels
 
-    `nodes` lists the root trie's, then for each beam slot those of its trie.
+    `nodes` lists the root trie's, then for each beam slot those of its trie. No request may have left early; see
+    `exit_log_odds`.
     """
     unused, widths = tree.unused, exploration.beam_widths(tree)
     sizes = np.repeat(exploration.trie_sizes(tree), widths).tolist()

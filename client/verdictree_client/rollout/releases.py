@@ -44,10 +44,16 @@ def derive(
 
     `calibration` is a calibration file that was fitted for `source` (None: the one of `source`, if any); `thresholds`
     replace the default policy's thresholds by code, "unsafe" for P(unsafe), None for all that are not named.
-    Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of.
+    Raises InvalidRelease for a source or file that is damaged, Refused for a code that there is none of, and for
+    a release whose early exit rests on its thresholds.
     """
     base = Release.load_verified(repository, source)
     folder = repository / MARGINALS_MODEL / str(source)
+    if base.early_exit is not None and base.early_exit.rules:
+        raise Refused(
+            f"expected a release without an early exit, got {source}: what its exit misses was proven at its own "
+            "thresholds; prove it at others with `verdictree early-exit fit --calibration`"
+        )
     fitted = calibrations.load(folder, base) if calibration is None else calibrations.read(calibration)
     for made in fitted.values():
         if made.manifest_sha256 != sha256(folder / MANIFEST):

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from verdictree.conversation import Conversation
 from verdictree.releases import calibration as calibrations
 from verdictree.releases.release import MARGINALS_MODEL, Release
 from verdictree.runtime import golden_check
@@ -35,7 +34,7 @@ def check(server: Server, ensemble: str, release: Release, calibration: str | No
     """Raise StageFailed unless the ensemble gives each golden conversation the scores that it had at export."""
     for golden in release.golden:
         try:
-            verdict = server.ask(ensemble, Conversation(golden.messages))
+            verdict = server.ask(ensemble, golden_check.asked(release, golden))
         except GuardError as exc:
             raise StageFailed(f"expected release {release.number} to answer its golden conversations: {exc}") from exc
         fault = golden_check.fault(verdict, golden, release, calibration)
@@ -45,7 +44,7 @@ def check(server: Server, ensemble: str, release: Release, calibration: str | No
 
 def warm_up(server: Server, ensemble: str, release: Release) -> None:
     """Ask the golden conversations a few times, side by side."""
-    conversations = [Conversation(golden.messages) for golden in release.golden] * _WARM_UP_ROUNDS
+    conversations = [golden_check.asked(release, golden) for golden in release.golden] * _WARM_UP_ROUNDS
     with ThreadPoolExecutor(_WARM_UP_CONCURRENCY) as pool:
         try:
             list(pool.map(lambda conversation: server.ask(ensemble, conversation), conversations))

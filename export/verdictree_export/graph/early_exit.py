@@ -27,6 +27,7 @@ from verdictree_export.graph.last_layer import at_tokens
 from verdictree_export.graph.prefill_pass import PrefillPass, lay_out_prefill
 from verdictree_export.graph.replaced import replaced
 
+
 class Staying(NamedTuple):
     """Which requests of a batch go on: `rows` (staying,); `log_odds` (batch,) is the probe's, of all."""
 

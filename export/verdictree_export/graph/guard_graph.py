@@ -78,9 +78,15 @@ class GuardGraph(nn.Module):
             others.append(early_exit.states)
         return (*(by_request(output, requests) if output.dim() else output for output in whole), *others)
 
-    def _prefill(
-        self, input_ids: Tensor, cu_seqlens: Tensor, prefix_id: Tensor
-    ) -> tuple[Frontier, EarlyExit | None]:
+    def without_paths(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> list[Tensor]:
+        """The first outputs of `forward`, of the prefill pass alone: as if no path were likely enough."""
+        questions = prefix_id.shape[1]
+        cu_seqlens = _question_cu_seqlens(row_ends.long(), questions)
+        frontier, _ = self._prefill(input_ids, cu_seqlens, prefix_id.long().reshape(-1))
+        outputs = Evaluated(self.policies, [frontier.nodes], []).outputs(frontier.slots.batch)
+        return [by_request(output, prefix_id.shape[0]) for output in outputs]
+
+    def _prefill(self, input_ids: Tensor, cu_seqlens: Tensor, prefix_id: Tensor) -> tuple[Frontier, EarlyExit | None]:
         """Conversation, suffix and root trie of every request, or of those that stay."""
         policies, root = self.policies, self.policies.root_trie
         prompt = policies.prompt(prefix_id)

@@ -91,9 +91,7 @@ def branch(
     return count
 
 
-def _parts(
-    graph: onnx.GraphProto, stages: Sequence[Stage], outputs: Sequence[str]
-) -> list[list[onnx.NodeProto]]:
+def _parts(graph: onnx.GraphProto, stages: Sequence[Stage], outputs: Sequence[str]) -> list[list[onnx.NodeProto]]:
     """The nodes that are always computed, then for each stage those that it needs and no stage before it."""
     known = _needed(graph, [one.name for one in graph.output if one.name not in outputs])
     wanted = [[stage.condition, *stage.fallbacks.values()] for stage in stages]

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from verdictree.runtime.graph_io import INPUTS
 from verdictree_export.graph.guard_graph import GuardGraph
-from verdictree_export.onnx_file.tensor_names import ANY_STAYING, EXIT_STATES, POLICIES, all_left, any_live, cache_names, without
+from verdictree_export.onnx_file.tensor_names import (
+    ANY_STAYING,
+    EXIT_STATES,
+    POLICIES,
+    all_left,
+    any_live,
+    cache_names,
+    without,
+)
 
 OPSET = 18
 
@@ -90,7 +98,8 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         """One row a request. The other dimensions are constants of the release, but the served configuration holds
-        for every release, so they are declared open. The caches, and what an exit reads, are outputs for the time of the export."""
+        for every release, so they are declared open. The caches, and what an exit reads, are outputs while it is
+        exported."""
         requests = {
             "label_logits": {0: "batch", 1: "nodes", 2: "vocabulary"},
             "log_normalizer": {0: "batch", 1: "nodes"},
