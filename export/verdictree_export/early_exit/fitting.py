@@ -72,7 +72,7 @@ def fit(
         said = "; ".join(f"{policy}, {role}: {why}" for (policy, role), why in without_rule.items())
         raise UnsupportedGuard(f"expected conversations by which an early exit can be proven, got none ({said})")
     early_exit = EarlyExit(layer, tuple(rules))
-    size = len(next(iter(probes.values())).weight)
+    size = len(next(iter(probes.values())).weight) // 2
     return Fit(early_exit, _buffers(release, early_exit, probes, size), without_rule)
 
 
@@ -93,7 +93,7 @@ def _rule(
     except ValueError as exc:
         return str(exc)
     candidates = np.unique(np.quantile(fitted.log_odds, np.linspace(0, 1, _CANDIDATES))).tolist()
-    log_odds = fitted.probe.log_odds(proof.states)
+    log_odds = fitted.probe.log_odds(proof.features)
     threshold = risk_control.proven_threshold(log_odds, proof.alert, candidates, max_missed, confidence)
     leaves = log_odds < (-np.inf if threshold is None else threshold)
     if threshold is None or not leaves.any():

@@ -19,6 +19,7 @@ from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict import Verdict
 from verdictree_export.early_exit import probe_fit
 from verdictree_export.early_exit.observations import Floats, Observations
+from verdictree_export.graph.exit_probe import probe_features
 from verdictree_export.graph.guard_graph import GuardGraph
 
 NUM_CONVERSATIONS = 400
@@ -43,15 +44,15 @@ def choose(
     """After how many layers conversations are to leave.
 
     The checkpoint itself, as `graph`, is asked about up to `NUM_CONVERSATIONS` of the conversations, taken evenly, how
-    its verdict begins, no more; `advance` is called with 1 after each. The saving of a layer is the share of conversations that leave there where
-    `max_missed` of the alerts do, times the share of layers that they do not pass.
+    its verdict begins, no more; `advance` is called with 1 after each. The saving of a layer is the share of
+    conversations that leave there where `max_missed` of the alerts do, times the share of layers that they do not pass.
     Raises UnsupportedGuard for a model of fewer than three layers, and for conversations that are all alike.
     """
     layers = candidates(len(graph.model.get_decoder().layers))
     if not layers:
         raise UnsupportedGuard("expected a guard of three layers or more for an early exit, got a smaller one")
     sample = conversations[:: max(1, len(conversations) // NUM_CONVERSATIONS)][:NUM_CONVERSATIONS]
-    states: dict[int, list[Floats]] = {layer: [] for layer in layers}
+    features: dict[int, list[Floats]] = {layer: [] for layer in layers}
     asked, verdicts = list[Conversation](), list[Verdict]()
     guard = LocalGuard(release, tokenizer, lambda feeds: _run(graph, feeds), calibrations)
     for conversation in sample:
@@ -60,22 +61,24 @@ def choose(
         except InvalidConversation:
             continue
         if not tokenized.windows:
-            with torch.inference_mode(), _kept(graph, layers, len(tokenized.input_ids), states):
+            with torch.inference_mode(), _kept(graph, layers, len(tokenized.input_ids), features):
                 verdicts += guard.classify_tokenized([tokenized])
             asked.append(conversation)
         advance(1)
     total = len(graph.model.get_decoder().layers)
     try:
-        savings = {layer: _saving(states[layer], asked, verdicts, max_missed) * (1 - layer / total) for layer in layers}
+        savings = {
+            layer: _saving(features[layer], asked, verdicts, max_missed) * (1 - layer / total) for layer in layers
+        }
     except ValueError as exc:
         raise UnsupportedGuard(f"expected conversations of both kinds, plainly safe and not: {exc}") from exc
     return max(savings, key=lambda layer: savings[layer])
 
 
 def _saving(
-    states: Sequence[Floats], conversations: Sequence[Conversation], verdicts: Sequence[Verdict], max_missed: float
+    features: Sequence[Floats], conversations: Sequence[Conversation], verdicts: Sequence[Verdict], max_missed: float
 ) -> float:
-    observed = Observations.of(conversations, np.stack(states), verdicts)
+    observed = Observations.of(conversations, np.stack(features), verdicts)
     return probe_fit.saving(probe_fit.fit(observed, max_missed).log_odds, observed.alert, max_missed)
 
 
@@ -85,14 +88,17 @@ def _run(graph: GuardGraph, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 @contextmanager
-def _kept(graph: GuardGraph, layers: Sequence[int], num_tokens: int, states: dict[int, list[Floats]]) -> Iterator[None]:
-    """Keep what enters each of the layers, at the last token of the suffix."""
+def _kept(
+    graph: GuardGraph, layers: Sequence[int], num_tokens: int, features: dict[int, list[Floats]]
+) -> Iterator[None]:
+    """Keep what a probe would read of what enters each of the layers."""
     policies = graph.policies
     entry = num_tokens + policies.prefix_cache.suffix_and_root_width - policies.root_trie.tokens.shape[0]
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            states[layer].append(inputs[0][0, entry].float().numpy().copy())
+            own = torch.zeros(num_tokens, dtype=torch.long)
+            features[layer].append(probe_features(inputs[0][0], torch.tensor([entry]), own)[0].numpy())
 
         return hook
 

@@ -23,7 +23,7 @@ from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import batch_feeds
 from verdictree.verdict import Verdict
 from verdictree_export.onnx_file.graph_session import GraphSession
-from verdictree_export.onnx_file.tensor_names import EXIT_STATES
+from verdictree_export.onnx_file.tensor_names import EXIT_FEATURES
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,13 +33,13 @@ class Observations:
     """Conversations that one policy judges in messages of one role.
 
     conversations  (n,)
-    states         (n, size) the hidden state that the probe reads, its root mean square 1
+    features       (n, features) what the probe reads of their hidden states
     alert          (n,) whether the guard, in full, would not simply allow the conversation
     top            (n,) the largest of P(unsafe) and the marginals
     """
 
     conversations: tuple[Conversation, ...]
-    states: Floats
+    features: Floats
     alert: npt.NDArray[np.bool_]
     top: npt.NDArray[np.float64]
 
@@ -47,11 +47,11 @@ class Observations:
         return len(self.conversations)
 
     @classmethod
-    def of(cls, conversations: Sequence[Conversation], states: Floats, verdicts: Sequence[Verdict]) -> Observations:
-        """From the hidden states (n, size) as they are, and what the guard says in full."""
+    def of(cls, conversations: Sequence[Conversation], features: Floats, verdicts: Sequence[Verdict]) -> Observations:
+        """From the features (n, features), and what the guard says in full."""
         return cls(
             tuple(conversations),
-            states / np.sqrt((states * states).mean(-1, keepdims=True) + 1e-6),
+            features,
             np.array([is_alert(verdict) for verdict in verdicts]),
             np.array([max(one.p_unsafe, *(score.marginal for score in one.categories)) for one in verdicts]),
         )
@@ -59,7 +59,7 @@ class Observations:
     def part(self, rows: npt.NDArray[np.bool_]) -> Observations:
         """Those of the marked rows."""
         kept = tuple(one for one, keep in zip(self.conversations, rows, strict=True) if keep)
-        return Observations(kept, self.states[rows], self.alert[rows], self.top[rows])
+        return Observations(kept, self.features[rows], self.alert[rows], self.top[rows])
 
 
 def observe(
@@ -76,7 +76,7 @@ def observe(
     `advance` is called with 1 after each. Raises NoVerdict where the graph gives no finite number.
     """
     with tempfile.TemporaryDirectory(dir=graph.parent.parent) as scratch:  # Triton takes a changed folder for a release
-        session = GraphSession(_with_states(graph, Path(scratch)), outputs=[*OUTPUTS, EXIT_STATES], prepack=True)
+        session = GraphSession(_with_features(graph, Path(scratch)), outputs=[*OUTPUTS, EXIT_FEATURES], prepack=True)
         guard = LocalGuard(release, tokenizer, session.run, calibrations)
         found: dict[tuple[str, Role], list[tuple[Conversation, Floats, Verdict]]] = {}
         for conversation in conversations:
@@ -87,24 +87,24 @@ def observe(
                 continue
             if tokenized.windows:
                 continue
-            *outputs, states = session.run(batch_feeds([tokenized]))
+            *outputs, features = session.run(batch_feeds([tokenized]))
             (verdict,) = guard.outcomes([tokenized], outputs)
             if isinstance(verdict, NoVerdict):
                 raise verdict
             role = conversation.judged_role
-            found.setdefault((verdict.policy, role), []).append((conversation, states[0, 0], verdict))
+            found.setdefault((verdict.policy, role), []).append((conversation, features[0], verdict))
     return {key: _gathered(rows) for key, rows in found.items()}
 
 
 def _gathered(rows: Sequence[tuple[Conversation, Floats, Verdict]]) -> Observations:
-    conversations, states, verdicts = zip(*rows, strict=True)
-    return Observations.of(conversations, np.stack(states).astype(np.float32), verdicts)
+    conversations, features, verdicts = zip(*rows, strict=True)
+    return Observations.of(conversations, np.stack(features).astype(np.float32), verdicts)
 
 
-def _with_states(graph: Path, folder: Path) -> Path:
+def _with_features(graph: Path, folder: Path) -> Path:
     """A copy of the graph that hands over what its probe reads; its weights are the same files."""
     model = onnx.load(graph, load_external_data=False)
-    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(EXIT_STATES))
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(EXIT_FEATURES))
     for name in (WEIGHTS_FILE, POLICIES_FILE):
         (folder / name).hardlink_to(graph.with_name(name))
     onnx.save(model, folder / GRAPH_FILE)

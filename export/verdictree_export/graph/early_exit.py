@@ -3,7 +3,7 @@
 For example, the two requests of `prefill_pass`, of which the second leaves after the first layer:
 
     packed, before the exit  Hi ␣there │ No │ ⏎ > unsafe ⏎ S 1 │ · > unsafe ⏎ S 1
-    read by the probe        the last token of each suffix, >
+    read by the probe        the last token of each suffix, >, and the mean over Hi ␣there and over No
     packed, after the exit   Hi ␣there │ ⏎ > unsafe ⏎ S 1
 
 The requests that stay are laid out as a batch of their own. Their hidden states, and the keys and values of the layers
@@ -23,6 +23,7 @@ from torch import Tensor
 from verdictree.verdict_tree.exploration import LEFT
 from verdictree_export.graph.blocks import scatter
 from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.exit_probe import probe_features
 from verdictree_export.graph.last_layer import at_tokens
 from verdictree_export.graph.prefill_pass import PrefillPass, lay_out_prefill
 from verdictree_export.graph.replaced import replaced
@@ -58,12 +59,14 @@ class EarlyExit:
 
     staying   which requests
     prefill   the pass of those alone, from the exit on
-    states    (1, batch, size) what the probe has read
+    states    (1, packed, size) the hidden states that arrive at the exit
+    features  (batch, features) what the probe has read of them
     """
 
     staying: Staying
     prefill: PrefillPass
     states: Tensor
+    features: Tensor
 
     def __init__(
         self, layer: int, policies: CompiledPolicies, everyone: PrefillPass, cu_seqlens: Tensor, prefix_id: Tensor
@@ -81,8 +84,11 @@ class EarlyExit:
         probe, everyone, policies = self._policies.exit_probe, self._everyone, self._policies
         prompt = policies.prompt(self._prefix_id)
         entries = everyone.logits_positions.tokens.reshape(prompt.shape[0], -1)[:, 0]
-        self.states = hidden.index_select(1, entries)
-        log_odds = probe.log_odds(self.states[0], prompt)
+        num_tokens = everyone.tokens.shape[0] - everyone.after_width * prompt.shape[0]
+        # A copy, behind which nothing need keep the function of the layers' stream (`int8.rotation`).
+        self.states = hidden.index_select(1, torch.arange(everyone.tokens.shape[0]))
+        self.features = probe_features(self.states[0], entries, everyone.rows[:num_tokens])
+        log_odds = probe.log_odds(self.features, prompt)
         stays = probe.stays(log_odds, self._prefix_id)
         rows = stays.nonzero().squeeze(1)
         self.staying = Staying(rows, log_odds)

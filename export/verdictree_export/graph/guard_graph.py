@@ -37,8 +37,8 @@ class GuardGraph(nn.Module):
     the prompts of each. Outputs: what `exploration.unpack` takes apart, a request's questions side by side; with an
     exit whether any request stays, and the first outputs as they are where none does; depth by depth whether any path
     is expanded, and the first outputs as they are where none is; then layer by layer the prefill pass's keys and
-    values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made; with an exit what
-    its probe reads, (1, rows, size).
+    values, (rows, key-value heads, tokens, head size), of which a prompt that is added later is made; with an exit the
+    hidden states there, (1, packed, size), and what its probe reads of them, (rows, features).
     """
 
     def __init__(self, model: Any, policies: CompiledPolicies, exit_layer: int | None = None) -> None:
@@ -75,7 +75,7 @@ class GuardGraph(nn.Module):
         whole = [*outputs(evaluated, rows), *choices]
         others = [tensor for (layer,) in prefill.layers for tensor in (layer.keys, layer.values)]
         if early_exit is not None:
-            others.append(early_exit.states)
+            others += [early_exit.states, early_exit.features]
         return (*(by_request(output, requests) if output.dim() else output for output in whole), *others)
 
     def without_paths(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> list[Tensor]:

@@ -61,6 +61,7 @@ class PrefillPass:
     varlen             the pass
     logits_positions   the suffix's last token and the root trie, request by request
     visible            (batch, keys) which of its keys the paths of each request attend to; of the root trie's none yet
+    after_width        how many tokens stand after each conversation, padding included
     trie_start         the first key of the root trie
     entry_position     (batch,) position of the suffix's last token, which the root trie hangs on
     """
@@ -70,6 +71,7 @@ class PrefillPass:
     rows: Tensor
     varlen: VarlenPass
     logits_positions: LogitsPositions
+    after_width: int
     visible: Tensor
     trie_start: int
     entry_position: Tensor
@@ -104,6 +106,7 @@ def lay_out_prefill(
         rows=torch.cat([row, layout.rows.expand(-1, layout.after_width).flatten()]),
         varlen=varlen,
         logits_positions=LogitsPositions(packed_after[:, nodes].flatten(), varlen.narrowed(nodes)),
+        after_width=layout.after_width,
         visible=torch.cat([layout.prefix_valid, after.valid[:, :suffix_width], in_trie, layout.in_conversation], dim=1),
         trie_start=layout.prefix_width + suffix_width,
         entry_position=layout.ends + cache.suffix_length.index_select(0, prefix_id) - 1,

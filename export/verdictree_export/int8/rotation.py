@@ -26,6 +26,7 @@ from verdictree_export.onnx_file.linear_layers import (
     write,
 )
 from verdictree_export.onnx_file.neighbours import escapes, inputs
+from verdictree_export.onnx_file.tensor_names import EXIT_STATES
 
 _NORM = "SimplifiedLayerNormalization"
 _BLOCK = 16384  # what is turned at once: a vocabulary in float64, and turned, would be four times the weight
@@ -104,6 +105,8 @@ def _roles(model: ir.Model) -> _Roles:
         if is_embedding(node):
             roles.embeddings.add(inputs(node)[0])
             stream.add(node.outputs[0])
+        elif EXIT_STATES in (value.name for value in node.outputs):
+            continue  # the probe there is fitted to the turned stream, later
         elif node.op_type != "Shape" and stream.intersection(inputs(node)):
             _follow_stream(node, roles, stream, normalized)
         elif node.op_type != "Shape" and not normalized.keys().isdisjoint(inputs(node)):

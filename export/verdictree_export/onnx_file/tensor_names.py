@@ -5,7 +5,8 @@ from __future__ import annotations
 POLICIES = "policies."  # how the names of what policies decide begin
 LOG_PRUNING_THRESHOLD = f"{POLICIES}log_epsilon"
 EXIT_THRESHOLD = f"{POLICIES}exit.threshold"
-EXIT_STATES = "exit.states"  # what the early exit's probe reads
+EXIT_STATES = "exit.states"  # the hidden states at the early exit
+EXIT_FEATURES = "exit.features"  # what its probe reads of them
 ANY_STAYING = "any_staying"  # whether any request goes on after the early exit
 
 

@@ -17,6 +17,7 @@ from verdictree.runtime.graph_io import INPUTS
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.onnx_file.tensor_names import (
     ANY_STAYING,
+    EXIT_FEATURES,
     EXIT_STATES,
     POLICIES,
     all_left,
@@ -110,7 +111,7 @@ class _GuardOnnxConfig(OnnxConfig):  # type: ignore[misc]
         states: dict[str, dict[int, str]] = {}
         if self._has_exit:
             choices |= {ANY_STAYING: {}} | {all_left(name): axes for name, axes in requests.items()}
-            states = {EXIT_STATES: {1: "rows"}}
+            states = {EXIT_STATES: {1: "packed"}, EXIT_FEATURES: {0: "rows"}}
         for depth in range(len(self._policies.tries)):
             choices |= {any_live(depth): {}} | {without(name, depth): axes for name, axes in requests.items()}
         caches = {name: {0: "rows", 2: "keys"} for name in cache_names(self._policies.prefix_cache.num_layers)}
