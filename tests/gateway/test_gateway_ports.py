@@ -366,8 +366,10 @@ def test_the_interface_is_described_by_what_is_answered(server, post):
                 body = content["example"]
                 jsonschema.validate(body, {**content["schema"], "components": document["components"]})
             status, _, answer = post(server, path, body)
-            schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-            assert status == 200
+            # This release is not calibrated: there are no scores to answer, and an error to describe.
+            described = "default" if path == "/v1/scores" else "200"
+            schema = operation["responses"][described]["content"]["application/json"]["schema"]
+            assert status == (404 if path == "/v1/scores" else 200)
             jsonschema.validate(answer, {**schema, "components": document["components"]})
     _, _, error = post(server, "/v1/classify", b"{")
     schema = document["paths"]["/v1/classify"]["post"]["responses"]["default"]["content"]["application/json"]["schema"]
