@@ -39,7 +39,7 @@ METRICS = (ACTIONS, MARGINAL, SCORE, UNEXPLORED, OFF_GRAMMAR, UNDECIDED, TRUNCAT
 
 
 def observations(verdict: Verdict) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
-    """What a verdict adds: to which metric, with which labels' values, how much; to a counter 1.
+    """What a verdict adds: to which metric, with which labels' values, how much.
 
     Labels are the release's own words, never a caller's.
     """
@@ -47,10 +47,9 @@ def observations(verdict: Verdict) -> Iterator[tuple[Metric, tuple[str, ...], fl
     yield UNEXPLORED, key, verdict.unexplored
     yield OFF_GRAMMAR, key, verdict.off_grammar
     yield TOKENS, key, verdict.num_tokens
-    if verdict.undecided:
-        yield UNDECIDED, key, 1
-    if verdict.num_truncated_tokens:
-        yield TRUNCATED, key, 1
+    # Also with 0, so that a counter is there before its first event, which a rate would not see otherwise.
+    yield UNDECIDED, key, verdict.undecided
+    yield TRUNCATED, key, verdict.num_truncated_tokens > 0
     yield ACTIONS, (*key, "any", verdict.action or "none"), 1
     whole = (UNSAFE, verdict.p_unsafe, verdict.p_unsafe_calibrated, "block" if verdict.unsafe_flagged else None)
     for code, raw, calibrated, action in (

@@ -31,6 +31,7 @@ class Watch:
         self.registry = CollectorRegistry()
         self._requests = self._counter("requests", "Requests, by port and outcome.", "port", "outcome")
         self._seconds = self._histogram("request_seconds", "Until the answer.", _SECONDS, "port")
+        self._behind = self._histogram("behind_seconds", "Until Triton's answer.", _SECONDS)
         self._of_verdicts = {metric.name: self._metric(metric) for metric in METRICS}
         self._adding: dict[tuple[str, tuple[str, ...]], Callable[[float], None]] = {}
         self.in_flight = Gauge("verdictree_in_flight", "Requests that wait for verdicts.", registry=self.registry)
@@ -59,6 +60,10 @@ class Watch:
         if self._log_requests:
             said = {"release": verdict.release, "policy": verdict.policy, "role": verdict.role}
             self._line(caller, "ok", seconds, {**said, "flagged": verdict.flagged, "tokens": verdict.num_tokens})
+
+    def behind(self, seconds: float) -> None:
+        """Count how long Triton took for a verdict."""
+        self._behind.observe(seconds)
 
     def refused(self, caller: Caller, refused: Refused, seconds: float) -> None:
         """Count a refusal."""
