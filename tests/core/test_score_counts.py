@@ -41,6 +41,17 @@ def test_a_thresholds_outcome_is_that_of_the_rows(place):
     assert positives / (positives + negatives) == pytest.approx(precision_score(truth, flagged))
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.98765, 0.9987, 1.0, 7.0])
+def test_a_threshold_between_the_edges_is_counted_as_it_is(threshold):
+    """Isotonic scores crowd at 0.9987, and the threshold stands at 0.9982: the page says that nothing reaches it."""
+    scores, truth = rows(2)
+    scores[:200] = 0.9987
+    counts = ScoreCounts.of(scores, truth, threshold)
+    place = next((place for place, edge in enumerate(counts.edges) if edge >= threshold), len(counts.edges))
+    assert sum(counts.positives[place:]) == (truth & (scores >= threshold)).sum()
+    assert counts.fault(int(truth.sum()), int((~truth).sum())) is None
+
+
 def test_coarser_buckets_hold_the_same_rows():
     """A row is lost, or counted twice, where buckets are put together."""
     scores, truth = rows(1)
@@ -104,16 +115,22 @@ def test_a_file_of_the_first_format_is_read(folder):
 @pytest.mark.parametrize(
     "counts",
     [
-        ScoreCounts(COUNTS.positives[1:], COUNTS.negatives),
-        ScoreCounts((), ()),
-        ScoreCounts((-1, *COUNTS.positives[1:-1], COUNTS.positives[-1] + 3), COUNTS.negatives),
-        ScoreCounts(COUNTS.negatives, COUNTS.positives),
+        ScoreCounts(EDGES, COUNTS.positives[1:], COUNTS.negatives),
+        ScoreCounts(EDGES, (), ()),
+        ScoreCounts(EDGES, (-1, *COUNTS.positives[1:-1], COUNTS.positives[-1] + 3), COUNTS.negatives),
+        ScoreCounts(EDGES, COUNTS.negatives, COUNTS.positives),
+        ScoreCounts(EDGES[:-1], COUNTS.positives[1:], COUNTS.negatives[1:]),
+        ScoreCounts((), (), ()),
+        ScoreCounts(EDGES[::-1], COUNTS.positives, COUNTS.negatives),
+        ScoreCounts((*EDGES, float("nan")), (*COUNTS.positives, 0), (*COUNTS.negatives, 0)),
     ],
 )
 def test_counts_of_other_rows_are_refused(folder, counts):
     """Precision and recall of nobody's rows, on a page that somebody sets thresholds by."""
     release = calibrated(folder, counts)
-    with pytest.raises(InvalidRelease, match=r"no scores for 'unsafe': expected counts of \d+ rows in \d+ buckets"):
+    with pytest.raises(
+        InvalidRelease, match=r"no scores for 'unsafe': (expected counts of \d+ rows in \d+|the edges do)|is damaged"
+    ):
         calibrations.load(folder, release)
 
 

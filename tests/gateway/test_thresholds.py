@@ -23,8 +23,9 @@ from verdictree.releases.score_counts import EDGES, ScoreCounts
 
 pytestmark = pytest.mark.server
 CODES = ("unsafe", "S1", "S2", "S10")
-THRESHOLD = 0.3
+THRESHOLD = 0.3217
 ROWS = 500
+STOPS = sorted({*EDGES, THRESHOLD})
 
 
 def rows(code: str) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def calibrated(release, tmp_path_factory) -> Path:
     outcomes = []
     for code in CODES:
         scores, truth = rows(code)
-        counts = ScoreCounts.of(scores, truth)
+        counts = ScoreCounts.of(scores, truth, THRESHOLD)
         numbers = int(truth.sum()), int((~truth).sum())
         outcomes.append(Outcome(code, Calibrator(), THRESHOLD, "max-f1", *numbers, "", counts))
     tiny_guard.calibrate(repository, "tiny", outcomes)
@@ -84,13 +85,13 @@ def move(tab: Tab, code: str, **fields: float) -> list[float]:
 
 @browser.needed
 @pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("threshold", [0.01, 0.22, 0.5, 0.7])
+@pytest.mark.parametrize("threshold", [0.01, 0.22, THRESHOLD, 0.5, 0.7])
 def test_what_a_slider_says_is_what_the_rows_say(origin, tab, code, threshold):
     """An analyst sets a threshold by numbers of other rows, or of the wrong side of it."""
     opened(tab, origin)
     scores, truth = rows(code)
     flagged = scores >= threshold
-    precision, recall, alerts = move(tab, code, range=EDGES.index(threshold), number=1000 * truth.mean())
+    precision, recall, alerts = move(tab, code, range=STOPS.index(threshold), number=1000 * truth.mean())
     assert precision == pytest.approx(precision_score(truth, flagged), abs=6e-4)
     assert recall == pytest.approx(recall_score(truth, flagged), abs=6e-4)
     assert alerts == pytest.approx(1000 * flagged.mean(), abs=0.06)
@@ -103,7 +104,7 @@ def test_the_base_rate_weighs_the_rows(origin, tab):
     opened(tab, origin)
     scores, truth = rows("S1")
     flagged = scores >= 0.5
-    found = move(tab, "S1", range=EDGES.index(0.5), number=2)
+    found = move(tab, "S1", range=STOPS.index(0.5), number=2)
     weights = np.where(truth, 0.002 / truth.sum(), 0.998 / (~truth).sum())
     expected = [
         precision_score(truth, flagged, sample_weight=weights),
@@ -119,13 +120,13 @@ def test_sliders_begin_at_what_is_served_and_go_back_to_it(origin, tab):
     """A page that shows another threshold than the server's, and loses the way back."""
     opened(tab, origin)
     places = "[...document.querySelectorAll('.sliders output')].map((one) => one.textContent)"
-    assert tab.run(places) == ["0.3"] * len(CODES)
+    assert tab.run(places) == ["0.3217"] * len(CODES)
     move(tab, "S2", range=0)
     assert tab.run(places)[2] == "0"
     tab.run("document.querySelector('#sliders > button').click()")
-    assert tab.run(places) == ["0.3"] * len(CODES)
+    assert tab.run(places) == ["0.3217"] * len(CODES)
     spoken = "document.querySelector('.sliders input[type=range]').getAttribute('aria-valuetext')"
-    assert tab.run(spoken) == "0.3"
+    assert tab.run(spoken) == "0.3217"
     unnamed = "[...document.querySelectorAll('.sliders input')].filter((one) => !one.ariaLabel).length"
     assert tab.run(unnamed) == 0
 
@@ -150,9 +151,10 @@ def test_scores_are_answered_as_described(origin, calibrated):
     """Counts under other categories' codes, or those of a policy that the caller may not ask by."""
     with urllib.request.urlopen(f"{origin}/v1/scores?policy=tiny") as found:
         answer = json.load(found)
-    assert answer["edges"] == list(EDGES) and [one["code"] for one in answer["scores"]] == list(CODES)
+    assert [one["code"] for one in answer["scores"]] == list(CODES)
     for one in answer["scores"]:
-        counts = ScoreCounts.of(*rows(one["code"]))
+        counts = ScoreCounts.of(*rows(one["code"]), THRESHOLD)
+        assert one["edges"] == STOPS
         assert one["positives"] == list(counts.positives) and one["negatives"] == list(counts.negatives)
         assert one["threshold"] == THRESHOLD and one["review"] is None
     with pytest.raises(urllib.error.HTTPError, match="404"):

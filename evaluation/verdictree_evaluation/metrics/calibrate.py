@@ -83,7 +83,7 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
         notes = "; ".join(part for part in (fit.note, note) if part)
         positives = int(truth.sum())
         negatives = len(truth) - positives
-        counts = ScoreCounts.of(calibrated, truth)
+        counts = ScoreCounts.of(calibrated, truth, threshold)
         return Outcome(code, _plain(fit.calibrator), threshold, str(rule), positives, negatives, notes, counts)
 
     unsafe = outcome(UNSAFE, scored.p_unsafe, scored.unsafe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from verdictree.policy import UNSAFE
-from verdictree.releases.score_counts import EDGES
 from verdictree_gateway.policies import Listed
 from verdictree_gateway.refused import Reason, Refused
 
@@ -13,19 +12,20 @@ from verdictree_gateway.refused import Reason, Refused
 class CategoryScores(msgspec.Struct):
     """One category's, or with the code `unsafe` the whole answer's: how many rows that have it and have it not.
 
-    `threshold` and `review` are those that are in effect.
+    `positives[i]` are those with edges[i] ≤ score < edges[i + 1]; `threshold` and `review` are in effect.
     """
 
     code: str
     name: str
     threshold: float | None
     review: float | None
+    edges: tuple[float, ...]
     positives: tuple[int, ...]
     negatives: tuple[int, ...]
 
 
 class Answer(msgspec.Struct):
-    """The scores of a policy's rows. `positives[i]` of a category are those with edges[i] ≤ score < edges[i + 1].
+    """The scores of a policy's rows.
 
     `unlabelled` says how a category counts that a row says nothing of: left out, or as one that the row has not.
     """
@@ -34,7 +34,6 @@ class Answer(msgspec.Struct):
     policy: str
     calibration: str
     unlabelled: str
-    edges: tuple[float, ...]
     scores: list[CategoryScores]
 
 
@@ -53,9 +52,9 @@ def answer(listed: Listed, name: str | None) -> Answer:
         )
     names = {UNSAFE: "the whole answer: P(unsafe)", **{one.code: one.shown for one in served.policy.categories}}
     limits = (served.whole, *served.categories)
-    scores = [
-        CategoryScores(one.code, names[one.code], of.threshold, of.review, one.scores.positives, one.scores.negatives)
-        for one, of in zip(outcomes, limits, strict=True)
-        if one.scores is not None
-    ]
-    return Answer(listed.release, served.policy.name, fitted.version, fitted.unlabelled, EDGES, scores)
+    scores = []
+    for one, of in zip(outcomes, limits, strict=True):
+        if (counts := one.scores) is not None:
+            said = (one.code, names[one.code], of.threshold, of.review)
+            scores.append(CategoryScores(*said, counts.edges, counts.positives, counts.negatives))
+    return Answer(listed.release, served.policy.name, fitted.version, fitted.unlabelled, scores)

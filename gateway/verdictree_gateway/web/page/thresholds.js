@@ -4,6 +4,7 @@ import { element, isolated } from "./elements.js";
 
 const sum = (counts) => counts.reduce((total, count) => total + count, 0);
 const share = (part, whole) => (whole ? part / whole : null);
+const bound = (p) => String(Number(p.toFixed(4)));
 const said = (p, digits = 3) => (p == null ? "–" : p.toFixed(digits));
 
 /**
@@ -27,7 +28,8 @@ function nearest(edges, threshold) {
 }
 
 /** A row of the table, which computes itself anew when its slider or its base rate is moved. */
-function row(score, edges) {
+function row(score) {
+  const { edges } = score;
   const [positives, rows] = [sum(score.positives), sum(score.positives) + sum(score.negatives)];
   const inEffect = score.threshold == null ? edges.indexOf(0.5) : nearest(edges, score.threshold);
   const name = score.code === "unsafe" ? score.name : `${score.code} ${score.name}`;
@@ -52,8 +54,8 @@ function row(score, edges) {
   function compute() {
     const place = Number(slider.value);
     const now = outcome(score, place, Math.min(1, Math.max(0, Number(base.value) / 1000)));
-    at.textContent = edges[place];
-    slider.setAttribute("aria-valuetext", String(edges[place]));
+    at.textContent = bound(edges[place]);
+    slider.setAttribute("aria-valuetext", bound(edges[place]));
     precision.textContent = said(now.precision);
     recall.textContent = said(now.recall);
     alerts.textContent = said(1000 * now.alerts, 1);
@@ -62,7 +64,7 @@ function row(score, edges) {
   }
   for (const field of [slider, base]) field.addEventListener("input", compute);
   compute();
-  const effect = score.threshold == null ? "none in effect" : `in effect: ${said(score.threshold)}`;
+  const effect = score.threshold == null ? "none in effect" : `in effect: ${bound(score.threshold)}`;
   const made = element(
     "tr",
     { "data-code": score.code },
@@ -83,8 +85,8 @@ function row(score, edges) {
 }
 
 /** The table of one policy, from the gateway's answer. */
-export function thresholds({ release, policy, calibration, unlabelled, edges, scores }) {
-  const rows = scores.map((score) => row(score, edges));
+export function thresholds({ release, policy, calibration, unlabelled, scores }) {
+  const rows = scores.map(row);
   const titles = ["Category", "Threshold", "Base rate", "Precision", "Recall", "Alerts per 1,000"];
   const head = titles.map((title) => element("th", { scope: "col" }, title));
   const back = element("button", { type: "button" }, "Back to the thresholds in effect");
