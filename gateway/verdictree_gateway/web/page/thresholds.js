@@ -1,6 +1,6 @@
 // What other thresholds would do to the labelled rows that a policy was calibrated on. Nothing that is served changes.
 
-import { element, isolated } from "./elements.js";
+import { element, isolated, visible } from "./elements.js";
 
 const sum = (counts) => counts.reduce((total, count) => total + count, 0);
 const share = (part, whole) => (whole ? part / whole : null);
@@ -32,7 +32,7 @@ function row(score) {
   const { edges } = score;
   const [positives, rows] = [sum(score.positives), sum(score.positives) + sum(score.negatives)];
   const inEffect = score.threshold == null ? edges.indexOf(0.5) : nearest(edges, score.threshold);
-  const name = score.code === "unsafe" ? score.name : `${score.code} ${score.name}`;
+  const name = visible(score.code === "unsafe" ? score.name : `${score.code} ${score.name}`);
   const slider = element("input", {
     type: "range",
     min: 0,
