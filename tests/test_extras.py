@@ -18,10 +18,10 @@ import pytest
 from verdictree_cli import extras, main
 
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-DECLARED: dict[str, list[str]] = dict(PROJECT["optional-dependencies"])
-for within in ("serve", "serve-gpu"):  # which begin with the extra of the door before the server
-    assert DECLARED[within][0] == "verdictree[gateway]"
-    DECLARED[within] = [*DECLARED["gateway"], *DECLARED[within][1:]]
+DECLARED: dict[str, list[str]] = {}
+for extra, required in PROJECT["optional-dependencies"].items():  # one that begins with another extra stands after it
+    found = re.fullmatch(r"verdictree\[(\w+)\]", required[0])
+    DECLARED[extra] = [*DECLARED[found[1]], *required[1:]] if found else required
 TWINS = ("export", "serve", "evaluate")
 # The modules behind each extra's commands; with a star, all that lie below.
 ROOMS = {

@@ -35,7 +35,7 @@ MAY_USE = {
     "verdictree.runtime": CORE,
     "verdictree.v1": CORE[:2],
     "verdictree_comparison": CORE,
-    "verdictree_client": CORE[:2],
+    "verdictree_client": (*CORE[:2], TYPED),
     "verdictree_client.rollout": (*ALL_OF_THE_CORE, "verdictree_client", "verdictree_comparison"),
     "verdictree_export.checkpoints": CORE,
     "verdictree_export.prompts": (*ALL_OF_THE_CORE, "verdictree_export.checkpoints"),

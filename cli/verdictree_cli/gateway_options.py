@@ -13,7 +13,7 @@ from verdictree import wire
 from verdictree_serving import settings as defaults
 
 if TYPE_CHECKING:
-    from verdictree_gateway.settings import Settings
+    from verdictree_gateway.settings import Settings, TritonTls
 
 PORT = click.IntRange(0, 65535)
 _FILE = click.Path(path_type=Path)
@@ -94,7 +94,12 @@ def check(options: Mapping[str, Any]) -> None:
             raise click.UsageError("--otlp needs OpenTelemetry; fix: pip install 'verdictree[tracing]'")
 
 
-def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[str, ...]) -> Settings:
+def settings(
+    options: Mapping[str, Any],
+    repository: Path | None,
+    triton: tuple[str, ...],
+    triton_tls: TritonTls | None = None,
+) -> Settings:
     """What the options say; ServingError for TLS files that do not do, InvalidKeys for a file of no tenants."""
     from verdictree_gateway.settings import Settings, Tls
     from verdictree_gateway.tenants import read
@@ -108,6 +113,7 @@ def settings(options: Mapping[str, Any], repository: Path | None, triton: tuple[
         GrpcTls(certificate, key, root).check()
     return Settings(
         triton=triton,
+        triton_tls=triton_tls,
         address=options["address"],
         grpc_port=options["grpc_port"],
         http_port=options["http_port"],

@@ -10,10 +10,12 @@ Every failure raises a `GuardError`: an error is never a verdict, and what to do
 
     client.py  aio.py     how calls are sent, in threads or in one event loop
         └────┬───┘
-        protocol.py       what is sent, and what an answer means; the same for both
-             ├── deadline.py      the time that is left, and the retries that fit into it
-             ├── connection.py    address.py, TLS, channel options
-             └── errors.py        Triton's errors as ours, at this one place
+        protocol.py       one call's life: attempts, deadline, what a failure means; the same for both
+             ├── conversations.py   what callers pass, checked
+             ├── server.py          typed by a gateway, or by KServe v2 by Triton itself: what is sent, what is read
+             ├── deadline.py        the time that is left, and the retries that fit into it
+             ├── connection.py      address.py, TLS, channel options
+             └── errors.py          gRPC's errors as ours, at this one place
 """
 
 from verdictree_client.aio import AsyncGuardClient

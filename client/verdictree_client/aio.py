@@ -8,23 +8,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from functools import cached_property
 from typing import Literal, Self, Unpack, overload
 
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+import grpc
 
-from verdictree import wire
 from verdictree.conversation import Truncate
+from verdictree.policy import Policy
 from verdictree.verdict import Verdict
+from verdictree_client.connection import open_channel
+from verdictree_client.conversations import Messages, check_bulk, conversation_of
 from verdictree_client.deadline import Deadline, seconds
-from verdictree_client.errors import GuardError, unexpected
-from verdictree_client.protocol import (
-    POLL_INTERVAL,
-    BaseClient,
-    CallOptions,
-    Health,
-    Messages,
-    check_bulk,
-    read_verdict,
-)
+from verdictree_client.errors import GuardError, from_rpc, unexpected
+from verdictree_client.protocol import POLL_INTERVAL, Answer, BaseClient, Call, CallOptions, Health
+from verdictree_client.server import Server
 
 
 class AsyncGuardClient(BaseClient):
@@ -35,9 +29,13 @@ class AsyncGuardClient(BaseClient):
     """
 
     @cached_property
-    def _triton(self) -> InferenceServerClient:
+    def _channel(self) -> grpc.aio.Channel:
         # gRPC binds a channel to the loop that runs when it is made: a client made at import time has none yet.
-        return InferenceServerClient(**self._connection)
+        return open_channel(grpc.aio, self._channel_arguments)
+
+    @cached_property
+    def _server(self) -> Server:
+        return Server(self._channel, self._metadata)
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,7 +45,7 @@ class AsyncGuardClient(BaseClient):
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
-        await self._triton.close()
+        await self._channel.close()
 
     async def classify(
         self,
@@ -59,16 +57,23 @@ class AsyncGuardClient(BaseClient):
         deadline: float | None = None,
     ) -> Verdict:
         """The verdict on the last message; see `GuardClient.classify`."""
-        call = self._call(messages, policy, truncate, deadline, routing_key)
+        conversation = conversation_of(messages, policy, truncate, routing_key)
+        return await self._answered(self._classification(self._server, conversation, deadline))
+
+    async def policies(self, *, deadline: float | None = None) -> tuple[Policy, ...]:
+        """The policies by which this caller may ask; see `GuardClient.policies`."""
+        return await self._answered(self._listing(self._server, deadline))
+
+    async def _answered(self, call: Call[Answer]) -> Answer:
         while True:
             try:
-                answer = await self._triton.infer(**call.arguments())
-            except InferenceServerException as exc:
+                answer = await call.send()
+            except grpc.RpcError as exc:
                 pause = call.pause(exc)
             except Exception as exc:
                 raise unexpected(exc) from exc
             else:
-                return read_verdict(answer)
+                return call.read(answer)
             await asyncio.sleep(pause)
 
     @overload
@@ -135,11 +140,10 @@ class AsyncGuardClient(BaseClient):
         until = self._until(deadline)
         live = False
         try:
-            live = await self._triton.is_server_live(client_timeout=until.remaining)
-            ready = live and await self._triton.is_model_ready(wire.MODEL, client_timeout=until.remaining)
-            return Health(live, ready)
-        except InferenceServerException as exc:
-            return Health(live, False, str(exc))
+            live = (await self._server.live(until.remaining)).live
+            return Health(live, live and (await self._server.ready(until.remaining)).ready)
+        except grpc.RpcError as exc:
+            return Health(live, False, str(from_rpc(exc, self._url)))
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""

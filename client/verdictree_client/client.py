@@ -8,25 +8,26 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, Self, Unpack, overload
 
-from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+import grpc
 
 from verdictree import wire
 from verdictree.conversation import Truncate
+from verdictree.policy import Policy
 from verdictree.verdict import Verdict
-from verdictree_client.connection import TLS
+from verdictree_client.connection import TLS, open_channel
+from verdictree_client.conversations import Messages, check_bulk, conversation_of
 from verdictree_client.deadline import Deadline, Retries, seconds
-from verdictree_client.errors import GuardError, unexpected
+from verdictree_client.errors import GuardError, from_rpc, unexpected
 from verdictree_client.protocol import (
     DEFAULT_RETRIES,
     POLL_INTERVAL,
+    Answer,
     BaseClient,
+    Call,
     CallOptions,
     Health,
-    Messages,
-    check_bulk,
-    read_verdict,
 )
+from verdictree_client.server import Server
 
 
 class GuardClient(BaseClient):
@@ -46,7 +47,8 @@ class GuardClient(BaseClient):
         api_key: str | None = None,
     ) -> None:
         super().__init__(url, deadline=deadline, tls=tls, retries=retries, api_key=api_key)
-        self._triton = InferenceServerClient(**self._connection)
+        self._channel = open_channel(grpc, self._channel_arguments)
+        self._server = Server(self._channel, self._metadata)
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +58,7 @@ class GuardClient(BaseClient):
 
     def close(self) -> None:
         """Close the connection; calls in flight fail."""
-        self._triton.close()
+        self._channel.close()
 
     def classify(
         self,
@@ -72,16 +74,26 @@ class GuardClient(BaseClient):
         `policy`, `truncate` and `routing_key` as in `Conversation`; `deadline` in seconds in place of the client's.
         Raises GuardError.
         """
-        call = self._call(messages, policy, truncate, deadline, routing_key)
+        conversation = conversation_of(messages, policy, truncate, routing_key)
+        return self._answered(self._classification(self._server, conversation, deadline))
+
+    def policies(self, *, deadline: float | None = None) -> tuple[Policy, ...]:
+        """The policies by which this caller may ask, the default first, with the thresholds that are in effect.
+
+        A gateway tells them, where it knows its model repository. Raises GuardError.
+        """
+        return self._answered(self._listing(self._server, deadline))
+
+    def _answered(self, call: Call[Answer]) -> Answer:
         while True:
             try:
-                answer = self._triton.infer(**call.arguments())
-            except InferenceServerException as exc:
+                answer = call.send()
+            except grpc.RpcError as exc:
                 pause = call.pause(exc)
             except Exception as exc:
                 raise unexpected(exc) from exc
             else:
-                return read_verdict(answer)
+                return call.read(answer)
             time.sleep(pause)
 
     @overload
@@ -150,10 +162,10 @@ class GuardClient(BaseClient):
         until = self._until(deadline)
         live = False
         try:
-            live = self._triton.is_server_live(client_timeout=until.remaining)
-            return Health(live, live and self._triton.is_model_ready(wire.MODEL, client_timeout=until.remaining))
-        except InferenceServerException as exc:
-            return Health(live, False, str(exc))
+            live = self._server.live(until.remaining).live
+            return Health(live, live and self._server.ready(until.remaining).ready)
+        except grpc.RpcError as exc:
+            return Health(live, False, str(from_rpc(exc, self._url)))
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Wait until the guard takes requests; ServerUnavailable if it does not within `timeout` seconds."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from verdictree_client import address
 from verdictree_client.errors import InvalidSettings
 
@@ -58,6 +60,24 @@ def _check_pem(path: Path) -> None:
         raise InvalidSettings(f"expected a PEM file at {path}, got one that cannot be read ({exc})") from exc
     if b"-----BEGIN " not in content:
         raise InvalidSettings(f"expected a PEM file at {path}, got one without a BEGIN line; convert it to PEM")
+
+
+def channel_arguments(url: str, tls: TLS | None) -> tuple[Any, ...]:
+    """The arguments of grpc's `secure_channel`, or of `insecure_channel` where `tls` is None, sync and asyncio alike.
+
+    Raises InvalidSettings for an address that is none.
+    """
+    target, options = address.read(url), CHANNEL_OPTIONS
+    if tls is None:
+        return target, options
+    files = (tls.root_certificates, tls.client_key, tls.client_certificate_chain)
+    credentials = grpc.ssl_channel_credentials(*(None if file is None else Path(file).read_bytes() for file in files))
+    return target, credentials, options
+
+
+def open_channel(library: Any, arguments: tuple[Any, ...]) -> Any:
+    """A channel of `library`, which is `grpc` or `grpc.aio`."""
+    return (library.secure_channel if len(arguments) == 3 else library.insecure_channel)(*arguments)
 
 
 def triton_arguments(url: str, tls: TLS | None) -> dict[str, Any]:

@@ -84,7 +84,10 @@ class Front:
         try:
             with span.triton() as traceparent:
                 metadata = [("traceparent", traceparent)] if traceparent else None
-                return await self._triton.ask(conversation, seconds, metadata)
+                begin = time.perf_counter()
+                answer = await self._triton.ask(conversation, seconds, metadata)
+                self._watch.behind(time.perf_counter() - begin)
+                return answer
         except InvalidConversation as exc:
             raise Refused(Reason.INVALID, str(exc)) from exc
         finally:

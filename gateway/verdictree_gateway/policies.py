@@ -19,18 +19,22 @@ from verdictree_gateway.tenants import Tenant
 
 @dataclass(frozen=True)
 class ServedPolicy:
-    """A policy and from which scores on it acts: on the whole answer, and on each of its categories."""
+    """A policy and from which scores on it acts: on the whole answer, and on each of its categories.
+
+    `calibration` is the policy's, None where it has none.
+    """
 
     policy: Policy
     whole: Limits
     categories: tuple[Limits, ...]
+    calibration: Calibration | None = None
 
     @classmethod
     def of(cls, policy: Policy, calibration: Calibration | None) -> Self:
         """With the thresholds that a calibration has fitted, where the policy has none of its own."""
         fitted = (None,) * len(policy.categories) if calibration is None else calibration.categories
         limits = tuple(Limits.of(one, outcome) for one, outcome in zip(policy.categories, fitted, strict=True))
-        return cls(policy, Limits.of(policy, None if calibration is None else calibration.unsafe), limits)
+        return cls(policy, Limits.of(policy, None if calibration is None else calibration.unsafe), limits, calibration)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,24 @@ class Tls(msgspec.Struct, frozen=True):
     client_root: str | None = None
 
 
+class TritonTls(msgspec.Struct, frozen=True):
+    """How the servers behind are known, and the gateway to them: files (PEM), read when a process starts.
+
+    root: what their certificates must be signed by, None: the roots that gRPC ships. certificate and key: the gateway's
+    own, for servers that ask for one. name: in all their certificates, None: each address' host.
+    """
+
+    root: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    name: str | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway: where it listens, whom it asks, whom it lets in.
 
-    triton: gRPC addresses of the servers behind, asked in turn. http_port None: the usual one, or a free one if it is
-    taken. repository: the model repository whose policies are
+    triton: gRPC addresses of the servers behind, asked in turn; triton_tls None: in plain text. http_port None: the
+    usual one, or a free one if it is taken. repository: the model repository whose policies are
     listed, None: none are. tenants: the file of those, None: everybody is let in. deadline: seconds that a request may
     take where its caller says nothing, and at most. max_in_flight: requests that are let through at once.
     log_requests: a line a request, without texts. audit_*: the file of the record
@@ -28,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     triton: tuple[str, ...]
+    triton_tls: TritonTls | None = None
     address: str = wire.HOST
     grpc_port: int = wire.GRPC_PORT
     http_port: int | None = None

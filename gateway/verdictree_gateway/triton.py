@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from verdictree import wire
 from verdictree.conversation import Conversation
 from verdictree.verdict import Verdict
 from verdictree_gateway.refused import Reason, Refused
+from verdictree_gateway.settings import TritonTls
 
 _MAX_BYTES = 16 << 20  # of an answer
 _RETRY_SECONDS = 1.0
@@ -26,7 +28,7 @@ _ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 class Triton:
     """Servers of the guard at gRPC addresses, asked in turn; those that do not answer are left out by gRPC itself."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], tls: TritonTls | None = None) -> None:
         target = addresses[0] if len(addresses) == 1 else f"ipv4:{','.join(addresses)}"
         options = [
             ("grpc.max_receive_message_length", _MAX_BYTES),
@@ -35,7 +37,11 @@ class Triton:
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        self._channel = grpc.aio.insecure_channel(target, options=options)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            options += [("grpc.ssl_target_name_override", tls.name)] if tls.name else []
+            self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def close(self) -> None:
@@ -65,6 +71,11 @@ class Triton:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.ready)
+
+
+def _credentials(tls: TritonTls) -> grpc.ChannelCredentials:
+    files = (tls.root, tls.key, tls.certificate)
+    return grpc.ssl_channel_credentials(*(None if name is None else Path(name).read_bytes() for name in files))
 
 
 def _verdict(response: Any) -> tuple[Verdict, bytes]:

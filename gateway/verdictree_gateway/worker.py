@@ -125,7 +125,7 @@ class Worker:
     def __init__(self, order: Order) -> None:
         self._order, settings = order, order.settings
         self._watch = Watch(settings, Path(order.metrics_file).stem)
-        self._triton = Triton(settings.triton)
+        self._triton = Triton(settings.triton, settings.triton_tls)
         self._tracing = Tracing(settings.otlp)
         self._front = Front(settings, self._triton, self._watch, self._tracing)
         policies = Policies(Path(settings.repository) if settings.repository else None)

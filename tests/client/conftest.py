@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing, contextmanager
 from itertools import islice
@@ -16,21 +16,23 @@ from typing import Any
 
 import grpc
 import pytest
-from fake_guard import FakeGuard, echo
+from fake_guard import FakeGateway, FakeGuard, echo
 from tritonclient.grpc import service_pb2_grpc
 
+from verdictree.v1 import guard_pb2_grpc
 from verdictree_client import AsyncGuardClient, GuardClient, Retries
 
 
-@pytest.fixture
-def fake_guard(gate):
-    """`fake_guard(answer, …)` starts a server that runs until the end of the test."""
+@contextmanager
+def _servers(gate: Event, is_gateway: bool) -> Iterator[Callable[..., FakeGuard]]:
     with ExitStack() as servers:
 
-        def start(answer=echo, address="127.0.0.1:0", credentials=None, **options) -> FakeGuard:
+        def start(answer=echo, address="127.0.0.1:0", credentials=None, typed=None, **options) -> FakeGuard:
             guard = FakeGuard(answer, **options)
             server = grpc.server(servers.enter_context(ThreadPoolExecutor(16)), options=[("grpc.so_reuseport", 0)])
             service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(guard, server)
+            if is_gateway:
+                guard_pb2_grpc.add_GuardServicer_to_server(typed or FakeGateway(guard), server)
             credentials = credentials or grpc.insecure_server_credentials()
             guard.url = f"127.0.0.1:{server.add_secure_port(address, credentials)}"
             server.start()
@@ -39,6 +41,27 @@ def fake_guard(gate):
 
         yield start
         gate.set()
+
+
+@pytest.fixture(params=[True, False], ids=["gateway", "triton"])
+def fake_guard(request, gate):
+    """`fake_guard(answer, …)` starts a server that runs until the end of the test: a gateway, or Triton itself."""
+    with _servers(gate, request.param) as start:
+        yield start
+
+
+@pytest.fixture
+def fake_triton(gate):
+    """The same, Triton itself only."""
+    with _servers(gate, False) as start:
+        yield start
+
+
+@pytest.fixture
+def fake_gateway(gate):
+    """The same, a gateway only."""
+    with _servers(gate, True) as start:
+        yield start
 
 
 @pytest.fixture
@@ -56,7 +79,11 @@ def _sync(url: str, **settings: Any) -> Iterator[SimpleNamespace]:
                 return list(islice(outcomes, take))
 
         yield SimpleNamespace(
-            classify=client.classify, bulk=bulk, health=client.health, wait_until_ready=client.wait_until_ready
+            classify=client.classify,
+            bulk=bulk,
+            policies=client.policies,
+            health=client.health,
+            wait_until_ready=client.wait_until_ready,
         )
 
 
@@ -81,6 +108,7 @@ def _asyncio(url: str, **settings: Any) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(
             classify=blocking(client.classify),
             bulk=blocking(bulk),
+            policies=blocking(client.policies),
             health=blocking(client.health),
             wait_until_ready=blocking(client.wait_until_ready),
         )

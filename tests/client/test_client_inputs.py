@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import UserDict, UserString
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
 import grpc
 import msgspec
@@ -17,6 +17,7 @@ import pytest
 from fake_guard import Status, echo
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
 
 from verdictree.conversation import MAX_BYTES, Conversation, Message, parse
 from verdictree.text.visible import is_visible
@@ -33,9 +34,10 @@ from verdictree_client import (
     ServerUnavailable,
 )
 from verdictree_client.connection import triton_arguments
-from verdictree_client.errors import from_triton
-from verdictree_client.protocol import read_verdict, request_body
+from verdictree_client.conversations import conversation_of
+from verdictree_client.errors import from_status
 from verdictree_client.rollout.server import Server
+from verdictree_client.server import kserve_verdict as read_verdict
 
 
 class Marked(str):
@@ -63,9 +65,9 @@ def test_every_kind_of_str_is_text(text):
     kinds = [text, [{"role": "user", "content": text}], [Message("user", text)], [UserDict(role="user", content=text)]]
     kinds += [Conversation((Message("user", text),)), (MappingProxyType({"role": "user", "content": text}),)]
     for messages in kinds:
-        assert json.loads(request_body(messages)) == expected
-    named = json.loads(request_body([{Marked("role"): Marked("user"), Marked("content"): text}], text, None, text))
-    assert named == expected | {"policy": "hello", "routing_key": "hello"}
+        assert json.loads(conversation_of(messages).to_json()) == expected
+    named = conversation_of([{Marked("role"): Marked("user"), Marked("content"): text}], text, None, text)
+    assert json.loads(named.to_json()) == expected | {"policy": "hello", "routing_key": "hello"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_every_kind_of_str_is_text(text):
 def test_what_is_no_text_is_named_with_its_place(messages, said):
     """The caller must find the row, and `except GuardError` must catch it."""
     with pytest.raises(InvalidRequest, match=said) as error:
-        request_body(messages)
+        conversation_of(messages)
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
@@ -113,7 +115,7 @@ ANYTHING = st.recursive(
 def test_any_argument_makes_a_request_or_an_invalid_one(messages, policy, truncate, key):
     """Any other exception type ends a bulk job of a million rows, errors returned or not."""
     try:
-        body = request_body(messages, policy, truncate, key)
+        body = conversation_of(messages, policy, truncate, key).to_json()
     except InvalidRequest as error:
         assert len(str(error)) <= 2500
     else:
@@ -130,7 +132,7 @@ def test_an_error_quotes_little_and_shows_what_is_hidden(field, text):
     turn |= {text: "x"} if field == "key" else {}
     options = {field: text} if field in ("policy", "routing_key") else {}
     try:
-        request_body([turn], **options)
+        conversation_of([turn], **options)
     except InvalidRequest as error:
         assert len(str(error).encode()) < 6000
         assert all(map(is_visible, str(error)))
@@ -238,10 +240,10 @@ def test_a_deadline_that_is_none_is_a_settings_error(deadline):
         GuardClient(deadline=deadline)
 
 
-def test_the_server_is_told_how_long_a_request_may_wait(fake_guard, connect):
+def test_the_server_is_told_how_long_a_request_may_wait(fake_triton, connect):
     """A server that does not know the deadline computes for callers who have gone."""
     failures = [Status(grpc.StatusCode.UNAVAILABLE)]
-    guard = fake_guard(lambda body: (time.sleep(0.2), failures.pop())[1] if failures else echo(body))
+    guard = fake_triton(lambda body: (time.sleep(0.2), failures.pop())[1] if failures else echo(body))
     connect(guard, deadline=4.0, retries=Retries(limit=1, backoff=0.01)).classify("x")
     first, second = guard.queue_microseconds
     assert 2_000_000 < second < first <= 3_000_000 and first - second >= 150_000 - 1000
@@ -255,8 +257,8 @@ def test_a_server_that_is_away_says_what_to_do(connect, unused_port):
 
 def test_an_overloaded_server_is_not_said_to_be_away():
     """A full queue is no reason to start another server."""
-    exc = SimpleNamespace(status=lambda: "StatusCode.UNAVAILABLE", message=lambda: "Exceeds maximum queue size")
-    assert type(from_triton(exc, "guard:1")) is Overloaded
+    error = from_status(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", "guard:1")
+    assert type(error) is Overloaded
 
 
 GOOD = json.loads(echo({"messages": [{"role": "user", "content": "x"}]}))
@@ -265,7 +267,9 @@ NUMBERS = ["p_unsafe", "p_safe", "unexplored", "off_grammar"]
 
 def answer(verdict):
     body = verdict if isinstance(verdict, bytes) else json.dumps(verdict).encode()
-    return SimpleNamespace(as_numpy=lambda _name: np.array([[body]], dtype=np.object_))
+    response = service_pb2.ModelInferResponse(raw_output_contents=[len(body).to_bytes(4, "little") + body])
+    response.outputs.add(name="verdict", datatype="BYTES", shape=[1, 1])
+    return response
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, None, "0.5", 1.001, -0.001, 2, 1e308, True, [0.5]])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from verdicts import verdict
 
+from verdictree.releases.score_counts import EDGES, ScoreCounts
 from verdictree_gateway.observing import drift
 from verdictree_gateway.observing.drift import NUM_LEAST, NUM_REFERENCE, NUM_WINDOW, Drift, psi
 
@@ -73,9 +75,10 @@ def test_the_window_counts_as_histograms_do():
     watched = Drift()
     feed(watched, [0.1] * NUM_REFERENCE + [0.1] * NUM_LEAST)
     (series,) = watched._series.values()
+    ((name, reference, window),) = series.compared()
     place = drift.SCORE_BUCKETS.index(0.1)
-    assert series.reference[0, place] == NUM_REFERENCE and series.window()[0, place] == NUM_LEAST
-    assert series.window().sum() == NUM_LEAST * 3
+    assert name == "first" and reference[0, place] == NUM_REFERENCE and window[0, place] == NUM_LEAST
+    assert window.sum() == NUM_LEAST * 3
 
 
 def test_releases_and_roles_do_not_mix():
@@ -103,3 +106,48 @@ def test_it_costs_little():
     for _ in range(5000):
         watched.seen(one)
     assert (time.perf_counter() - begin) / 5000 < 50e-6
+
+
+def calibrated_on(rng, a: float):
+    """A calibration's rows: scores of Beta(a, 4), a third of which have it."""
+    counts = {code: ScoreCounts.of(rng.beta(a, 4, 800), rng.random(800) < 1 / 3) for code in ("unsafe", "S1", "S2")}
+    return lambda release, policy: counts if (release, policy) == (1, "tiny") else None
+
+
+def live(watched: Drift, scores, **fields) -> None:
+    """Verdicts whose raw scores are all 0.9: what is compared is what was calibrated."""
+    for score in scores:
+        one = verdict(0.9, 0.9, 0.9, p_unsafe_calibrated=score, **fields)
+        each = [msgspec.structs.replace(of, calibrated=score) for of in one.categories]
+        watched.seen(msgspec.structs.replace(one, categories=tuple(each)))
+
+
+def test_live_scores_are_compared_with_those_of_the_calibration():
+    """Traffic that was another from the start shows no drift, or every restart begins anew."""
+    rng = np.random.default_rng(7)
+    watched = Drift(calibrated=calibrated_on(rng, 0.5))
+    live(watched, rng.beta(0.5, 4, NUM_LEAST - 1))
+    assert told(watched) == {}, "too few to say"
+    live(watched, rng.beta(0.5, 4, NUM_LEAST))
+    assert len(told(watched)) == 3 and max(told(watched).values()) < 0.15
+    moved = Drift(calibrated=calibrated_on(rng, 0.5))
+    live(moved, rng.beta(2, 4, NUM_LEAST))
+    assert min(told(moved).values()) > 0.25
+
+
+def test_another_release_is_not_compared_with_this_ones_calibration():
+    """A canary's scores against the stable release's rows."""
+    rng = np.random.default_rng(8)
+    watched = Drift(calibrated=calibrated_on(rng, 0.5))
+    live(watched, rng.beta(2, 4, NUM_LEAST), release=2)
+    assert told(watched) == {}
+
+
+def test_a_calibrations_buckets_are_those_of_live_scores():
+    """Bounds that differ by a rounding: every score of 0.3 has drifted."""
+    assert set(drift.SCORE_BUCKETS) - {1.0} <= set(EDGES)
+    scores = [*drift.SCORE_BUCKETS, 0.0, 0.2999, 0.3001]
+    counts = ScoreCounts.of(scores, [False] * len(scores))
+    watched = Drift(calibrated=lambda *_: dict.fromkeys(("unsafe", "S1", "S2"), counts))
+    live(watched, scores * (NUM_LEAST // len(scores) + 1))
+    assert max(told(watched).values()) == pytest.approx(0, abs=1e-9)

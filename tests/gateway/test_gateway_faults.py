@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -21,7 +25,7 @@ from verdictree.v1 import guard_pb2_grpc, messages
 from verdictree_client import GuardClient, GuardError, NotAllowed, Retries
 from verdictree_client.connection import TLS
 from verdictree_gateway.tenants import new_key
-from verdictree_serving import TritonServer
+from verdictree_serving import GrpcTls, TritonServer
 
 pytestmark = pytest.mark.server
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -137,15 +141,20 @@ def test_several_processes_share_the_ports(serve, post):
     assert line.endswith(" 30.0")
 
 
-def test_both_ports_speak_tls_and_ask_for_certificates(serve, tmp_path):
-    """One of two ports is forgotten, and anybody comes in by it."""
+def certificates(folder: Path) -> None:
+    """Three self-signed ones, for localhost and 127.0.0.1."""
     for name in ("server", "client", "stranger"):
         request = (
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
         )
         names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
         subprocess.run([*request.split(), *names, *files], check=True, capture_output=True)
+
+
+def test_both_ports_speak_tls_and_ask_for_certificates(serve, tmp_path):
+    """One of two ports is forgotten, and anybody comes in by it."""
+    certificates(tmp_path)
     certificate, key, root = (str(tmp_path / name) for name in ("server.pem", "server.key", "client.pem"))
     server = serve("--tls-certificate", certificate, "--tls-key", key, "--tls-client-root", root)
 
@@ -172,8 +181,6 @@ def test_a_gateway_alone_stands_before_several_servers(release):
         options = ["--triton", first.grpc_address, "--triton", second.grpc_address, "--json", *ports]
         with subprocess.Popen([VERDICTREE, "gateway", *options], stdout=subprocess.PIPE, text=True) as process:
             try:
-                import json
-
                 said = json.loads(process.stdout.readline())
                 with GuardClient(said["grpc"], deadline=20.0) as guard:
                     guard.wait_until_ready(20)
@@ -185,6 +192,67 @@ def test_a_gateway_alone_stands_before_several_servers(release):
             finally:
                 process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+
+
+def asked_by_tls(said: dict) -> str:
+    """What a gateway answers: the verdict's policy, or the error's class."""
+    with GuardClient(said["grpc"], deadline=5.0, retries=Retries(limit=0)) as guard:
+        try:
+            return guard.classify("hello").policy
+        except GuardError as exc:
+            return type(exc).__name__
+
+
+def test_the_way_to_triton_is_encrypted_and_both_ends_are_known(release, tmp_path):
+    """Conversations cross a network in plain text, go to whoever answers there, or Triton answers whoever asks."""
+    certificates(tmp_path)
+    files = {name: (str(tmp_path / f"{name}.pem"), str(tmp_path / f"{name}.key")) for name in ("server", "client")}
+    tls = GrpcTls(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "client.pem")
+    root = ["--triton-tls-root", files["server"][0]]
+    own = ["--triton-tls-certificate", files["client"][0], "--triton-tls-key", files["client"][1]]
+    stranger = ["--triton-tls-certificate", files["server"][0], "--triton-tls-key", files["server"][1]]
+    other_root = ["--triton-tls-root", str(tmp_path / "stranger.pem")]
+    with TritonServer(release, tls=tls) as one, TritonServer(release, tls=tls) as two:
+        both = ["--triton", two.grpc_address, "--triton-tls-name", "localhost"]
+        found = {}
+        for name, options in {
+            "known": [*root, *own],
+            "two servers": [*root, *own, *both],
+            "in plain text": [],
+            "without a certificate": root,
+            "a stranger's certificate": [*root, *stranger],
+            "another root": [*other_root, *own],
+            "another name": [*root, *own, "--triton-tls-name", "guard.example"],
+        }.items():
+            with gateway_alone("--triton", one.grpc_address, *options) as said:
+                found[name] = asked_by_tls(said)
+    assert found == {**dict.fromkeys(found, "ServerUnavailable"), "known": "tiny", "two servers": "tiny"}
+
+
+@contextlib.contextmanager
+def gateway_alone(*options: str) -> Iterator[dict]:
+    """What a gateway says when it is ready."""
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "health")]
+    with subprocess.Popen([VERDICTREE, "gateway", "--json", *ports, *options], stdout=subprocess.PIPE) as process:
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--triton-tls-root", "absent.pem"], "absent.pem"),
+        (["--triton-tls-certificate", "absent.pem"], "go together"),
+        (["--triton", "127.0.0.1:2", "--triton-tls-root", "absent.pem"], "give --triton-tls-name"),
+    ],
+)
+def test_tls_options_that_cannot_work_are_named(options, said):
+    """A mistyped path is found at the first request, as a server that is away."""
+    command = [VERDICTREE, "gateway", "--triton", "127.0.0.1:1", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_taken_port_is_named(release):

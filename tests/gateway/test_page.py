@@ -219,8 +219,11 @@ def test_a_key_is_asked_for_and_kept_in_memory(server, tab, tmp_path):
 
 
 @contextlib.contextmanager
-def false_gateway(verdict: Verdict, policies: object, error: str | None = None) -> Iterator[str]:
+def false_gateway(verdict: Verdict, policies: object, error: str | None = None, scores: object = None) -> Iterator[str]:
     """The page before a gateway that answers what it is told to."""
+
+    async def counted(_request):
+        return JSONResponse(scores, 200 if scores else 404)
 
     async def classify(_request):
         if error is not None:
@@ -230,9 +233,8 @@ def false_gateway(verdict: Verdict, policies: object, error: str | None = None) 
     async def listed(_request):
         return JSONResponse(policies, 200 if policies else 404)
 
-    application = Starlette(
-        routes=[*routes(), Route("/v1/classify", classify, methods=["POST"]), Route("/v1/policies", listed)]
-    )
+    answers = [Route("/v1/policies", listed), Route("/v1/scores", counted)]
+    application = Starlette(routes=[*routes(), Route("/v1/classify", classify, methods=["POST"]), *answers])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(server._serve([listener])))
@@ -265,10 +267,17 @@ def test_hostile_texts_are_inert(tab):
         text = f"{HOSTILE} {browser.hostile(address)}"
         category = {"code": "S2", "name": text, "threshold": 0.5, "review": 0.25}
         policies = {"release": text, "policies": [{"name": text, "version": text, "categories": [category]}]}
-        with false_gateway(hostile_verdict(text), policies) as origin:
+        counts = {"edges": [0, 0.5], "positives": [1, 2], "negatives": [2, 1], "threshold": 0.5, "review": None}
+        said = {name: text for name in ("release", "policy", "calibration", "unlabelled")}
+        scores = {**said, "scores": [{"code": text, "name": text, **counts}]}
+        with false_gateway(hostile_verdict(text), policies, scores=scores) as origin:
             tab.open(origin)
             tab.wait(READY)
             judged(tab, text)
+            tab.run("document.querySelector('#thresholds > summary').click()")
+            tab.wait("document.querySelector('#sliders table')")
+            spoken = "[...document.querySelectorAll('#sliders input')].map((one) => one.ariaLabel).join()"
+            assert "\\u{202e}evil" in tab.run(spoken) and "\u202e" not in tab.run(spoken)
             body = tab.run("document.body.innerText")
         assert not tab.run(f"document.documentElement.hasAttribute('{browser.RAN}')")
         assert tab.run("document.querySelectorAll('img, iframe, svg, base, meta[http-equiv], body script').length") == 0

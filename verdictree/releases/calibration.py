@@ -19,8 +19,11 @@ import numpy.typing as npt
 
 from verdictree.errors import InvalidRelease
 from verdictree.releases.release import MANIFEST, Release, sha256
+from verdictree.releases.score_counts import ScoreCounts
 
 CALIBRATION = "calibration.json"
+# 1 is that of files from before there was a number; 2 has the rows' scores, as counts.
+FORMAT = 2
 EPSILON = 1e-4
 RANKING_SHARE = 1e-3
 _FIX = "run `verdictree calibrate` again, or remove the file to serve raw scores"
@@ -82,7 +85,8 @@ class Calibrator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One score's calibrator, the calibrated score from which on it is flagged, and what both rest on.
 
-    `rule` is how the threshold was chosen; `note` says what could not be done, or is empty.
+    `rule` is how the threshold was chosen; `note` says what could not be done, or is empty. `scores` are those of its
+    rows, calibrated, as counts; None in a calibration of format 1.
     """
 
     code: str
@@ -92,6 +96,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_positives: int
     num_negatives: int
     note: str = ""
+    scores: ScoreCounts | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,6 +122,11 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str
     calibrations: msgspec.Raw
+    format: int = 1
+
+
+class _Header(msgspec.Struct):
+    format: int = 1
 
 
 def save(calibrations: Mapping[str, Calibration], directory: Path) -> Path:
@@ -125,7 +135,7 @@ def save(calibrations: Mapping[str, Calibration], directory: Path) -> Path:
     In one step, in place of what was there.
     """
     content = msgspec.json.encode(calibrations)
-    sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
+    sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content), FORMAT)
     path = directory / CALIBRATION
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.encode(sealed) + b"\n")
@@ -164,10 +174,16 @@ def rebind(calibrations: Mapping[str, Calibration], release: Release, directory:
 def read(path: Path) -> dict[str, Calibration]:
     """Read a calibration file, whatever release it is for: a calibration by policy.
 
-    InvalidRelease where it is missing or damaged.
+    InvalidRelease where it is missing or damaged, or of a later format than FORMAT.
     """
     try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        content = path.read_bytes()
+        if (later := msgspec.json.decode(content, type=_Header).format) > FORMAT:
+            raise InvalidRelease(
+                f"the calibration '{path}' is of format {later}, this version of verdictree reads formats up to "
+                f"{FORMAT}; install the version that made it, or a later one"
+            )
+        sealed = msgspec.json.decode(content, type=_Sealed)
         found = msgspec.json.decode(sealed.calibrations, type=dict[str, Calibration])
     except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
         raise InvalidRelease(f"the calibration '{path}' is damaged ({exc}); {_FIX}") from exc
@@ -212,3 +228,6 @@ def _check_policy(calibration: Calibration, name: str, release: Release, path: P
         fault = outcome.calibrator.fault()
         if fault:
             raise InvalidRelease(f"the calibration '{path}' has no calibrator for {outcome.code!r}: {fault}; {_FIX}")
+        counts = outcome.scores
+        if counts is not None and (fault := counts.fault(outcome.num_positives, outcome.num_negatives)):
+            raise InvalidRelease(f"the calibration '{path}' has no scores for {outcome.code!r}: {fault}; {_FIX}")

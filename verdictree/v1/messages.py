@@ -8,6 +8,7 @@ import msgspec
 
 from verdictree.conversation import Conversation, Message, Role, Truncate, validated
 from verdictree.errors import InvalidConversation
+from verdictree.policy import Category, Policy
 from verdictree.v1 import guard_pb2 as pb
 from verdictree.verdict import CategoryScore, GreedyVerdict, Place, Verdict, Window
 
@@ -79,6 +80,28 @@ def verdict(message: pb.Verdict) -> Verdict:
         windows=tuple(Window(_read(one.begin), _read(one.end), one.p_unsafe) for one in message.windows),
         **{key: value for key, value in _said(message, Verdict).items() if key not in _NOT_PLAIN},
     )
+
+
+def policies(message: pb.ListPoliciesResponse) -> tuple[Policy, ...]:
+    """The policies that a message lists, with the thresholds that are in effect; KeyError for a role of tomorrow."""
+    return tuple(
+        Policy(
+            name=one.name,
+            version=one.version,
+            categories=tuple(
+                Category(code=each.code, name=each.name, description=each.description, **_limits(each))
+                for each in one.categories
+            ),
+            **_limits(one),
+        )
+        for one in message.policies
+    )
+
+
+def _limits(message: Any) -> dict[str, Any]:
+    """From whose messages on, and which scores, a policy or a category acts."""
+    limits = {name: getattr(message, name) if message.HasField(name) else None for name in ("review", "threshold")}
+    return {"roles": tuple(_ROLES[role] for role in message.roles), **limits}
 
 
 _NOT_PLAIN = ("release", "policy", "role", "categories", "greedy", "windows")

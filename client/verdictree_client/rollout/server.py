@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import grpc
 import msgspec
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
@@ -18,10 +19,9 @@ from verdictree.releases.release import GRAPH_MODEL
 from verdictree.verdict import Verdict
 from verdictree_client.connection import TLS, triton_arguments
 from verdictree_client.deadline import Deadline
-from verdictree_client.errors import Overloaded
-from verdictree_client.errors import from_triton as guard_error
-from verdictree_client.protocol import read_verdict
+from verdictree_client.errors import GuardError, Overloaded, from_status
 from verdictree_client.rollout.errors import ControlFailed, from_triton
+from verdictree_client.server import kserve_verdict
 
 _ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_KEY_NAME}"
 _LOAD_SECONDS = 600.0  # a large guard's weights come from a slow disk
@@ -93,9 +93,10 @@ class Server:
         deadline = Deadline(_ASK_SECONDS)
         while True:
             try:
-                return read_verdict(self._triton.infer(ensemble, [tensor], client_timeout=deadline.remaining))
+                answer = self._triton.infer(ensemble, [tensor], client_timeout=deadline.remaining)
+                return kserve_verdict(answer.get_response())
             except InferenceServerException as exc:
-                error = guard_error(exc)
+                error = _guard_error(exc)
                 if not isinstance(error, Overloaded) or deadline.remaining <= _OVERLOADED_PAUSE:
                     raise error from exc
             time.sleep(_OVERLOADED_PAUSE)
@@ -111,3 +112,8 @@ class Server:
             return method(*arguments, headers={_ADMIN_HEADER: key} if key else {}, **options)
         except InferenceServerException as exc:
             raise from_triton(exc, self._url) from exc
+
+
+def _guard_error(exc: InferenceServerException) -> GuardError:
+    code = (exc.status() or "").removeprefix("StatusCode.")
+    return from_status(grpc.StatusCode.__members__.get(code), exc.message())

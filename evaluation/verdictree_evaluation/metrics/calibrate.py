@@ -12,6 +12,7 @@ import numpy as np
 from verdictree.policy import UNSAFE, Policy
 from verdictree.releases.calibration import Calibration, Calibrator, Method, Outcome
 from verdictree.releases.release import Release
+from verdictree.releases.score_counts import ScoreCounts
 from verdictree_evaluation.data.arrays import Array, Bools, Scored
 from verdictree_evaluation.defaults import MIN_POSITIVES
 from verdictree_evaluation.errors import EvaluationError
@@ -77,11 +78,13 @@ def fit(scored: Scored, plan: Plan) -> Fitted:
             fit = calibrators.fit(scores, truth, min_positives=plan.min_positives, seed=plan.seed)
         losses[code] = fit.losses
         rule = plan.rule_of(code)
-        threshold, note = choose(rule, fit.calibrator(scores), truth)
+        calibrated = fit.calibrator(scores)
+        threshold, note = choose(rule, calibrated, truth)
         notes = "; ".join(part for part in (fit.note, note) if part)
         positives = int(truth.sum())
         negatives = len(truth) - positives
-        return Outcome(code, _plain(fit.calibrator), threshold, str(rule), positives, negatives, notes)
+        counts = ScoreCounts.of(calibrated, truth, threshold)
+        return Outcome(code, _plain(fit.calibrator), threshold, str(rule), positives, negatives, notes, counts)
 
     unsafe = outcome(UNSAFE, scored.p_unsafe, scored.unsafe)
     marginal = scored.estimates["marginal"]

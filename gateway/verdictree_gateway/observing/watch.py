@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from verdictree.conversation import Conversation
-from verdictree.policy import UNSAFE
 from verdictree.verdict import Verdict
+from verdictree.verdict_metrics import METRICS, Metric, observations
 from verdictree_gateway.observing.audit import LOST, WRITTEN, Audit
+from verdictree_gateway.observing.calibrated_on import CalibratedOn
 from verdictree_gateway.observing.caller import Caller
-from verdictree_gateway.observing.drift import SCORE_BUCKETS, Drift
+from verdictree_gateway.observing.drift import Drift
 from verdictree_gateway.refused import Refused
 from verdictree_gateway.settings import Settings
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_OF_VERDICT = ("release", "policy", "role")
 log = logging.getLogger("verdictree.requests")
 
 
@@ -31,44 +31,39 @@ class Watch:
         self.registry = CollectorRegistry()
         self._requests = self._counter("requests", "Requests, by port and outcome.", "port", "outcome")
         self._seconds = self._histogram("request_seconds", "Until the answer.", _SECONDS, "port")
-        self._actions = self._counter(
-            "actions",
-            "Verdicts, by what is to be done; of a category only reviews and blocks.",
-            *_OF_VERDICT,
-            "category",
-            "action",
-        )
-        self._raw = self._histogram("marginal", "P(category), raw.", SCORE_BUCKETS, *_OF_VERDICT, "category")
-        self._calibrated = self._histogram("score", "P(category), calibrated.", SCORE_BUCKETS, *_OF_VERDICT, "category")
-        self._unexplored = self._histogram("unexplored", "Answers not followed.", SCORE_BUCKETS, *_OF_VERDICT)
-        self._off_grammar = self._histogram("off_grammar", "Answers off the grammar.", SCORE_BUCKETS, *_OF_VERDICT)
-        self._undecided = self._counter("undecided", "Verdicts that are none.", *_OF_VERDICT)
-        self._truncated = self._counter("truncated", "Conversations that were cut.", *_OF_VERDICT)
-        self._tokens = self._histogram("tokens", "Tokens of a conversation.", _TOKENS, *_OF_VERDICT)
+        self._behind = self._histogram("behind_seconds", "Until Triton's answer.", _SECONDS)
+        self._of_verdicts = {metric.name: self._metric(metric) for metric in METRICS}
+        self._adding: dict[tuple[str, tuple[str, ...]], Callable[[float], None]] = {}
         self.in_flight = Gauge("verdictree_in_flight", "Requests that wait for verdicts.", registry=self.registry)
         limit = Gauge("verdictree_in_flight_limit", "Requests that are let in at once.", registry=self.registry)
         limit.set(settings.max_in_flight)
-        self._drift = Drift(process)
+        repository = Path(settings.repository) if settings.repository else None
+        self._drift = Drift(process, calibrated=CalibratedOn(repository))
         self.registry.register(self._drift)
         lines = self._counter("audit_lines", "Lines of the audit log, by outcome.", "outcome")
         outcomes = {outcome: lines.labels(outcome) for outcome in (WRITTEN, LOST)}
         self._audit = Audit(settings, process, lambda outcome: outcomes[outcome].inc())
-        self._kinds: dict[tuple[str, str, str], _Kind] = {}
 
     def answered(self, caller: Caller, conversation: Conversation, verdict: Verdict, seconds: float) -> None:
         """Count a verdict."""
         self._requests.labels(caller.port, "ok").inc()
         self._seconds.labels(caller.port).observe(seconds)
-        key = (str(verdict.release), verdict.policy, verdict.role)
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind(self, key)
-        kind.count(verdict)
+        for metric, labels, value in observations(verdict):
+            add = self._adding.get((metric.name, labels))
+            if add is None:  # found once, since finding it takes longest
+                child = self._of_verdicts[metric.name].labels(*labels)
+                add = child.observe if isinstance(child, Histogram) else child.inc
+                self._adding[metric.name, labels] = add
+            add(value)
         self._drift.seen(verdict)
         self._audit.verdict(caller, conversation, verdict)
         if self._log_requests:
             said = {"release": verdict.release, "policy": verdict.policy, "role": verdict.role}
             self._line(caller, "ok", seconds, {**said, "flagged": verdict.flagged, "tokens": verdict.num_tokens})
+
+    def behind(self, seconds: float) -> None:
+        """Count how long Triton took for a verdict."""
+        self._behind.observe(seconds)
 
     def refused(self, caller: Caller, refused: Refused, seconds: float) -> None:
         """Count a refusal."""
@@ -88,46 +83,13 @@ class Watch:
         who = {"request_id": caller.request_id, "tenant": caller.account.tenant.name, "port": caller.port}
         log.info("request", extra={"fields": {**who, "outcome": outcome, "seconds": round(seconds, 6), **fields}})
 
+    def _metric(self, metric: Metric) -> Counter | Histogram:
+        if metric.buckets:
+            return self._histogram(metric.name, metric.text, metric.buckets, *metric.labels)
+        return self._counter(metric.name, metric.text, *metric.labels)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"verdictree_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"verdictree_{name}", text, labels, buckets=buckets, registry=self.registry)
-
-
-class _Kind:
-    """The metrics of verdicts of one release, policy and role: found once, since finding them takes longest."""
-
-    def __init__(self, watch: Watch, key: tuple[str, str, str]) -> None:
-        self._watch, self._key = watch, key
-        self._of_category: dict[str, tuple[Histogram, Histogram]] = {}
-        names = ("_unexplored", "_off_grammar", "_undecided", "_truncated", "_tokens")
-        self._unexplored, self._off_grammar, self._undecided, self._truncated, self._tokens = (
-            getattr(watch, name).labels(*key) for name in names
-        )
-
-    def count(self, verdict: Verdict) -> None:
-        """Count one of them."""
-        self._unexplored.observe(verdict.unexplored)
-        self._off_grammar.observe(verdict.off_grammar)
-        self._tokens.observe(verdict.num_tokens)
-        if verdict.undecided:
-            self._undecided.inc()
-        if verdict.num_truncated_tokens:
-            self._truncated.inc()
-        blocked = "block" if verdict.unsafe_flagged else None
-        self._score(UNSAFE, verdict.p_unsafe, verdict.p_unsafe_calibrated, blocked)
-        for score in verdict.categories:
-            self._score(score.code, score.marginal, score.calibrated, score.action)
-        self._watch._actions.labels(*self._key, "any", verdict.action or "none").inc()
-
-    def _score(self, code: str, raw: float, calibrated: float | None, action: str | None) -> None:
-        metrics = self._of_category.get(code)
-        if metrics is None:
-            labels, watch = (*self._key, code), self._watch
-            metrics = self._of_category[code] = watch._raw.labels(*labels), watch._calibrated.labels(*labels)
-        metrics[0].observe(raw)
-        if calibrated is not None:
-            metrics[1].observe(calibrated)
-        if action in ("review", "block"):
-            self._watch._actions.labels(*self._key, code, action).inc()

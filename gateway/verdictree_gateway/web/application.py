@@ -19,7 +19,7 @@ from verdictree.verdict import Verdict
 from verdictree_gateway.front import Caller, Front, known_id
 from verdictree_gateway.policies import Policies
 from verdictree_gateway.refused import Reason, Refused
-from verdictree_gateway.web import bodies, chat_messages, litellm, moderations, openapi
+from verdictree_gateway.web import bodies, chat_messages, litellm, moderations, openapi, scores
 from verdictree_gateway.web.page import routes as page
 
 MAX_BATCH = 32
@@ -45,6 +45,7 @@ class Web:
                 Route("/v1/classify/batch", self._endpoint(self._batch), methods=["POST"]),
                 Route(openapi.LITELLM, self._endpoint(self._litellm), methods=["POST"]),
                 Route("/v1/policies", self._endpoint(self._list), methods=["GET"]),
+                Route("/v1/scores", self._endpoint(self._scores), methods=["GET"]),
                 Route("/openapi.json", _described, methods=["GET"]),
                 *page.routes(),
             ],
@@ -150,6 +151,9 @@ class Web:
     async def _list(self, caller: Caller, request: Request, seconds: float) -> Any:
         listed = self._policies.of(caller.account.tenant)
         return {"release": listed.release, "policies": [openapi.policy(one) for one in listed.policies]}
+
+    async def _scores(self, caller: Caller, request: Request, seconds: float) -> Any:
+        return scores.answer(self._policies.of(caller.account.tenant), request.query_params.get("policy"))
 
 
 async def _described(_request: Request) -> Response:

@@ -8,7 +8,7 @@ import msgspec
 
 from verdictree.verdict import Verdict
 from verdictree_gateway.policies import ServedPolicy
-from verdictree_gateway.web import chat_messages, litellm, moderations
+from verdictree_gateway.web import chat_messages, litellm, moderations, scores
 
 _JSON = "application/json"
 LITELLM = "/beta/litellm_basic_guardrail_api"
@@ -128,7 +128,7 @@ def document() -> dict[str, Any]:
         LITELLM: (litellm.Request, litellm.Answer, "LiteLLM's generic guardrail API"),
         "/v1/classify/batch": (chat_messages.Batch, BatchAnswer, "The same for several conversations, each by itself"),
     }
-    types: list[Any] = [Error, PoliciesAnswer, chat_messages.ChatMessage]
+    types: list[Any] = [Error, PoliciesAnswer, scores.Answer, chat_messages.ChatMessage]
     types += [kind for request, answer, _ in bodies.values() for kind in (request, answer)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_TEMPLATE)
     schema = dict(zip(types, schemas, strict=True))
@@ -141,6 +141,10 @@ def document() -> dict[str, Any]:
         "/v1/policies", "The policies by which this caller may ask", schema[PoliciesAnswer], schema[Error]
     )
     paths["/v1/policies"] = {"get": listed}
+    summary = "Scores of the labelled rows that a policy was calibrated on, as counts"
+    counted = _operation("/v1/scores", summary, schema[scores.Answer], schema[Error])
+    named = {"name": "policy", "in": "query", "required": False, "schema": {"type": "string"}}
+    paths["/v1/scores"] = {"get": {**counted, "parameters": [named]}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Verdictree", "version": "1", "description": "A calibrated guard, over HTTP."},

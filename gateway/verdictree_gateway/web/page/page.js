@@ -2,6 +2,7 @@
 
 import { comparison } from "./comparison.js";
 import { element, visible } from "./elements.js";
+import { watch } from "./thresholds.js";
 import { card, summary } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -178,6 +179,9 @@ document.addEventListener("keydown", (event) => {
   }
 });
 turns.addEventListener("input", (event) => event.target.setCustomValidity?.(""));
+const policy = () => find("policy").value.trim();
+const showThresholds = watch(find("thresholds"), find("sliders"), policy, (path) => answered(path, {}, undefined));
+form.addEventListener("change", showThresholds);
 find("key").addEventListener("change", listPolicies);
 addTurn("user").focus();
 listPolicies();

@@ -9,7 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_SCRIPTS = ("page.js", "elements.js", "names.js", "verdict.js", "tree.js", "windows.js", "comparison.js")
+_SCRIPTS = (
+    "page.js",
+    "elements.js",
+    "names.js",
+    "verdict.js",
+    "tree.js",
+    "windows.js",
+    "comparison.js",
+    "thresholds.js",
+)
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page/page.css": ("page.css", "text/css; charset=utf-8"),

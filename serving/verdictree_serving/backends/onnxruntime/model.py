@@ -1,6 +1,7 @@
 """Triton's Python-based backend `onnxruntime`: serves ONNX models where NVIDIA's C++ backend is absent."""
 
 import json
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,12 @@ from verdictree_serving.errors import InferenceFailed, InvalidInput, Overloaded
 from verdictree_serving.gate import Gate
 from verdictree_serving.onnxruntime_backend.backend import OnnxModel, Tensors
 from verdictree_serving.onnxruntime_backend.lanes import LongLane, Turns
+from verdictree_serving.triton_metrics import StepMetrics
 from verdictree_serving.triton_steps.errors import error, send
+from verdictree_serving.triton_steps.inner_errors import Code
 from verdictree_serving.waiting_line import Limits, WaitingLine
+
+Asked = tuple[Any, Tensors, float]  # a request, its tensors, and when it came
 
 
 class TritonPythonModel:
@@ -28,7 +33,8 @@ class TritonPythonModel:
         gpu = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         self._model = OnnxModel(config, version_directory, gpu)
         limits = Limits.of(config)
-        self._line = WaitingLine[tuple[Any, Tensors]](limits, _refuse, Gate.before_graph(args["model_version"]))
+        self._metrics = StepMetrics(args["model_version"], "graph")
+        self._line = WaitingLine[Asked](limits, self._refuse, Gate.before_graph(args["model_version"]))
         runs = self._model.concurrent_runs or 1
         self._turns = Turns(runs)
         self._lane = LongLane(self._model, self._turns, limits.seconds)
@@ -43,9 +49,10 @@ class TritonPythonModel:
             seconds = 1e-6 * request.timeout()
             windows = self._model.windows(tensors)
             if len(windows) > 1:
-                self._lane.offer(windows, seconds, partial(_send, request))
+                self._lane.offer(windows, seconds, partial(self._send, request))
             else:
-                self._line.join((request, tensors), seconds)
+                self._line.join((request, tensors, time.perf_counter()), seconds)
+        self._metrics.hand_on()
 
     def finalize(self) -> None:
         """Answer what was taken, and release the session with its threads and memory."""
@@ -53,6 +60,7 @@ class TritonPythonModel:
         self._line.close()
         for thread in self._threads:
             thread.join()
+        self._metrics.close()
         del self._model
 
     def _work(self) -> None:
@@ -63,31 +71,40 @@ class TritonPythonModel:
             finally:
                 self._turns.give()
 
-    def _answer(self, asked: list[tuple[Any, Tensors]]) -> None:
+    def _answer(self, asked: list[Asked]) -> None:
+        for *_, since in asked:
+            self._metrics.waited(since)
+        start = time.perf_counter()
         try:
-            results = self._model.run([tensors for _, tensors in asked])
-            responses = [_response(request, result) for (request, _), result in zip(asked, results, strict=True)]
+            results = self._model.run([tensors for _, tensors, _ in asked])
+            responses = [self._response(request, result) for (request, *_), result in zip(asked, results, strict=True)]
         except Exception:  # a request without a response would wait for ever
             pb_utils.Logger.log_error(traceback.format_exc())
             responses = [error("the graph failed on this request; the server's log says why") for _ in asked]
-        for (request, _), response in zip(asked, responses, strict=True):
+            self._metrics.refused("failed")
+        for (request, *_), response in zip(asked, responses, strict=True):
+            self._metrics.computed(time.perf_counter() - start)
             send(request.get_response_sender(), response)
 
+    def _refuse(self, asked: Asked, why: str) -> None:
+        self._send(asked[0], Overloaded(why))
 
-def _refuse(asked: tuple[Any, Tensors], why: str) -> None:
-    _send(asked[0], Overloaded(why))
+    def _send(self, request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> None:
+        send(request.get_response_sender(), self._response(request, result))
+
+    def _response(self, request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
+        if not isinstance(result, InferenceFailed):
+            outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
+            return pb_utils.InferenceResponse(outputs)
+        for kind, reason, code in _FAILURES:
+            if isinstance(result, kind):
+                self._metrics.refused(reason)
+                return error(str(result), code)
+        raise TypeError(f"expected one of {_FAILURES}, got {type(result)}")
 
 
-def _send(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> None:
-    send(request.get_response_sender(), _response(request, result))
-
-
-def _response(request: Any, result: dict[str, NDArray[Any]] | InferenceFailed) -> Any:
-    if isinstance(result, InvalidInput):
-        return error(str(result), "INVALID_ARG")
-    if isinstance(result, Overloaded):
-        return error(str(result), "UNAVAILABLE")
-    if isinstance(result, InferenceFailed):
-        return error(str(result))
-    outputs = [pb_utils.Tensor(name, result[name]) for name in request.requested_output_names()]
-    return pb_utils.InferenceResponse(outputs)
+_FAILURES: tuple[tuple[type[InferenceFailed], str, Code], ...] = (
+    (InvalidInput, "invalid", "INVALID_ARG"),
+    (Overloaded, "overloaded", "UNAVAILABLE"),
+    (InferenceFailed, "failed", "INTERNAL"),
+)
