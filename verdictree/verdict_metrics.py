@@ -34,8 +34,9 @@ UNEXPLORED = Metric("unexplored", "Answers not followed.", OF_VERDICT, SCORE_BUC
 OFF_GRAMMAR = Metric("off_grammar", "Answers off the grammar.", OF_VERDICT, SCORE_BUCKETS)
 UNDECIDED = Metric("undecided", "Verdicts that are none.", OF_VERDICT)
 TRUNCATED = Metric("truncated", "Conversations that were cut.", OF_VERDICT)
+EXITED = Metric("exited", "Verdicts on conversations that left early.", OF_VERDICT)
 TOKENS = Metric("tokens", "Tokens of a conversation.", OF_VERDICT, TOKEN_BUCKETS)
-METRICS = (ACTIONS, MARGINAL, SCORE, UNEXPLORED, OFF_GRAMMAR, UNDECIDED, TRUNCATED, TOKENS)
+METRICS = (ACTIONS, MARGINAL, SCORE, UNEXPLORED, OFF_GRAMMAR, UNDECIDED, TRUNCATED, EXITED, TOKENS)
 
 
 def observations(verdict: Verdict) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
@@ -44,13 +45,16 @@ def observations(verdict: Verdict) -> Iterator[tuple[Metric, tuple[str, ...], fl
     Labels are the release's own words, never a caller's.
     """
     key = (str(verdict.release), verdict.policy, verdict.role)
-    yield UNEXPLORED, key, verdict.unexplored
-    yield OFF_GRAMMAR, key, verdict.off_grammar
     yield TOKENS, key, verdict.num_tokens
     # Also with 0, so that a counter is there before its first event, which a rate would not see otherwise.
     yield UNDECIDED, key, verdict.undecided
     yield TRUNCATED, key, verdict.num_truncated_tokens > 0
     yield ACTIONS, (*key, "any", verdict.action or "none"), 1
+    yield EXITED, key, verdict.exit_layer is not None
+    if verdict.exit_layer is not None:  # limits, not scores
+        return
+    yield UNEXPLORED, key, verdict.unexplored
+    yield OFF_GRAMMAR, key, verdict.off_grammar
     whole = (UNSAFE, verdict.p_unsafe, verdict.p_unsafe_calibrated, "block" if verdict.unsafe_flagged else None)
     for code, raw, calibrated, action in (
         whole,

@@ -21,6 +21,7 @@ _FILE = click.Path(allow_dash=True, path_type=Path)
 @click.option("--conversation", type=_FILE, help='A JSON file with "messages", or - for standard input.')
 @click.option("--policy", help="The policy's name; default: the release's first.")
 @truncate_option
+@click.option("--exact", is_flag=True, help="Let the guard read all of it, where it may leave early.")
 @url_option
 @tls_options
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="A file with your API key, if one is asked for.")
@@ -33,6 +34,7 @@ def classify(
     conversation: Path | None,
     policy: str | None,
     truncate: Truncate | None,
+    exact: bool,
     url: str,
     deadline: float,
     api_key_file: Path | None,
@@ -51,7 +53,7 @@ def classify(
     request = Conversation((Message("user", text or ""),)) if conversation is None else read_one(conversation)
     with GuardClient(url, deadline=deadline, tls=tls(connection), api_key=api_key(api_key_file)) as client:
         start = time.perf_counter()
-        verdict = client.classify(request, policy=policy, truncate=truncate)
+        verdict = client.classify(request, policy=policy, truncate=truncate, exact=exact)
         milliseconds = 1000 * (time.perf_counter() - start)
     if as_json:
         say_json(verdict.to_json())

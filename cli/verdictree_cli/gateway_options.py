@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verdictree import wire
+from verdictree.releases.early_exit import EXIT_CHECK_SHARE, MAX_MISSED
 from verdictree_serving import settings as defaults
 
 if TYPE_CHECKING:
@@ -49,6 +50,20 @@ _OPTIONS = (
     click.option("--audit-file", type=_FILE, help="Write a JSON line a verdict, each process to a file beside this."),
     click.option("--audit-sample", type=click.FloatRange(0, 1), help="Which share of verdicts is written; default: 1."),
     click.option("--audit-texts", is_flag=True, help="Write last messages too, with addresses and numbers replaced."),
+    click.option(
+        "--exit-check-share",
+        type=click.FloatRange(0, 1),
+        default=EXIT_CHECK_SHARE,
+        show_default=True,
+        help="Of the requests that left the guard early, what share is judged in full too, to see what is missed.",
+    ),
+    click.option(
+        "--exit-max-missed",
+        type=click.FloatRange(0, 1),
+        default=MAX_MISSED,
+        show_default=True,
+        help="Early exits are switched off when a larger share of alerts is seen to leave.",
+    ),
     click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP, port 4318 by habit)."),
     click.option(
         "--drain-seconds",
@@ -125,5 +140,7 @@ def settings(
         audit_file=str(options["audit_file"].absolute()) if options["audit_file"] else None,
         audit_sample=1.0 if options["audit_sample"] is None else options["audit_sample"],
         audit_texts=options["audit_texts"],
+        exit_check_share=options["exit_check_share"],
+        exit_max_missed=options["exit_max_missed"],
         otlp=options["otlp"],
     )

@@ -6,7 +6,8 @@ from typing import get_args
 import click
 
 from verdictree.conversation import Truncate
-from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_MISSED
+from verdictree.releases.early_exit import MAX_MISSED
+from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY
 
 repository_option = click.option(
     "--repository",

@@ -54,10 +54,11 @@ class AsyncGuardClient(BaseClient):
         policy: str | None = None,
         truncate: Truncate | None = None,
         routing_key: str | None = None,
+        exact: bool = False,
         deadline: float | None = None,
     ) -> Verdict:
         """The verdict on the last message; see `GuardClient.classify`."""
-        conversation = conversation_of(messages, policy, truncate, routing_key)
+        conversation = conversation_of(messages, policy, truncate, routing_key, exact)
         return await self._answered(self._classification(self._server, conversation, deadline))
 
     async def policies(self, *, deadline: float | None = None) -> tuple[Policy, ...]:

@@ -67,14 +67,15 @@ class GuardClient(BaseClient):
         policy: str | None = None,
         truncate: Truncate | None = None,
         routing_key: str | None = None,
+        exact: bool = False,
         deadline: float | None = None,
     ) -> Verdict:
         """The verdict on the last message: a str is one user message, a sequence the whole conversation.
 
-        `policy`, `truncate` and `routing_key` as in `Conversation`; `deadline` in seconds in place of the client's.
-        Raises GuardError.
+        `policy`, `truncate`, `routing_key` and `exact` as in `Conversation`; `deadline` in seconds in place of the
+        client's. Raises GuardError.
         """
-        conversation = conversation_of(messages, policy, truncate, routing_key)
+        conversation = conversation_of(messages, policy, truncate, routing_key, exact)
         return self._answered(self._classification(self._server, conversation, deadline))
 
     def policies(self, *, deadline: float | None = None) -> tuple[Policy, ...]:

@@ -20,15 +20,18 @@ def conversation_of(
     policy: str | None = None,
     truncate: Truncate | None = None,
     routing_key: str | None = None,
+    exact: bool = False,
 ) -> Conversation:
     """The conversation; InvalidRequest for what the server would refuse. The other arguments override its own."""
     if isinstance(messages, Conversation):
         policy, truncate = policy or messages.policy, truncate or messages.truncate
+        exact = exact or messages.exact
         routing_key = messages.routing_key if routing_key is None else routing_key
         messages = messages.messages
     elif isinstance(messages, str):
         messages = [Message("user", messages)]
     fields = {"messages": _turns(messages), "policy": policy, "truncate": truncate, "routing_key": routing_key}
+    fields["exact"] = exact
     try:
         conversation = msgspec.convert({name: _exact(value) for name, value in fields.items()}, Conversation)
         return parse(validated(conversation).to_json())

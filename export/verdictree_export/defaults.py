@@ -6,5 +6,4 @@ FAMILY = "auto"  # the one that the checkpoint's template is recognized as
 PRECISION = "fp32"
 MAX_TOKENS = 1024  # of a conversation
 MAX_CHANGE = 0.02  # of P(unsafe) by quantization, at the 99th percentile
-MAX_MISSED = 0.005  # of the conversations that the guard would not simply allow, what share may leave early
-EXIT_CONFIDENCE = 0.95  # with which that is proven
+EXIT_CONFIDENCE = 0.95  # with which the share of conversations that leave early and should not is proven

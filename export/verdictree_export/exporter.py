@@ -21,7 +21,7 @@ from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import Calibration
 from verdictree.releases.draft import Draft
-from verdictree.releases.early_exit import EarlyExit
+from verdictree.releases.early_exit import MAX_MISSED, EarlyExit
 from verdictree.releases.proofs import Parity
 from verdictree.releases.release import (
     GRAPH_MODEL,
@@ -33,7 +33,7 @@ from verdictree.releases.release import (
 )
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, inspection, parity
-from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_CHANGE, MAX_MISSED, MAX_TOKENS, PRECISION
+from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
 from verdictree_export.early_exit import fitting, layer_choice
 from verdictree_export.early_exit.observations import observe
 from verdictree_export.graph.compiled_policies import CompiledPolicies

@@ -37,7 +37,7 @@ from verdictree_export import golden, parity
 from verdictree_export.finite import require_finite
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.onnx_file import onnx_model
-from verdictree_export.onnx_file.graph_prefill import Prefill, prefill_by_graph, stored
+from verdictree_export.onnx_file.graph_prefill import Prefill, prefill_by_graph, stored, stored_probe
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
@@ -70,7 +70,9 @@ def _write(models: Path, base: Release, release: Release, tokenizer: Tokenizer, 
     whole = prefill_by_graph(source_graph, pairs, release.tree, release.exploration, folder)
     caches = [*stored(source_graph, base.prompts), *(prefix.key_values for prefix in whole)]
     shutil.copy(source_graph, graph)
-    compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches)
+    probe = stored_probe(source_graph)
+    probe = None if probe is None else probe.followed_by(len(added))
+    compiled = CompiledPolicies(release.prompts, release.tree, release.exploration, caches, probe)
     onnx_model.set_policies(graph, compiled)
     _prove(graph, release, [(old + i, *pair) for i, pair in enumerate(zip(asked, whole, strict=True))])
     return golden.with_golden(release, graph, tokenizer)

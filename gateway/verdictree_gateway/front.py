@@ -14,6 +14,7 @@ from verdictree.conversation import Conversation
 from verdictree.errors import InvalidConversation
 from verdictree.verdict import Verdict
 from verdictree_gateway.observing.caller import Caller as Caller
+from verdictree_gateway.observing.exits import Exits
 from verdictree_gateway.observing.tracing import RequestSpan, Tracing
 from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.refused import Reason, Refused
@@ -30,8 +31,9 @@ _RETRY_SECONDS = 0.2
 class Front:
     """Lets requests in, one by one, as long as the gateway takes any."""
 
-    def __init__(self, settings: Settings, triton: Triton, watch: Watch, tracing: Tracing) -> None:
+    def __init__(self, settings: Settings, triton: Triton, watch: Watch, exits: Exits, tracing: Tracing) -> None:
         self._settings, self._triton, self._watch, self._tracing = settings, triton, watch, tracing
+        self._exits = exits
         self._tenants = Tenants(Path(settings.tenants) if settings.tenants else None)
         self._in_flight = 0
         self.is_draining = False
@@ -64,6 +66,7 @@ class Front:
                 raise
             span.answered(verdict)
         self._watch.answered(caller, conversation, verdict, time.perf_counter() - begin)
+        self._exits.answered(conversation, verdict)
         return verdict, body
 
     async def _asked(
@@ -85,7 +88,7 @@ class Front:
             with span.triton() as traceparent:
                 metadata = [("traceparent", traceparent)] if traceparent else None
                 begin = time.perf_counter()
-                answer = await self._triton.ask(conversation, seconds, metadata)
+                answer = await self._triton.ask(self._exits.asked(conversation), seconds, metadata)
                 self._watch.behind(time.perf_counter() - begin)
                 return answer
         except InvalidConversation as exc:

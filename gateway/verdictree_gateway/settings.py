@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from verdictree import wire
+from verdictree.releases.early_exit import EXIT_CHECK_SHARE, MAX_MISSED
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -37,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     take where its caller says nothing, and at most. max_in_flight: requests that are let through at once.
     log_requests: a line a request, without texts. audit_*: the file of the record
     of verdicts, the share of verdicts that is recorded, and whether their redacted texts are; see `observing/audit.py`.
+    exit_check_share: of the requests that left the guard early, what share is judged in full too; exit_max_missed: of
+    all alerts, what share may leave before exits are switched off; see `observing/exits.py`.
     otlp: the URL of a collector of OpenTelemetry's, None: no traces.
     """
 
@@ -54,4 +57,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit_file: str | None = None
     audit_sample: float = 1.0
     audit_texts: bool = False
+    exit_check_share: float = EXIT_CHECK_SHARE
+    exit_max_missed: float = MAX_MISSED
     otlp: str | None = None

@@ -27,6 +27,7 @@ from verdictree.v1 import guard_pb2_grpc
 from verdictree_gateway.front import Front
 from verdictree_gateway.grpc_guard import GuardService
 from verdictree_gateway.grpc_kserve import MOST_BYTES, SERVICE, KServe
+from verdictree_gateway.observing.exits import Exits
 from verdictree_gateway.observing.log_lines import log_to_stderr
 from verdictree_gateway.observing.tracing import Tracing
 from verdictree_gateway.observing.watch import Watch
@@ -41,6 +42,7 @@ _HEADER_BYTES = 16 << 10
 _HEADER_SECONDS = 10.0
 _READY_SECONDS = 2.0
 _SILENT_SECONDS = 120.0
+EXITS_OFF = "exits-off"  # the file beside the metrics that is there while early exits are switched off
 READY_SUFFIX = ".ready"  # of a file beside the metrics, which is there while a server behind takes requests
 
 
@@ -127,7 +129,9 @@ class Worker:
         self._watch = Watch(settings, Path(order.metrics_file).stem)
         self._triton = Triton(settings.triton, settings.triton_tls)
         self._tracing = Tracing(settings.otlp)
-        self._front = Front(settings, self._triton, self._watch, self._tracing)
+        process, switch = Path(order.metrics_file).stem, Path(order.metrics_file).with_name(EXITS_OFF)
+        exits = Exits(settings, self._triton.ask, self._watch.registry, switch, process)
+        self._front = Front(settings, self._triton, self._watch, exits, self._tracing)
         policies = Policies(Path(settings.repository) if settings.repository else None)
         self._health = HealthServicer()
         self._grpc = grpc_server(settings)

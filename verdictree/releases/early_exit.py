@@ -15,6 +15,13 @@ import msgspec
 
 from verdictree.conversation import Role
 
+MAX_MISSED = 0.005
+"""Of the conversations that a guard would not simply allow, what share may leave early, where nobody says otherwise."""
+
+
+EXIT_CHECK_SHARE = 0.01
+"""Of the conversations that left, what share is judged in full after its answer, where nobody says otherwise."""
+
 
 class ExitBound(msgspec.Struct, frozen=True):
     """P(unsafe) and every marginal are at most `p_unsafe` where the log-odds are at most `log_odds`."""

@@ -25,47 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19verdictree/v1/guard.proto\x12\rverdictree.v1\x1a\x17google/rpc/status.proto\"=\n\x07Message\x12!\n\x04role\x18\x01 \x01(\x0e\x32\x13.verdictree.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8b\x01\n\x0f\x43lassifyRequest\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.verdictree.v1.Message\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12)\n\x08truncate\x18\x03 \x01(\x0e\x32\x17.verdictree.v1.Truncate\x12\x13\n\x0brouting_key\x18\x04 \x01(\t\";\n\x10\x43lassifyResponse\x12\'\n\x07verdict\x18\x01 \x01(\x0b\x32\x16.verdictree.v1.Verdict\"R\n\x13\x43lassifyManyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.verdictree.v1.ClassifyRequest\"}\n\x14\x43lassifyManyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x07verdict\x18\x02 \x01(\x0b\x32\x16.verdictree.v1.VerdictH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x15\n\x13ListPoliciesRequest\"P\n\x14ListPoliciesResponse\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12\'\n\x08policies\x18\x02 \x03(\x0b\x32\x15.verdictree.v1.Policy\"\xbe\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x05roles\x18\x03 \x03(\x0e\x32\x13.verdictree.v1.Role\x12+\n\ncategories\x18\x04 \x03(\x0b\x32\x17.verdictree.v1.Category\x12\x13\n\x06review\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_reviewB\x0c\n\n_threshold\"\xa5\x01\n\x08\x43\x61tegory\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\"\n\x05roles\x18\x04 \x03(\x0e\x32\x13.verdictree.v1.Role\x12\x13\n\x06review\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_reviewB\x0c\n\n_threshold\"\xf4\x04\n\x07Verdict\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12!\n\x04role\x18\x03 \x01(\x0e\x32\x13.verdictree.v1.Role\x12\x14\n\x07\x66lagged\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08p_unsafe\x18\x05 \x01(\x01\x12\x0e\n\x06p_safe\x18\x06 \x01(\x01\x12\x30\n\ncategories\x18\x07 \x03(\x0b\x32\x1c.verdictree.v1.CategoryScore\x12\x12\n\nunexplored\x18\x08 \x01(\x01\x12\x13\n\x0boff_grammar\x18\t \x01(\x01\x12,\n\x06greedy\x18\n \x01(\x0b\x32\x1c.verdictree.v1.GreedyVerdict\x12\x12\n\nnum_tokens\x18\x0b \x01(\x03\x12\x1c\n\x14num_truncated_tokens\x18\x0c \x01(\x03\x12 \n\x13p_unsafe_calibrated\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0eunsafe_flagged\x18\x0e \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0b\x63\x61libration\x18\x0f \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0fp_controversial\x18\x10 \x01(\x01H\x04\x88\x01\x01\x12\x11\n\tundecided\x18\x11 \x01(\x08\x12&\n\x07windows\x18\x12 \x03(\x0b\x32\x15.verdictree.v1.Window\x12%\n\x06\x61\x63tion\x18\x13 \x01(\x0e\x32\x15.verdictree.v1.ActionB\n\n\x08_flaggedB\x16\n\x14_p_unsafe_calibratedB\x11\n\x0f_unsafe_flaggedB\x0e\n\x0c_calibrationB\x12\n\x10_p_controversial\"\xf2\x01\n\rCategoryScore\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08marginal\x18\x03 \x01(\x01\x12\r\n\x05joint\x18\x04 \x01(\x01\x12\x13\n\x0b\x63onditional\x18\x05 \x01(\x01\x12\x17\n\ncalibrated\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x66lagged\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06window\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12%\n\x06\x61\x63tion\x18\t \x01(\x0e\x32\x15.verdictree.v1.ActionB\r\n\x0b_calibratedB\n\n\x08_flaggedB\t\n\x07_window\"?\n\rGreedyVerdict\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"b\n\x06Window\x12#\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x14.verdictree.v1.Place\x12!\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x14.verdictree.v1.Place\x12\x10\n\x08p_unsafe\x18\x03 \x01(\x01\"+\n\x05Place\x12\x0f\n\x07message\x18\x01 \x01(\x03\x12\x11\n\tcharacter\x18\x02 \x01(\x03*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*M\n\x08Truncate\x12\x18\n\x14TRUNCATE_UNSPECIFIED\x10\x00\x12\x11\n\rTRUNCATE_HEAD\x10\x01\x12\x14\n\x10TRUNCATE_WINDOWS\x10\x02*W\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_REVIEW\x10\x02\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x03\x32\x8a\x02\n\x05Guard\x12K\n\x08\x43lassify\x12\x1e.verdictree.v1.ClassifyRequest\x1a\x1f.verdictree.v1.ClassifyResponse\x12[\n\x0c\x43lassifyMany\x12\".verdictree.v1.ClassifyManyRequest\x1a#.verdictree.v1.ClassifyManyResponse(\x01\x30\x01\x12W\n\x0cListPolicies\x12\".verdictree.v1.ListPoliciesRequest\x1a#.verdictree.v1.ListPoliciesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19verdictree/v1/guard.proto\x12\rverdictree.v1\x1a\x17google/rpc/status.proto\"=\n\x07Message\x12!\n\x04role\x18\x01 \x01(\x0e\x32\x13.verdictree.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x9a\x01\n\x0f\x43lassifyRequest\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.verdictree.v1.Message\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12)\n\x08truncate\x18\x03 \x01(\x0e\x32\x17.verdictree.v1.Truncate\x12\x13\n\x0brouting_key\x18\x04 \x01(\t\x12\r\n\x05\x65xact\x18\x05 \x01(\x08\";\n\x10\x43lassifyResponse\x12\'\n\x07verdict\x18\x01 \x01(\x0b\x32\x16.verdictree.v1.Verdict\"R\n\x13\x43lassifyManyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.verdictree.v1.ClassifyRequest\"}\n\x14\x43lassifyManyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x07verdict\x18\x02 \x01(\x0b\x32\x16.verdictree.v1.VerdictH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x15\n\x13ListPoliciesRequest\"P\n\x14ListPoliciesResponse\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12\'\n\x08policies\x18\x02 \x03(\x0b\x32\x15.verdictree.v1.Policy\"\xbe\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x05roles\x18\x03 \x03(\x0e\x32\x13.verdictree.v1.Role\x12+\n\ncategories\x18\x04 \x03(\x0b\x32\x17.verdictree.v1.Category\x12\x13\n\x06review\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_reviewB\x0c\n\n_threshold\"\xa5\x01\n\x08\x43\x61tegory\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\"\n\x05roles\x18\x04 \x03(\x0e\x32\x13.verdictree.v1.Role\x12\x13\n\x06review\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_reviewB\x0c\n\n_threshold\"\x9c\x05\n\x07Verdict\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12!\n\x04role\x18\x03 \x01(\x0e\x32\x13.verdictree.v1.Role\x12\x14\n\x07\x66lagged\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08p_unsafe\x18\x05 \x01(\x01\x12\x0e\n\x06p_safe\x18\x06 \x01(\x01\x12\x30\n\ncategories\x18\x07 \x03(\x0b\x32\x1c.verdictree.v1.CategoryScore\x12\x12\n\nunexplored\x18\x08 \x01(\x01\x12\x13\n\x0boff_grammar\x18\t \x01(\x01\x12,\n\x06greedy\x18\n \x01(\x0b\x32\x1c.verdictree.v1.GreedyVerdict\x12\x12\n\nnum_tokens\x18\x0b \x01(\x03\x12\x1c\n\x14num_truncated_tokens\x18\x0c \x01(\x03\x12 \n\x13p_unsafe_calibrated\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0eunsafe_flagged\x18\x0e \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0b\x63\x61libration\x18\x0f \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0fp_controversial\x18\x10 \x01(\x01H\x04\x88\x01\x01\x12\x11\n\tundecided\x18\x11 \x01(\x08\x12&\n\x07windows\x18\x12 \x03(\x0b\x32\x15.verdictree.v1.Window\x12%\n\x06\x61\x63tion\x18\x13 \x01(\x0e\x32\x15.verdictree.v1.Action\x12\x17\n\nexit_layer\x18\x14 \x01(\x03H\x05\x88\x01\x01\x42\n\n\x08_flaggedB\x16\n\x14_p_unsafe_calibratedB\x11\n\x0f_unsafe_flaggedB\x0e\n\x0c_calibrationB\x12\n\x10_p_controversialB\r\n\x0b_exit_layer\"\xf2\x01\n\rCategoryScore\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08marginal\x18\x03 \x01(\x01\x12\r\n\x05joint\x18\x04 \x01(\x01\x12\x13\n\x0b\x63onditional\x18\x05 \x01(\x01\x12\x17\n\ncalibrated\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x66lagged\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06window\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12%\n\x06\x61\x63tion\x18\t \x01(\x0e\x32\x15.verdictree.v1.ActionB\r\n\x0b_calibratedB\n\n\x08_flaggedB\t\n\x07_window\"?\n\rGreedyVerdict\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"b\n\x06Window\x12#\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x14.verdictree.v1.Place\x12!\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x14.verdictree.v1.Place\x12\x10\n\x08p_unsafe\x18\x03 \x01(\x01\"+\n\x05Place\x12\x0f\n\x07message\x18\x01 \x01(\x03\x12\x11\n\tcharacter\x18\x02 \x01(\x03*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*M\n\x08Truncate\x12\x18\n\x14TRUNCATE_UNSPECIFIED\x10\x00\x12\x11\n\rTRUNCATE_HEAD\x10\x01\x12\x14\n\x10TRUNCATE_WINDOWS\x10\x02*W\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_REVIEW\x10\x02\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x03\x32\x8a\x02\n\x05Guard\x12K\n\x08\x43lassify\x12\x1e.verdictree.v1.ClassifyRequest\x1a\x1f.verdictree.v1.ClassifyResponse\x12[\n\x0c\x43lassifyMany\x12\".verdictree.v1.ClassifyManyRequest\x1a#.verdictree.v1.ClassifyManyResponse(\x01\x30\x01\x12W\n\x0cListPolicies\x12\".verdictree.v1.ListPoliciesRequest\x1a#.verdictree.v1.ListPoliciesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'verdictree.v1.guard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=2098
-  _globals['_ROLE']._serialized_end=2161
-  _globals['_TRUNCATE']._serialized_start=2163
-  _globals['_TRUNCATE']._serialized_end=2240
-  _globals['_ACTION']._serialized_start=2242
-  _globals['_ACTION']._serialized_end=2329
+  _globals['_ROLE']._serialized_start=2153
+  _globals['_ROLE']._serialized_end=2216
+  _globals['_TRUNCATE']._serialized_start=2218
+  _globals['_TRUNCATE']._serialized_end=2295
+  _globals['_ACTION']._serialized_start=2297
+  _globals['_ACTION']._serialized_end=2384
   _globals['_MESSAGE']._serialized_start=69
   _globals['_MESSAGE']._serialized_end=130
   _globals['_CLASSIFYREQUEST']._serialized_start=133
-  _globals['_CLASSIFYREQUEST']._serialized_end=272
-  _globals['_CLASSIFYRESPONSE']._serialized_start=274
-  _globals['_CLASSIFYRESPONSE']._serialized_end=333
-  _globals['_CLASSIFYMANYREQUEST']._serialized_start=335
-  _globals['_CLASSIFYMANYREQUEST']._serialized_end=417
-  _globals['_CLASSIFYMANYRESPONSE']._serialized_start=419
-  _globals['_CLASSIFYMANYRESPONSE']._serialized_end=544
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=546
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=567
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=569
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=649
-  _globals['_POLICY']._serialized_start=652
-  _globals['_POLICY']._serialized_end=842
-  _globals['_CATEGORY']._serialized_start=845
-  _globals['_CATEGORY']._serialized_end=1010
-  _globals['_VERDICT']._serialized_start=1013
-  _globals['_VERDICT']._serialized_end=1641
-  _globals['_CATEGORYSCORE']._serialized_start=1644
-  _globals['_CATEGORYSCORE']._serialized_end=1886
-  _globals['_GREEDYVERDICT']._serialized_start=1888
-  _globals['_GREEDYVERDICT']._serialized_end=1951
-  _globals['_WINDOW']._serialized_start=1953
-  _globals['_WINDOW']._serialized_end=2051
-  _globals['_PLACE']._serialized_start=2053
-  _globals['_PLACE']._serialized_end=2096
-  _globals['_GUARD']._serialized_start=2332
-  _globals['_GUARD']._serialized_end=2598
+  _globals['_CLASSIFYREQUEST']._serialized_end=287
+  _globals['_CLASSIFYRESPONSE']._serialized_start=289
+  _globals['_CLASSIFYRESPONSE']._serialized_end=348
+  _globals['_CLASSIFYMANYREQUEST']._serialized_start=350
+  _globals['_CLASSIFYMANYREQUEST']._serialized_end=432
+  _globals['_CLASSIFYMANYRESPONSE']._serialized_start=434
+  _globals['_CLASSIFYMANYRESPONSE']._serialized_end=559
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=561
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=582
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=584
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=664
+  _globals['_POLICY']._serialized_start=667
+  _globals['_POLICY']._serialized_end=857
+  _globals['_CATEGORY']._serialized_start=860
+  _globals['_CATEGORY']._serialized_end=1025
+  _globals['_VERDICT']._serialized_start=1028
+  _globals['_VERDICT']._serialized_end=1696
+  _globals['_CATEGORYSCORE']._serialized_start=1699
+  _globals['_CATEGORYSCORE']._serialized_end=1941
+  _globals['_GREEDYVERDICT']._serialized_start=1943
+  _globals['_GREEDYVERDICT']._serialized_end=2006
+  _globals['_WINDOW']._serialized_start=2008
+  _globals['_WINDOW']._serialized_end=2106
+  _globals['_PLACE']._serialized_start=2108
+  _globals['_PLACE']._serialized_end=2151
+  _globals['_GUARD']._serialized_start=2387
+  _globals['_GUARD']._serialized_end=2653
 # @@protoc_insertion_point(module_scope)

@@ -46,16 +46,18 @@ class Message(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("messages", "policy", "truncate", "routing_key")
+    __slots__ = ("messages", "policy", "truncate", "routing_key", "exact")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
     ROUTING_KEY_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     policy: str
     truncate: Truncate
     routing_key: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., policy: _Optional[str] = ..., truncate: _Optional[_Union[Truncate, str]] = ..., routing_key: _Optional[str] = ...) -> None: ...
+    exact: bool
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., policy: _Optional[str] = ..., truncate: _Optional[_Union[Truncate, str]] = ..., routing_key: _Optional[str] = ..., exact: _Optional[bool] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("verdict",)
@@ -126,7 +128,7 @@ class Category(_message.Message):
     def __init__(self, code: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., review: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("release", "policy", "role", "flagged", "p_unsafe", "p_safe", "categories", "unexplored", "off_grammar", "greedy", "num_tokens", "num_truncated_tokens", "p_unsafe_calibrated", "unsafe_flagged", "calibration", "p_controversial", "undecided", "windows", "action")
+    __slots__ = ("release", "policy", "role", "flagged", "p_unsafe", "p_safe", "categories", "unexplored", "off_grammar", "greedy", "num_tokens", "num_truncated_tokens", "p_unsafe_calibrated", "unsafe_flagged", "calibration", "p_controversial", "undecided", "windows", "action", "exit_layer")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +148,7 @@ class Verdict(_message.Message):
     UNDECIDED_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    EXIT_LAYER_FIELD_NUMBER: _ClassVar[int]
     release: int
     policy: str
     role: Role
@@ -165,7 +168,8 @@ class Verdict(_message.Message):
     undecided: bool
     windows: _containers.RepeatedCompositeFieldContainer[Window]
     action: Action
-    def __init__(self, release: _Optional[int] = ..., policy: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., flagged: _Optional[bool] = ..., p_unsafe: _Optional[float] = ..., p_safe: _Optional[float] = ..., categories: _Optional[_Iterable[_Union[CategoryScore, _Mapping]]] = ..., unexplored: _Optional[float] = ..., off_grammar: _Optional[float] = ..., greedy: _Optional[_Union[GreedyVerdict, _Mapping]] = ..., num_tokens: _Optional[int] = ..., num_truncated_tokens: _Optional[int] = ..., p_unsafe_calibrated: _Optional[float] = ..., unsafe_flagged: _Optional[bool] = ..., calibration: _Optional[str] = ..., p_controversial: _Optional[float] = ..., undecided: _Optional[bool] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., action: _Optional[_Union[Action, str]] = ...) -> None: ...
+    exit_layer: int
+    def __init__(self, release: _Optional[int] = ..., policy: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., flagged: _Optional[bool] = ..., p_unsafe: _Optional[float] = ..., p_safe: _Optional[float] = ..., categories: _Optional[_Iterable[_Union[CategoryScore, _Mapping]]] = ..., unexplored: _Optional[float] = ..., off_grammar: _Optional[float] = ..., greedy: _Optional[_Union[GreedyVerdict, _Mapping]] = ..., num_tokens: _Optional[int] = ..., num_truncated_tokens: _Optional[int] = ..., p_unsafe_calibrated: _Optional[float] = ..., unsafe_flagged: _Optional[bool] = ..., calibration: _Optional[str] = ..., p_controversial: _Optional[float] = ..., undecided: _Optional[bool] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., action: _Optional[_Union[Action, str]] = ..., exit_layer: _Optional[int] = ...) -> None: ...
 
 class CategoryScore(_message.Message):
     __slots__ = ("code", "name", "marginal", "joint", "conditional", "calibrated", "flagged", "window", "action")

@@ -29,6 +29,7 @@ def request(conversation: Conversation) -> pb.ClassifyRequest:
         policy=conversation.policy or "",
         truncate=_TRUNCATE_NUMBERS[conversation.truncate],
         routing_key=conversation.routing_key or "",
+        exact=conversation.exact,
     )
 
 
@@ -49,6 +50,7 @@ def conversation(request: pb.ClassifyRequest) -> Conversation:
             policy=request.policy or None,
             truncate=_TRUNCATES[request.truncate],
             routing_key=request.routing_key or None,
+            exact=request.exact,
         )
     )
 

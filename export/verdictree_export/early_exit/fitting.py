@@ -13,9 +13,9 @@ import torch
 
 from verdictree.conversation import Conversation, Role
 from verdictree.errors import UnsupportedGuard
-from verdictree.releases.early_exit import EarlyExit, ExitProof, ExitRule
+from verdictree.releases.early_exit import MAX_MISSED, EarlyExit, ExitProof, ExitRule
 from verdictree.releases.release import Release
-from verdictree_export.defaults import EXIT_CONFIDENCE, MAX_MISSED
+from verdictree_export.defaults import EXIT_CONFIDENCE
 from verdictree_export.early_exit import probe_fit, risk_control
 from verdictree_export.early_exit.observations import Observations
 from verdictree_export.early_exit.probe_fit import Probe

@@ -14,6 +14,7 @@ from verdictree.errors import UnsupportedGuard
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import Calibration
+from verdictree.releases.early_exit import MAX_MISSED
 from verdictree.releases.release import (
     GRAPH_FILE,
     GRAPH_MODEL,
@@ -25,7 +26,7 @@ from verdictree.releases.release import (
     sha256,
 )
 from verdictree.runtime.tokenization import load_tokenizer
-from verdictree_export.defaults import EXIT_CONFIDENCE, MAX_MISSED
+from verdictree_export.defaults import EXIT_CONFIDENCE
 from verdictree_export.early_exit import fitting
 from verdictree_export.early_exit.fitting import Fit
 from verdictree_export.early_exit.observations import observe

@@ -24,6 +24,7 @@ from verdictree.verdict_tree.exploration import LEFT
 from verdictree_export.graph.blocks import scatter
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.exit_probe import probe_features
+from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.graph.last_layer import at_tokens
 from verdictree_export.graph.prefill_pass import PrefillPass, lay_out_prefill
 from verdictree_export.graph.replaced import replaced
@@ -78,6 +79,11 @@ class EarlyExit:
         self._cu_seqlens = cu_seqlens
         self._prefix_id = prefix_id
         self._inputs: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def layers_before(self) -> list[list[KeyValues]]:
+        """The keys and values of the layers before the exit, of all requests."""
+        return self._everyone.varlen.layers
 
     def decide(self, hidden: Tensor) -> Tensor:
         """The hidden states (1, packed, size) of the requests that stay, from those of all."""

@@ -44,6 +44,16 @@ class ExitProbe(nn.Module):
         """That of a guard with hidden states of this size whose requests never leave."""
         return cls(torch.zeros(num_prompts, 2 * size), torch.zeros(num_prompts), torch.full((num_prompts,), NEVER))
 
+    @property
+    def size(self) -> int:
+        """Of the hidden states that are read."""
+        return self.weight.shape[1] // 2
+
+    def followed_by(self, num_prompts: int) -> ExitProbe:
+        """This one, with so many prompts more whose requests never leave."""
+        parts = zip(self.buffers(), ExitProbe.blank(num_prompts, self.size).buffers(), strict=True)
+        return ExitProbe(*(torch.cat(pair) for pair in parts))
+
     def prompt(self, prefix_id: Tensor) -> Tensor:
         """(rows,) the prompt that is meant by each number: those from the number of prompts on mean "in full"."""
         return torch.remainder(prefix_id, self.threshold.shape[0])

@@ -73,10 +73,12 @@ class GuardGraph(nn.Module):
             evaluated.add(frontier)
             before = trie
         whole = [*outputs(evaluated, rows), *choices]
-        others = [tensor for (layer,) in prefill.layers for tensor in (layer.keys, layer.values)]
-        if early_exit is not None:
-            others += [early_exit.states, early_exit.features]
-        return (*(by_request(output, requests) if output.dim() else output for output in whole), *others)
+        layers, others = prefill.layers, list[Tensor]()
+        if early_exit is not None:  # before the exit, those of all requests
+            layers = [*early_exit.layers_before, *layers[self.exit_layer :]]
+            others = [early_exit.states, early_exit.features]
+        caches = [tensor for (layer,) in layers for tensor in (layer.keys, layer.values)]
+        return (*(by_request(output, requests) if output.dim() else output for output in whole), *caches, *others)
 
     def without_paths(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> list[Tensor]:
         """The first outputs of `forward`, of the prefill pass alone: as if no path were likely enough."""

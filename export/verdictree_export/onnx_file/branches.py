@@ -64,12 +64,16 @@ class Stage(NamedTuple):
 
 
 def branch(
-    model: onnx.ModelProto, stages: Sequence[Stage], element_types: Callable[[Iterable[str]], Mapping[str, int]]
+    model: onnx.ModelProto,
+    stages: Sequence[Stage],
+    element_types: Callable[[Iterable[str]], Mapping[str, int]],
+    handed_out: Iterable[str] = (),
 ) -> int:
     """Put each stage, first to last, into a branch, in place; return how many nodes are put off.
 
     What other outputs than those of `fallbacks`, or the first stage's condition and fallbacks need is always computed.
-    `element_types` says what the named tensors of the graph hold, as ONNX counts types.
+    `element_types` says what the named tensors of the graph hold, as ONNX counts types. Those `handed_out` leave their
+    branches, whether or not another reads them.
     """
     outputs = list(stages[0].fallbacks)
     always, *parts = _parts(model.graph, stages, outputs)
@@ -79,7 +83,8 @@ def branch(
         with_own_sizes([helper.make_node("If", [condition], [], f"{condition}/branch")], known, f"{condition}/outside")
         for condition, _ in stages
     ]
-    crossing = [_crossing(parts[at], [*parts[at + 1 :], *choices[at + 1 :]]) for at in range(len(parts))]
+    wanted = set(handed_out)
+    crossing = [_crossing(parts[at], [*parts[at + 1 :], *choices[at + 1 :]], wanted) for at in range(len(parts))]
     types = element_types({name for names in crossing for name in names})
     for at, (stage, part) in enumerate(zip(stages, parts, strict=True)):
         otherwise = _otherwise(stage, stages[at + 1] if at + 1 < len(stages) else None, crossing[at])
@@ -115,10 +120,10 @@ def _otherwise(stage: Stage, following: Stage | None, crossing: Sequence[str]) -
     return nodes
 
 
-def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
-    """What later stages read of one."""
-    read = {name for nodes in later for node in nodes for name in _read_by(node)}
-    return [name for node in stage for name in node.output if name in read]
+def _crossing(part: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]], wanted: set[str]) -> list[str]:
+    """What later parts read of one, and what is wanted of it anyway."""
+    read = {name for nodes in later for node in nodes for name in _read_by(node)} | wanted
+    return [name for node in part for name in node.output if name in read]
 
 
 def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.NodeProto:

@@ -21,6 +21,7 @@ from verdictree.verdict_tree.exploration import Exploration, unpack
 from verdictree.verdict_tree.tree import VerdictTree
 from verdictree.verdict_tree.trie import Tokens
 from verdictree_export.graph.compiled_policies import CompiledPolicies
+from verdictree_export.graph.exit_probe import ExitProbe
 from verdictree_export.graph.key_values import KeyValues
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import Array, GraphSession
@@ -56,6 +57,15 @@ def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
     ]
 
 
+def stored_probe(graph: Path) -> ExitProbe | None:
+    """The early exit's probe as it lies beside the graph; None where the graph has no exit."""
+    tensors = {one.name: one for one in onnx.load(graph, load_external_data=False).graph.initializer}
+    names = [f"{POLICIES}exit.{name}" for name in ("weight", "offset", "threshold")]
+    if not tensors.keys() >= set(names):
+        return None
+    return ExitProbe(*(torch.from_numpy(_values(tensors[name], graph.parent).copy()) for name in names))
+
+
 def _values(tensor: onnx.TensorProto, folder: Path) -> Array:
     if not uses_external_data(tensor):
         return onnx.numpy_helper.to_array(tensor)
@@ -75,7 +85,9 @@ def prefill_by_graph(
     """
     bare = [msgspec.structs.replace(prompt, prefix_ids=()) for prompt, _ in asked]
     quiet = msgspec.structs.replace(exploration, pruning_threshold=_NO_PATHS)
-    policies = CompiledPolicies(bare, tree, quiet, stored(graph, bare[:1]) * len(bare))
+    probe = stored_probe(graph)
+    blank = None if probe is None else ExitProbe.blank(len(bare), probe.size)
+    policies = CompiledPolicies(bare, tree, quiet, stored(graph, bare[:1]) * len(bare), blank)
     start = policies.prefix_cache.suffix_and_root_width  # the conversation stands after suffix and root trie
     with tempfile.TemporaryDirectory(dir=workplace) as scratch:
         copy = Path(scratch) / GRAPH_FILE

@@ -23,7 +23,15 @@ from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.onnx_file.branches import Stage, branch
 from verdictree_export.onnx_file.graph_session import GraphSession
 from verdictree_export.onnx_file.passes import AFTER_TRACING, apply, drop_unused, optimize
-from verdictree_export.onnx_file.tensor_names import ANY_STAYING, POLICIES, all_left, any_live, cache_names, without
+from verdictree_export.onnx_file.tensor_names import (
+    ANY_STAYING,
+    POLICIES,
+    all_left,
+    any_live,
+    cache_names,
+    is_cache,
+    without,
+)
 from verdictree_export.onnx_file.tracing import trace
 
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
@@ -90,7 +98,9 @@ def finish(path: Path) -> None:
         for depth in itertools.takewhile(lambda depth: any_live(depth) in made, itertools.count())
     ]
     if stages:
-        branch(model, stages, functools.partial(_element_types, path))
+        # Prompts that are added later are made of the keys and values, also of those that stand behind an exit.
+        caches = [name for name in made if is_cache(name)] if ANY_STAYING in made else []
+        branch(model, stages, functools.partial(_element_types, path), caches)
     branched = ir.from_proto(model)
     drop_unused(branched)
     ir.save(branched, path)

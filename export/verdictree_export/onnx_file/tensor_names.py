@@ -10,9 +10,17 @@ EXIT_FEATURES = "exit.features"  # what its probe reads of them
 ANY_STAYING = "any_staying"  # whether any request goes on after the early exit
 
 
+_CACHES = "trunk."
+
+
+def is_cache(name: str) -> bool:
+    """Whether a tensor is keys or values of the prefill pass."""
+    return name.startswith(_CACHES)
+
+
 def cache_names(num_layers: int) -> list[str]:
     """The names of the prefill pass's keys and values, layer by layer."""
-    return [f"trunk.{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
+    return [f"{_CACHES}{kind}_{layer}" for layer in range(num_layers) for kind in ("keys", "values")]
 
 
 def any_live(depth: int) -> str:

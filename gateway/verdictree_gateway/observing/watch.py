@@ -55,7 +55,8 @@ class Watch:
                 add = child.observe if isinstance(child, Histogram) else child.inc
                 self._adding[metric.name, labels] = add
             add(value)
-        self._drift.seen(verdict)
+        if verdict.exit_layer is None:  # what left early has limits in place of scores
+            self._drift.seen(verdict)
         self._audit.verdict(caller, conversation, verdict)
         if self._log_requests:
             said = {"release": verdict.release, "policy": verdict.policy, "role": verdict.role}

@@ -142,7 +142,9 @@ class Web:
     async def _one(self, caller: Caller, asked: chat_messages.Classify, seconds: float) -> Any:
         try:
             messages, left_out = chat_messages.read(asked.messages)
-            conversation = validated(Conversation(messages, asked.policy, asked.truncate, asked.routing_key))
+            conversation = validated(
+                Conversation(messages, asked.policy, asked.truncate, asked.routing_key, asked.exact)
+            )
         except InvalidConversation as exc:
             raise self._invalid(exc) from exc
         _, body = await self._front.verdict(caller, conversation, seconds)

@@ -48,12 +48,13 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Classify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A conversation in OpenAI's shape, and how it is judged; see `Conversation` for the last three."""
+    """A conversation in OpenAI's shape, and how it is judged; see `Conversation` for the last four."""
 
     messages: list[ChatMessage]
     policy: str | None = None
     truncate: Truncate | None = None
     routing_key: str | None = None
+    exact: bool = False
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
