@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 import numpy as np
 import onnx
 import pytest
@@ -91,6 +93,14 @@ def test_depths_are_in_branches(models, number):
     """Nothing reads a branch's condition before there are branches: a pass that drops it slows every request."""
     graph = onnx.load(models / f"guard_lm/{number}/model.onnx", load_external_data=False).graph
     assert sum(node.op_type == "If" for node in graph.node) == EXPLORATION.max_labels
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["fp32", "int8", "fp16"])
+def test_whoever_runs_the_server_can_read_a_release(models, number):
+    """A server often runs as another user than the export did; weights that only their owner can read do not load."""
+    modes = {path.name: stat.filemode(path.stat().st_mode) for path in models.glob(f"guard_lm/{number}/*.*")}
+    assert set(modes) == {"model.onnx", "weights.bin", "policies.bin", "release.json"}
+    assert set(modes.values()) == {modes["model.onnx"]}, "that of a file which is simply opened and written"
 
 
 def test_too_little_to_judge_by_is_refused(checkpoint, tmp_path):

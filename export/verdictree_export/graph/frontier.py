@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from verdictree_export.graph.attention import VarlenPass
 from verdictree_export.graph.blocks import BeamSlots, visible_block
@@ -86,7 +86,8 @@ class Evaluated:
         batch = slots.batch
         dense = Nodes(*(slots.table(part, 0.0) for part in frontier.nodes))
         self.nodes.append(Nodes(*(part.reshape(batch, -1, *part.shape[2:]) for part in dense)))
-        indices = nn.functional.pad(frontier.indices + 1, (0, missing))
+        unused = torch.zeros(frontier.indices.shape[0], missing, dtype=torch.long)  # Pad has no integers under CUDA
+        indices = torch.cat([frontier.indices + 1, unused], dim=1)
         self.paths.append(slots.table(indices, 0).reshape(batch, slots.beam_width, -1))
 
     def outputs(self, batch: int) -> list[Tensor]:

@@ -53,7 +53,8 @@ class GuardGraph(nn.Module):
         before = policies.root_trie
         for depth, (beam_width, trie) in enumerate(zip(policies.beam_widths, policies.tries, strict=True)):
             selected = self._select(frontier, before, beam_width)
-            choices += [torch.ones_like(selected.last).sum() > 0, *evaluated.outputs(requests * questions)]
+            # By the shape, which a runtime knows: a sum over nothing is an error under CUDA, and copied to the host.
+            choices += [torch._shape_as_tensor(selected.last)[0] > 0, *evaluated.outputs(requests * questions)]
             frontier = self._expand(frontier, before, selected, trie, entry_alone=depth + 1 == len(policies.tries))
             evaluated.add(frontier)
             before = trie
@@ -75,7 +76,7 @@ class GuardGraph(nn.Module):
             log_prob=torch.zeros(batch),
             continuation_class=torch.zeros(batch, dtype=torch.long),
             indices=torch.zeros(batch, 0, dtype=torch.long),
-            slots=BeamSlots.of(torch.arange(batch), 1, batch),
+            slots=BeamSlots(torch.arange(batch), 1, torch.arange(1), batch),
         )
 
     def _select(self, frontier: Frontier, trie: TriePaths, beam_width: int) -> Selected:

@@ -122,8 +122,9 @@ class _Layout:
         self.starts, self.cu_seqlens = cu_seqlens[:-1], cu_seqlens
         self.lengths = cu_seqlens[1:] - self.starts
         self.rows = torch.arange(self.batch).unsqueeze(1)
-        longest, before = self.lengths.max(), self.prefix_width + self.after_width
-        self.columns = torch.arange(longest)  # type: ignore[call-overload]
+        self.columns = torch.arange(self.lengths.max())  # type: ignore[call-overload]
+        # By the shape: under CUDA a second size that is computed on the device would be waited for as well.
+        longest, before = self.columns.shape[0], self.prefix_width + self.after_width
         self.key_columns = torch.arange(aligned(longest + before) - before)
         self.prefix_length = cache.prefix_length.index_select(0, prefix_id)
         self.prefix_valid = cache.prefix_valid.index_select(0, prefix_id)

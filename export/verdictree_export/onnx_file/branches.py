@@ -36,16 +36,20 @@ For example, a graph with output y, which is `minus` where no x is above 0, and 
         y/any_1 = Identity(twice)
 
 What a later branch reads (`table`) leaves the branch too, as an empty constant where it is not computed; and so does
-the later condition (`any_1`), as false.
+the later condition (`any_1`), as false. Sizes do not leave: they are computed anew where they are read, a condition
+among them outside. Such a condition must not hold where the tensors that it measures are empty.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx
 from onnx import TensorProto, helper
+
+from verdictree_export.onnx_file.sizes import sizes, with_own_sizes
 
 
 class SearchDepth(NamedTuple):
@@ -68,17 +72,22 @@ def branch(
     """
     outputs = list(depths[0].fallbacks)
     always, *stages = _stages(model.graph, depths, outputs)
-    crossing = [_crossing(stages[at], stages[at + 1 :]) for at in range(len(stages))]
+    count, known = sum(map(len, stages)), sizes(model.graph)
+    stages = [with_own_sizes(stage, known, depth.condition) for depth, stage in zip(depths, stages, strict=True)]
+    choices = [
+        with_own_sizes([helper.make_node("If", [condition], [], f"{condition}/branch")], known, f"{condition}/outside")
+        for condition, _ in depths
+    ]
+    crossing = [_crossing(stages[at], [*stages[at + 1 :], *choices[at + 1 :]]) for at in range(len(stages))]
     types = element_types({name for names in crossing for name in names})
-    choices = []
     for at, (depth, stage) in enumerate(zip(depths, stages, strict=True)):
-        otherwise = _otherwise(depth, depths[at + 1] if at + 1 < len(depths) else None)
+        otherwise = _otherwise(depth, depths[at + 1] if at + 1 < len(depths) else None, crossing[at])
         decided = {name for node in otherwise for name in node.output}
         otherwise += [_constant(name, types[name], []) for name in crossing[at] if name not in decided]
-        choices.append(_choice(depth.condition, stage, otherwise))
+        _put_branches(choices[at][-1], depth.condition, stage, otherwise)
     del model.graph.node[:]
-    model.graph.node.extend([*always, *choices])
-    return sum(map(len, stages))
+    model.graph.node.extend([*always, *itertools.chain(*choices)])
+    return count
 
 
 def _stages(
@@ -98,11 +107,13 @@ def _stages(
     return stages
 
 
-def _otherwise(depth: SearchDepth, following: SearchDepth | None) -> list[onnx.NodeProto]:
+def _otherwise(depth: SearchDepth, following: SearchDepth | None, crossing: Sequence[str]) -> list[onnx.NodeProto]:
     """What is computed in a depth's place: its fallbacks, as those of the next depth, or as the outputs at last."""
     results = following.fallbacks if following else {name: name for name in depth.fallbacks}
     nodes = [helper.make_node("Identity", [depth.fallbacks[name]], [results[name]]) for name in depth.fallbacks]
-    return [*nodes, _constant(following.condition, TensorProto.BOOL, [False])] if following else nodes
+    if following and following.condition in crossing:
+        nodes.append(_constant(following.condition, TensorProto.BOOL, [False]))
+    return nodes
 
 
 def _crossing(stage: Sequence[onnx.NodeProto], later: Sequence[Sequence[onnx.NodeProto]]) -> list[str]:
@@ -117,8 +128,10 @@ def _constant(name: str, element_type: int, values: Sequence[bool]) -> onnx.Node
     return helper.make_node("Constant", [], [name], value=value)
 
 
-def _choice(condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[onnx.NodeProto]) -> onnx.NodeProto:
-    """The node that runs `then` or `otherwise`, which makes its outputs.
+def _put_branches(
+    choice: onnx.NodeProto, condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[onnx.NodeProto]
+) -> None:
+    """Let the node `choice` run `then` or `otherwise`, which makes its outputs.
 
     No name may stand inside and outside a branch, so inside the outputs are called by the condition too.
     """
@@ -127,14 +140,9 @@ def _choice(condition: str, then: Sequence[onnx.NodeProto], otherwise: Sequence[
     values = [helper.make_empty_tensor_value_info(inside[name]) for name in outputs]
     kept = [_renamed(node, inside, inside) for node in then]
     fallbacks = [_renamed(node, {}, inside) for node in otherwise]  # which read what stands outside
-    return helper.make_node(
-        "If",
-        [condition],
-        outputs,
-        name=f"{condition}/branch",
-        then_branch=helper.make_graph(kept, "then", [], values),
-        else_branch=helper.make_graph(fallbacks, "otherwise", [], values),
-    )
+    choice.output.extend(outputs)
+    choice.attribute.append(helper.make_attribute("then_branch", helper.make_graph(kept, "then", [], values)))
+    choice.attribute.append(helper.make_attribute("else_branch", helper.make_graph(fallbacks, "otherwise", [], values)))
 
 
 def _renamed(node: onnx.NodeProto, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> onnx.NodeProto:
