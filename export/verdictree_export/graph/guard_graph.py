@@ -42,7 +42,6 @@ class GuardGraph(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.dtype = model.dtype
         self.policies = policies
 
     def forward(self, input_ids: Tensor, row_ends: Tensor, prefix_id: Tensor) -> tuple[Tensor, ...]:
