@@ -31,12 +31,12 @@ from verdictree_export.onnx_file.tracing import trace
 
 pytestmark = pytest.mark.slow
 
-HALF = [partial(to_half, kind=ir.DataType.BFLOAT16)]
+HALF = [partial(to_half, kind=ir.DataType.FLOAT16)]
 INT8 = [*BEFORE_CALIBRATION, *after_calibration({}), *to_int8({}, (), most_sensitive)]
 REQUESTS = feeds([[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [[0], [1], [0]])
 TREE = compile_tree(GRAMMAR, ONE_ENDING, encode, [END])
 # How far log-probabilities may move. The other passes change no bit: they take away what is computed for nothing.
-TOLERANCES = {"to_half": 0.2, "fuse_rotary": 1e-4, "rotate": 1e-3, "smooth_gated": 1e-3, "defer_dequantization": 1e-3}
+TOLERANCES = {"to_half": 0.1, "fuse_rotary": 1e-4, "rotate": 1e-3, "smooth_gated": 1e-3, "defer_dequantization": 1e-3}
 
 
 def name(one):
@@ -101,6 +101,8 @@ def test_a_pass_changes_the_graph_and_not_what_it_computes(steps, one):
             roots = [np.ravel(output[:, : len(TREE.root_trie)]) for output in (expected, got)]
             assert np.corrcoef(*roots)[0, 1] > 0.95
         return
+    if name(one) == "to_half":  # two paths that are nearly as likely may change places: only the root trie has its own
+        before, after = ([output[:, : len(TREE.root_trie)] for output in each[:3]] for each in (before, after))
     for output, expected, got in zip(OUTPUTS[: len(before)], before, after, strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES.get(name(one), 0), err_msg=output)
 

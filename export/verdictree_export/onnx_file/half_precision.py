@@ -1,8 +1,9 @@
 """A finished fp32 graph in half precision, fp16 or bf16, as a GPU computes fastest.
 
 Half precision begins at the weights and goes on through the layers. What normalizes the answer stays fp32: the head's
-product, whose logits of 32 to 64 fp16 would round to 0.03 and bf16 to 0.25, and all that follows it. Norms and softmax
-read and write half precision, and every provider sums them in fp32.
+product, whose logits of 32 to 64 fp16 would round to 0.03 and bf16 to 0.25, and all that follows it. bf16 has 8 bits of
+precision, too few for a sum over all layers: there the residual stream and its norms are fp32 too, and what the linear
+layers read is rounded. Elsewhere norms and softmax read and write half precision; providers sum them in fp32.
 
 A CPU has no kernels for bf16, and ONNX Runtime passes over most roundings of fp16 there. So a graph is tried on a CPU
 as `widened`: in fp32, with every result rounded to what the half precision can hold.
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from verdictree_export.onnx_file.linear_layers import is_embedding, linear_weight, read, shape
+from verdictree_export.onnx_file.neighbours import readers
 from verdictree_export.onnx_file.tensor_names import POLICIES
 
 _TYPES = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
@@ -41,6 +43,7 @@ def to_half(model: ir.Model, kind: ir.DataType) -> int:
     tables = {node.inputs[0] for node in model.graph if is_embedding(node)}
     caches = [one for one in model.graph.initializers.values() if (one.name or "").startswith(_CACHES)]
     half = {narrow.of(value, model.graph[0]) for value in [*caches, *tables] if value is not None}
+    wide_stream = kind is ir.DataType.BFLOAT16
     vocabulary = {shape(value)[0] for value in tables if value is not None}
     for value in half:
         narrow.original[value].replace_all_uses_with(value)
@@ -49,9 +52,16 @@ def to_half(model: ir.Model, kind: ir.DataType) -> int:
         reads = [at for at, value in enumerate(node.inputs) if value in half]
         if not reads or node.op_type == "Shape":
             continue
+        if wide_stream and is_embedding(node):
+            _set_types(node, kind)
+            stream = _cast(node.outputs[0], ir.DataType.FLOAT, f"{node.outputs[0].name}/stream")
+            node.outputs[0].replace_all_uses_with(stream.outputs[0])
+            stream.replace_input_with(0, node.outputs[0])
+            node.append(stream)
+            continue
         if (weight := linear_weight(node)) is not None and shape(weight)[1] in vocabulary:
             node.replace_input_with(1, wide.of(narrow.of(weight, node), node))
-        elif node.op_type in _IN_HALF:
+        elif node.op_type in _IN_HALF and not (wide_stream and _is_in_stream(node, half)):
             for at in _IN_HALF[node.op_type] or range(len(node.inputs)):
                 if (other := node.inputs[at]) is not None and other not in half:
                     node.replace_input_with(at, narrow.of(other, node))
@@ -70,6 +80,16 @@ def in_precision(values: npt.NDArray[Any], like: ir.Value) -> ir.TensorProtocol:
     """A tensor of these values, in half precision where the value whose place it takes is, under that one's name."""
     kind = _TYPES.get(like.dtype) if like.dtype is not None else None
     return ir.tensor(values if kind is None else values.astype(kind), name=like.name)
+
+
+def _is_in_stream(node: ir.Node, half: set[ir.Value]) -> bool:
+    """Whether this is a norm, or adds to the residual stream; what is added to scores masks them."""
+    if node.op_type == "SimplifiedLayerNormalization":
+        return True
+    wide = [value for value in node.inputs if value is not None and value not in half and not value.is_initializer()]
+    return (
+        node.op_type == "Add" and bool(wide) and not any(one.op_type == "Softmax" for one in readers(node.outputs[0]))
+    )
 
 
 class _Casts:
@@ -184,4 +204,4 @@ def _set_types(node: ir.Node, kind: ir.DataType) -> None:
 
 
 def _cast(value: ir.Value, kind: ir.DataType, name: str) -> ir.Node:
-    return ir.node("Cast", [value], {"to": int(kind)}, outputs=[ir.val(name)], name=f"{value.name}/to_{kind.name}")
+    return ir.node("Cast", [value], {"to": int(kind)}, outputs=[ir.val(name)], name=f"{value.name} to {name}")

@@ -47,7 +47,8 @@ _SESSION_ATTRIBUTES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "enable_mem_arena": ("enable_cpu_mem_arena", _boolean),
     "enable_mem_pattern": ("enable_mem_pattern", _boolean),
 }
-# The C++ backend passes only the first on; the others change how threads wait, never a result.
+# The C++ backend passes only the first on, and that of release 24.10, the embedded server's age, not even that.
+# The others change how threads wait, never a result.
 _SESSION_ENTRIES = (
     "session.use_device_allocator_for_initializers",
     "session.intra_op.allow_spinning",
