@@ -137,7 +137,8 @@ def _open_session(
     except GpuUnavailable as exc:
         raise InvalidModelConfig(f"{path.name} is KIND_GPU: {exc}; or set KIND_CPU") from exc
     except Exception as exc:  # ONNX Runtime's errors have no common base
-        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(exc)}") from exc
+        hint = "; a bf16 release runs on a GPU only: set KIND_GPU" if "NOT_IMPLEMENTED" in str(exc) else ""
+        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(exc)}{hint}") from exc
 
 
 def _one_line(error: Exception) -> str:
