@@ -6,9 +6,11 @@ import stat
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import safetensors.torch
 import tiny_guard
+from transformers import Gemma2Config, GraniteConfig
 
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidRelease, UnsupportedGuard
@@ -155,6 +157,19 @@ def test_only_the_layers_are_in_half_precision(models, number):
     casts = [makers[name] for name in node.input]
     assert [one.op_type for one in casts] == ["Cast", "Cast"]
     assert {attribute.i for one in casts for attribute in one.attribute} == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [(GraniteConfig, {"logits_scaling": 2.0}), (Gemma2Config, {"head_dim": 8, "final_logit_softcapping": 5.0})],
+    ids=["granite", "gemma 2"],
+)
+def test_logits_that_are_scaled_are_fp32(tmp_path, config, options):
+    """ONNX Runtime fuses the scale with the head's product, which is another operator then."""
+    checkpoint = str(tiny_guard.write_checkpoint(tmp_path / "checkpoint", config, **options))
+    export_release(checkpoint, "llama-guard-3", [tiny_guard.POLICY], tmp_path, precision="fp16", max_off_grammar=1.0)
+    session = onnxruntime.InferenceSession(tmp_path / "guard_lm/1/model.onnx", providers=["CPUExecutionProvider"])
+    assert {one.type for one in session.get_outputs()} == {"tensor(float)", "tensor(int32)"}
 
 
 def test_numbers_too_large_for_fp16_are_refused_there_and_not_in_bf16(tmp_path):

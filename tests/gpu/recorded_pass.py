@@ -83,6 +83,8 @@ def _main() -> None:
             session = onnxruntime.InferenceSession(asked["graph"], options, providers=[_CUDA])
             if _CUDA not in session.get_providers():
                 raise RuntimeError(f"expected {_CUDA}, got {session.get_providers()}: a library is missing")
+            if {one.type for one in session.get_outputs()} != {"tensor(float)", "tensor(int32)"}:
+                raise RuntimeError("expected outputs in fp32, whatever the layers' precision")
             feeds = {
                 "input_ids": np.ones(batch.requests * batch.tokens, np.int64),
                 "row_ends": np.arange(1, batch.requests + 1, dtype=np.int32) * batch.tokens,

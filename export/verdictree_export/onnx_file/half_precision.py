@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from verdictree_export.onnx_file.linear_layers import is_embedding, linear_weight, read, shape
+from verdictree_export.onnx_file.linear_layers import is_embedding, is_weight, read, shape
 from verdictree_export.onnx_file.neighbours import readers
 from verdictree_export.onnx_file.tensor_names import POLICIES
 
@@ -59,7 +59,7 @@ def to_half(model: ir.Model, kind: ir.DataType) -> int:
             stream.replace_input_with(0, node.outputs[0])
             node.append(stream)
             continue
-        if (weight := linear_weight(node)) is not None and shape(weight)[1] in vocabulary:
+        if (weight := _head_weight(node, vocabulary)) is not None:
             node.replace_input_with(1, wide.of(narrow.of(weight, node), node))
         elif node.op_type in _IN_HALF and not (wide_stream and _is_in_stream(node, half)):
             for at in _IN_HALF[node.op_type] or range(len(node.inputs)):
@@ -80,6 +80,12 @@ def in_precision(values: npt.NDArray[Any], like: ir.Value) -> ir.TensorProtocol:
     """A tensor of these values, in half precision where the value whose place it takes is, under that one's name."""
     kind = _TYPES.get(like.dtype) if like.dtype is not None else None
     return ir.tensor(values if kind is None else values.astype(kind), name=like.name)
+
+
+def _head_weight(node: ir.Node, vocabulary: set[int]) -> ir.Value | None:
+    """The weight of the head's product, with which a scale that follows may be fused; None of another node."""
+    weight = node.inputs[1] if node.op_type in ("MatMul", "FusedMatMul") else None
+    return weight if is_weight(weight) and weight is not None and vocabulary & {*shape(weight)} else None
 
 
 def _is_in_stream(node: ir.Node, half: set[ir.Value]) -> bool:
