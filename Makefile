@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 TORCH ?= torch==2.13.0
+ONNXRUNTIME_GPU := $(shell sed -n 's/^.*"\(onnxruntime-gpu[^"]*\)".*/\1/p' pyproject.toml | head -1)
 BIN := .venv/bin
 REPOSITORY := model_repository
 RELEASE := $(REPOSITORY)/guard_marginals/1/release.json
@@ -20,7 +21,7 @@ BENCH_RELEASES := $(BENCH_REPOSITORIES:%=%/guard_marginals/1/release.json)
 BENCH_POLICY := benchmarks/policies/llama-guard-3-sized.yaml
 BENCH_CONVERSATIONS := $(wildcard benchmarks/conversations/*.jsonl)
 
-.PHONY: demo test unit fuzz conformance lint stubs proto alerts docs install-check load overload gateway-cost real-size bench bench-memory bench-rivals clean
+.PHONY: demo test unit fuzz conformance lint stubs proto alerts docs gpu-check install-check load overload gateway-cost real-size bench bench-memory bench-rivals clean
 
 demo: $(RELEASE)
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -58,6 +59,10 @@ docs: .venv/.installed ## the API page, from the docstrings
 # On many platforms a plain torch brings gigabytes of CUDA libraries: TORCH says which one to take.
 install-check: .venv/.installed ## every extra in an empty environment, without constraints: a quarter of an hour
 	$(BIN)/python tests/check_install.py --python $(PYTHON) --torch $(TORCH)
+
+gpu-check: .venv/.installed .gpu/lib/.built ## what a pass asks of a GPU, without one: fetches 256 MB, ten minutes
+	$(BIN)/pytest tests/gpu
+	cat .gpu/passes.md
 
 load: $(RELEASE) .perf/bin/perf_analyzer ## the served release for a few seconds: requests/s, latency, memory
 	$(BENCH) --quick $(REPOSITORY)
@@ -120,6 +125,16 @@ $(RELEASE): .venv/.installed policies/embedded.yaml $(wildcard $(ADAPTER)/*) $(E
 .prometheus/.fetched: Makefile
 	mkdir -p $(@D)
 	-cd $(@D) && apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f *.deb
+	touch $@
+
+# ONNX Runtime's CUDA provider, in a folder of its own: beside the plain one it would take its place.
+.gpu/wheel/.fetched: Makefile
+	rm -rf $(@D)
+	$(BIN)/pip install --quiet --no-deps --target $(@D) $(ONNXRUNTIME_GPU)
+	touch $@
+
+.gpu/lib/.built: .gpu/wheel/.fetched $(wildcard tests/gpu/stub_cuda/*)
+	$(BIN)/python tests/gpu/stub_cuda/build.py .gpu/wheel .gpu/lib
 	touch $@
 
 .bench/repository/%/guard_marginals/1/release.json: $(BENCH_CHECKPOINT) $(BENCH_POLICY) $(EXPORT_CODE)

@@ -7,6 +7,7 @@ VerdictreeError
 ├── AmbiguousGrammar      a tokenizer that cannot tell two verdicts apart
 ├── UnsupportedGuard      a checkpoint, template or family that cannot be exported
 ├── InvalidRelease        a release that is missing, damaged or inconsistent
+├── GpuUnavailable        a GPU that is asked for, and that ONNX Runtime does not run on
 ├── ReleaseTaken          a release's number that another release, or its writer, has
 ├── InvalidAdminKey       a file that holds no key for the control API
 ├── RepositoryBusy        another operator is at work on the model repository
@@ -54,6 +55,10 @@ class AmbiguousGrammar(VerdictreeError):
 
 class UnsupportedGuard(VerdictreeError):
     """A checkpoint, chat template or family that cannot become a release."""
+
+
+class GpuUnavailable(VerdictreeError):
+    """A GPU that is asked for, and that ONNX Runtime does not run on."""
 
 
 class InvalidRelease(VerdictreeError):

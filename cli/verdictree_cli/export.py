@@ -17,7 +17,7 @@ from verdictree_cli.shared_options import (
     policies_option,
     repository_option,
 )
-from verdictree_export.defaults import FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export.defaults import FAMILY, MAX_TOKENS, PRECISION
 from verdictree_export.tolerances import PRECISIONS
 
 _EXPLORATION = Exploration()
@@ -50,12 +50,14 @@ _EXPLORATION = Exploration()
     "--evaluation",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Conversations, labelled or not (JSON lines), that int8 is fitted to and judged by; repeatable.",
+    help="Conversations, labelled or not (JSON lines), that another precision than fp32 is judged by, and int8 fitted "
+    "to; repeatable.",
 )
 @click.option(
     "--max-change",
     type=click.FloatRange(0, 1),
-    help=f"Most that int8 may change P(unsafe), at the 99th percentile.  [default: {MAX_CHANGE}]",
+    help="Most that the precision may change P(unsafe), at the 99th percentile.  "
+    f"[default: {', '.join(f'{name} {one.max_change}' for name, one in PRECISIONS.items() if one.is_converted)}]",
 )
 @click.option(
     "--max-off-grammar",

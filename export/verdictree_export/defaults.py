@@ -5,5 +5,4 @@ from __future__ import annotations
 FAMILY = "auto"  # the one that the checkpoint's template is recognized as
 PRECISION = "fp32"
 MAX_TOKENS = 1024  # of a conversation
-MAX_CHANGE = 0.02  # of P(unsafe) by quantization, at the 99th percentile
 EXIT_CONFIDENCE = 0.95  # with which the share of conversations that leave early and should not is proven

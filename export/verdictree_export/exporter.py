@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import torch
 from tokenizers import Tokenizer
 
 from verdictree import families
@@ -32,8 +31,8 @@ from verdictree.releases.release import (
     Release,
 )
 from verdictree.verdict_tree.exploration import Exploration
-from verdictree_export import golden, inspection, parity
-from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_CHANGE, MAX_TOKENS, PRECISION
+from verdictree_export import golden, half, inspection, parity
+from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_TOKENS, PRECISION
 from verdictree_export.early_exit import fitting, layer_choice
 from verdictree_export.early_exit.observations import observe
 from verdictree_export.graph.compiled_policies import CompiledPolicies
@@ -46,7 +45,7 @@ from verdictree_export.onnx_file import onnx_model
 from verdictree_export.prompts import checkpoint as checkpoints
 from verdictree_export.prompts import compilation
 from verdictree_export.prompts.checkpoint import Checkpoint
-from verdictree_export.tolerances import PRECISIONS
+from verdictree_export.tolerances import PARITY, PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
 
@@ -95,11 +94,11 @@ def export_release(
     """Export a guard as release `number` (None: the next free one) of a model repository.
 
     `source` is a checkpoint folder, a hub id, a GGUF file or "embedded"; the first of `policies` is the default;
-    `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to and judged by,
-    `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: `defaults.MAX_CHANGE`); `calibration` is
-    a file that was fitted on another export of this very guard. An answer with more than `max_off_grammar` off the
-    grammar is undecided; a guard that never answers a verdict is refused, unless it is 1. With `early_exit` plainly
-    safe conversations leave the graph early.
+    `max_tokens` bounds a conversation's tokens; `evaluation` is what int8 is fitted to, and any precision but fp32
+    judged by, `max_change` what the 99th percentile of |ΔP(unsafe)| may be there (None: the precision's own limit);
+    `calibration` is a file that was fitted on another export of this very guard. An answer with more than
+    `max_off_grammar` off the grammar is undecided; a guard that never answers a verdict is refused, unless it is 1.
+    With `early_exit` plainly safe conversations leave the graph early.
     The repository's first release is pinned; a later one is only written.
     Raises UnsupportedGuard or AmbiguousGrammar where the guard cannot be exported faithfully, InvalidRelease for a
     calibration that is another guard's, ReleaseTaken for a number that is taken, and then leaves the repository as it
@@ -112,7 +111,7 @@ def export_release(
     if family_name != FAMILY:
         families.family(family_name)  # a wrong name is told before the checkpoint is loaded
     load_done = progress("load the checkpoint", 1)
-    guard = checkpoints.load(source, adapter, getattr(torch, PRECISIONS[precision].checkpoint))
+    guard = checkpoints.load(source, adapter)
     load_done(1)
     family = inspection.resolve(guard, family_name)
     form, prompts, tree, tokenizer = compilation.compile_prompts(guard, family, policies)
@@ -146,10 +145,10 @@ def _check_precision(precision: str, evaluation: Sequence[Example], max_change: 
         raise UnsupportedGuard(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
     if PRECISIONS[precision].is_quantized:
         int8.check(evaluation)
-    elif evaluation or max_change is not None:
+    elif not PRECISIONS[precision].is_converted and (evaluation or max_change is not None):
         raise UnsupportedGuard(
-            f"expected --evaluation and --max-change for int8 only, got them for {precision}; leave them out, or give "
-            "--precision int8"
+            f"expected --evaluation and --max-change for a precision that is converted to, got them for {precision}; "
+            "leave them out, or give --precision"
         )
 
 
@@ -178,12 +177,14 @@ def _write(
     graph = onnx_model.write(GuardGraph(guard.model, policies, layer), draft.folder(GRAPH_MODEL))
     graph_done(1)
     release = msgspec.structs.replace(release, parity=_parity(guard, release, graph, tokenizer, progress))
-    if PRECISIONS[release.precision].is_quantized:
-        quantized = progress("quantize, and compare with fp32", 1)
-        limit = MAX_CHANGE if max_change is None else max_change
-        quality = int8.convert(graph, release, tokenizer, evaluation, limit)
+    precision = PRECISIONS[release.precision]
+    if precision.is_converted:
+        converted = progress(f"convert to {release.precision}, and compare with fp32", 1)
+        limit = precision.max_change if max_change is None else max_change
+        convert = int8.convert if precision.is_quantized else half.convert
+        quality = convert(graph, release, tokenizer, evaluation, limit)
         release = msgspec.structs.replace(release, quantization_quality=quality)
-        quantized(1)
+        converted(1)
     onnx_model.finish(graph)
     if early_exit is not None and layer is not None:
         done = progress("fit the early exit", len(early_exit.conversations))
@@ -225,5 +226,4 @@ def _parity(guard: Checkpoint, release: Release, graph: Path, tokenizer: Tokeniz
         for i, prompt in enumerate(prompts)
     ]
     done = progress("compare the graph with the checkpoint", parity.num_paths(tree, exploration, prompts, asked))
-    tolerance = PRECISIONS[release.precision].parity
-    return parity.measure(graph, guard.model, prompts, tree, exploration, asked, tolerance, done)
+    return parity.measure(graph, guard.model, prompts, tree, exploration, asked, PARITY, done)

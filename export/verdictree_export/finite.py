@@ -18,7 +18,7 @@ def require_finite(numbers: npt.ArrayLike, of: str) -> None:
     if wrong.size:
         raise UnsupportedGuard(
             f"expected finite numbers from {of}, got {wrong[0]} among {wrong.size} of {values.size}; the checkpoint is "
-            "damaged, or its numbers are too large for the precision: export it in fp32"
+            "damaged, or its numbers are too large for the precision: export it in fp32 or bf16"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 
@@ -27,6 +26,7 @@ from verdictree.runtime.graph_io import feeds
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.verdict_tree import compiler
 from verdictree.verdict_tree.exploration import Exploration, unpack
+from verdictree_export import exporter
 from verdictree_export.exporter import export_release
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
@@ -35,7 +35,6 @@ from verdictree_export.prompts import checkpoint
 from verdictree_export.prompts.answer_frame import grammar_after
 from verdictree_export.prompts.compilation import compile_prompts
 from verdictree_export.prompts.rendering import render
-from verdictree_export.tolerances import PRECISIONS
 
 pytestmark = pytest.mark.slow
 
@@ -295,7 +294,7 @@ def test_mixed_release_is_named(models, tmp_path):
 
 def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
     """An architecture that exports to something else must not become a release."""
-    monkeypatch.setitem(PRECISIONS, "fp32", dataclasses.replace(PRECISIONS["fp32"], parity=1e-12))
+    monkeypatch.setattr(exporter, "PARITY", 1e-12)
     with pytest.raises(UnsupportedGuard, match="not exported faithfully"):
         export_release(str(folder), "llama-guard-3", [tiny_guard.POLICY], tmp_path)
     assert not list(tmp_path.glob("*/1/release.json")) and not list(tmp_path.glob(".release*"))
@@ -308,8 +307,7 @@ def test_unfaithful_graph_is_refused(folder, tmp_path, monkeypatch):
         ("missing.gguf", {}, "which does not exist"),
         (None, {"family_name": "llama-guard-9"}, "expected a guard family among"),
         (None, {"precision": "int3"}, "expected a precision among"),
-        (None, {"max_change": 0.1}, "for int8 only, got them for fp32; leave them out"),
-        (None, {"precision": "fp16", "evaluation": [None]}, "for int8 only, got them for fp16; leave them out"),
+        (None, {"max_change": 0.1}, "for a precision that is converted to, got them for fp32; leave them out"),
     ],
 )
 def test_what_cannot_be_exported_is_named(folder, tmp_path, monkeypatch, source, options, said):

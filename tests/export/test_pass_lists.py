@@ -24,12 +24,14 @@ from verdictree_export.int8.passes import BEFORE_CALIBRATION, after_calibration,
 from verdictree_export.int8.quantize import most_sensitive
 from verdictree_export.onnx_file import onnx_model
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.half_precision import to_half
 from verdictree_export.onnx_file.passes import AFTER_TRACING
 from verdictree_export.onnx_file.tensor_names import POLICIES
 from verdictree_export.onnx_file.tracing import trace
 
 pytestmark = pytest.mark.slow
 
+HALF = [partial(to_half, kind=ir.DataType.FLOAT16)]
 INT8 = [*BEFORE_CALIBRATION, *after_calibration({}), *to_int8({}, (), most_sensitive)]
 REQUESTS = feeds([[11, 12, 13, 14], [15], [16, 17, 18, 19, 21, 22]], [[0], [1], [0]])
 TREE = compile_tree(GRAMMAR, ONE_ENDING, encode, [END])
@@ -78,20 +80,22 @@ def steps(graph, tmp_path_factory):
 
     path = onnx_model.write(graph, written)
     loaded = ir.load(path)
+    (written / "half").mkdir()
+    half = applied(HALF, ir.load(path), written / "half")
     (written / "int8").mkdir()
     prepared = applied(BEFORE_CALIBRATION, loaded, written / "int8")
     statistics = calibrate(written / "int8" / name(BEFORE_CALIBRATION[-1]) / "after.onnx", [REQUESTS])
     rest = [*after_calibration(statistics), *to_int8(statistics, (), lambda _: False)]
-    return {**after_tracing, **prepared, **applied(rest, loaded, written / "int8")}
+    return {**after_tracing, **half, **prepared, **applied(rest, loaded, written / "int8")}
 
 
-@pytest.mark.parametrize("one", [*AFTER_TRACING, *INT8], ids=name)
+@pytest.mark.parametrize("one", [*AFTER_TRACING, *HALF, *INT8], ids=name)
 def test_a_pass_changes_the_graph_and_not_what_it_computes(steps, one):
     """A pass that finds nothing any more, since an exporter has changed, is as wrong as one that breaks a number."""
     count, before, after = steps[name(one)]
     assert type(count) is int and count > 0
-    if name(one) == "quantize":
-        # 8 bits move a random guard's logits a good deal, single ones most, and with them the paths that are followed.
+    if name(one) in ("quantize", "to_half"):
+        # Fewer bits move a random guard's logits a good deal, single ones most, and so the paths that are followed.
         # At the root trie they must still rise and fall together, which those of a wrong graph would not.
         for expected, got in zip(before[:2], after[:2], strict=True):
             roots = [np.ravel(output[:, : len(TREE.root_trie)]) for output in (expected, got)]
@@ -112,4 +116,4 @@ def test_the_lists_are_complete():
                     if first is not None and (first.name, first.annotation) == ("model", "ir.Model"):
                         returned = inspect.signature(function).return_annotation
                         found |= {key} if returned == "int" else set()
-    assert found == {name(one) for one in [*AFTER_TRACING, *INT8]}
+    assert found == {name(one) for one in [*AFTER_TRACING, *HALF, *INT8]}

@@ -235,8 +235,8 @@ def test_quality_gate_figures():
     found = quality_gate.measure(reference, changed, [["a"], []])
     assert (found.max_p_unsafe_difference, found.mean_p_unsafe_difference) == pytest.approx((0.1, 0.05))
     assert (found.reference_micro_auc, found.micro_auc) == (1.0, pytest.approx(0.5 / 3))
-    assert not quality_gate.passes(found)
-    assert quality_gate.passes(quality_gate.measure(reference, reference))
+    assert not quality_gate.passes(found, 0.02)
+    assert quality_gate.passes(quality_gate.measure(reference, reference), 0.0)
 
 
 def test_refusal_names_the_layers_that_hurt():
@@ -245,7 +245,7 @@ def test_refusal_names_the_layers_that_hurt():
     def figures(p99):
         return QuantizationQuality(200, p99, p99, p99, None, None)
 
-    quality_gate.check(figures(0.019), {})
+    quality_gate.check(figures(0.019), {}, 0.02)
     groups = {"model/layers.3/mlp": lambda: figures(0.07), "lm_head": lambda: figures(0.001)}
     with pytest.raises(UnsupportedGuard, match=r"got 0.08 on 200 .* model/layers.3/mlp \(0.07\), lm_head \(0.001\)"):
-        quality_gate.check(figures(0.08), groups)
+        quality_gate.check(figures(0.08), groups, 0.02)

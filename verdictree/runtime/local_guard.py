@@ -10,7 +10,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from verdictree.conversation import Conversation
-from verdictree.errors import NoVerdict
+from verdictree.errors import InvalidRelease, NoVerdict
 from verdictree.releases import calibration as calibrations
 from verdictree.releases.calibration import Calibration
 from verdictree.releases.release import GRAPH_FILE, GRAPH_MODEL, MARGINALS_MODEL, TOKENIZER_MODEL, Release
@@ -52,9 +52,14 @@ class LocalGuard:
     ) -> LocalGuard:
         """Load release `number` of a repository; `threads` 0 means one for each core, `providers` are ONNX Runtime's.
 
-        Raises InvalidRelease where the release is damaged.
+        Raises InvalidRelease where the release is damaged, or is bf16 and would run on the CPU.
         """
         release = Release.load_verified(repository, number)
+        if release.precision == "bf16" and providers[0] == "CPUExecutionProvider":
+            raise InvalidRelease(
+                f"release {number} is bf16, which ONNX Runtime computes on a GPU only; give a GPU's provider, or "
+                "export the guard in fp32, int8 or fp16"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         graph = release.folder(repository, GRAPH_MODEL) / GRAPH_FILE

@@ -46,7 +46,6 @@ class GuardGraph(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        self.dtype = model.dtype
         self.policies = policies
         self.exit_layer = exit_layer
 

@@ -18,7 +18,6 @@ from verdictree.releases.release import Release
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree.runtime.tokenization import ConversationTokenizer, batch_feeds
 from verdictree.verdict import Verdict
-from verdictree_export.defaults import MAX_CHANGE
 from verdictree_export.int8 import quality_gate
 from verdictree_export.int8.passes import to_int8
 from verdictree_export.int8.preparation import prepare
@@ -51,7 +50,7 @@ def check(examples: Sequence[Example]) -> None:
 
 
 def convert(
-    graph: Path, release: Release, tokenizer: Tokenizer, examples: Sequence[Example], max_p99: float = MAX_CHANGE
+    graph: Path, release: Release, tokenizer: Tokenizer, examples: Sequence[Example], max_p99: float
 ) -> QuantizationQuality:
     """Quantize the fp32 `graph` of a release in place; how faithful it stays.
 

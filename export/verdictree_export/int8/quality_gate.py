@@ -10,7 +10,6 @@ import numpy.typing as npt
 from verdictree.errors import UnsupportedGuard
 from verdictree.releases.proofs import QuantizationQuality
 from verdictree.verdict import Verdict
-from verdictree_export.defaults import MAX_CHANGE
 from verdictree_export.finite import require_finite_verdicts
 
 MAX_AUC_DROP = 0.003
@@ -28,7 +27,7 @@ def measure(
     if not reference or len(reference) != len(verdicts) or (labels is not None and len(labels) != len(reference)):
         raise ValueError(f"expected as many verdicts as references, at least one, got {len(verdicts)}/{len(reference)}")
     require_finite_verdicts(reference, "the floating-point guard")
-    require_finite_verdicts(verdicts, "the quantized guard")
+    require_finite_verdicts(verdicts, "the converted guard")
     change = np.abs([b.p_unsafe - a.p_unsafe for a, b in zip(reference, verdicts, strict=True)])
     return QuantizationQuality(
         num_conversations=len(reference),
@@ -40,31 +39,30 @@ def measure(
     )
 
 
-def passes(quality: QuantizationQuality, max_p99: float = MAX_CHANGE) -> bool:
+def passes(quality: QuantizationQuality, max_p99: float) -> bool:
     """Whether P(unsafe) and the ranking of categories stay within the limits."""
     drop = (quality.reference_micro_auc or 0.0) - (quality.micro_auc or 0.0)
     return quality.p99_p_unsafe_difference <= max_p99 and drop <= MAX_AUC_DROP
 
 
-def refuse(
-    quality: QuantizationQuality, alone: Mapping[str, QuantizationQuality], max_p99: float = MAX_CHANGE
-) -> UnsupportedGuard:
+def refuse(quality: QuantizationQuality, alone: Mapping[str, QuantizationQuality], max_p99: float) -> UnsupportedGuard:
     """The error to raise for a quantized guard that does not pass: `alone` has each layer group's own."""
     worst = sorted(alone, key=lambda name: -alone[name].p99_p_unsafe_difference)[:_NAMED]
     named = ", ".join(f"{name} ({alone[name].p99_p_unsafe_difference:.2g})" for name in worst)
+    fix = f"the layers that change it most when quantized by themselves: {named}; " if named else ""
     auc = ""
     if quality.micro_auc is not None and quality.reference_micro_auc is not None:
         auc = f" and the micro-AUC at most {MAX_AUC_DROP} below {quality.reference_micro_auc:.4f}"
     got = "" if quality.micro_auc is None else f" and {quality.micro_auc:.4f}"
     return UnsupportedGuard(
         f"expected the 99th percentile of the change of P(unsafe) within {max_p99}{auc}, got "
-        f"{quality.p99_p_unsafe_difference:.2g}{got} on {quality.num_conversations} conversations; the layers that "
-        f"change it most when quantized by themselves: {named or 'not measured'}; export in fp32, or keep these in fp32"
+        f"{quality.p99_p_unsafe_difference:.2g}{got} on {quality.num_conversations} conversations; {fix}"
+        "export in fp32, or give a --max-change that you can bear"
     )
 
 
 def check(
-    quality: QuantizationQuality, groups: Mapping[str, Callable[[], QuantizationQuality]], max_p99: float = MAX_CHANGE
+    quality: QuantizationQuality, groups: Mapping[str, Callable[[], QuantizationQuality]], max_p99: float
 ) -> None:
     """Raise UnsupportedGuard, naming the layers that hurt most, unless `quality` is within the limits.
 

@@ -6,6 +6,9 @@
         ├─ passes.py    the list of what is done after tracing, and the small passes; rotary.py is the large one
         └─ branches.py  the last step: each depth of the search in a branch of its own
 
+    sizes.py         what a branch computes anew, so that no GPU waits for a size
+    half_precision.py  the layers in fp16 or bf16, and what a CPU runs in their place
+
     neighbours.py, linear_layers.py   what a node reads, who reads it, which weights: what every pass looks up
     tensor_names.py  what tensors are called
     graph_session.py an exported graph, run during the export

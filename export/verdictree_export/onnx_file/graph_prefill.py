@@ -47,7 +47,8 @@ def stored(graph: Path, prompts: Sequence[Prompt]) -> list[list[KeyValues]]:
     tensors = {one.name: one for one in onnx.load(graph, load_external_data=False).graph.initializer}
 
     def read(name: str) -> torch.Tensor:
-        return torch.from_numpy(_values(tensors[name], graph.parent).copy())
+        # In fp32 whatever the graph's precision, which is what its caches are written in again.
+        return torch.from_numpy(_values(tensors[name], graph.parent).astype(np.float32))
 
     layers = sum(name.startswith(f"{POLICIES}bank.keys_") for name in tensors)
     pairs = [(read(f"{POLICIES}bank.keys_{i}"), read(f"{POLICIES}bank.values_{i}")) for i in range(layers)]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-import torch
 
 from verdictree.releases.release import GRAPH_FILE, POLICIES_FILE, WEIGHTS_FILE
 from verdictree.runtime.graph_io import OUTPUTS
@@ -22,6 +21,7 @@ from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.guard_graph import GuardGraph
 from verdictree_export.onnx_file.branches import Stage, branch
 from verdictree_export.onnx_file.graph_session import GraphSession
+from verdictree_export.onnx_file.half_precision import in_precision
 from verdictree_export.onnx_file.passes import AFTER_TRACING, apply, drop_unused, optimize
 from verdictree_export.onnx_file.tensor_names import (
     ANY_STAYING,
@@ -40,8 +40,7 @@ _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the graph's own file
 def write(graph: GuardGraph, folder: Path) -> Path:
     """Export `graph` into `folder`, in standard operators of opset 18 and ONNX Runtime's own; return the graph's file.
 
-    The folder must be new or empty. A graph in half precision is not optimized: that would be done for this
-    processor, which has no such arithmetic and would get everything cast; a GPU's server does it when it starts.
+    The folder must be new or empty.
     """
     path = folder / GRAPH_FILE
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -49,12 +48,9 @@ def write(graph: GuardGraph, folder: Path) -> Path:
         trace(graph, traced)
         model = ir.load(traced)
         apply(AFTER_TRACING, model)
-        if graph.dtype == torch.float32:
-            ir.save(model, traced)
-            del model
-            optimize(traced, path, WEIGHTS_FILE)
-        else:
-            save(model, path)
+        ir.save(model, traced)
+        del model
+        optimize(traced, path, WEIGHTS_FILE)
     set_policies(path, graph.policies)
     return path
 
@@ -135,7 +131,7 @@ def set_policies(path: Path, policies: CompiledPolicies, with_caches: bool = Fal
         else:
             del graph.initializers[old.name or ""]
         if old.uses():
-            tensor = ir.tensor(values[old.name or ""].numpy(), name=old.name)
+            tensor = in_precision(values[old.name or ""].numpy(), old)
             new.append(ir.val(old.name, const_value=tensor))
             old.replace_all_uses_with(new[-1])
             graph.register_initializer(new[-1])

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from verdictree.errors import GpuUnavailable
 from verdictree.runtime.session import open_session
 from verdictree_serving.errors import InferenceFailed, InvalidInput, InvalidModelConfig
 from verdictree_serving.onnxruntime_backend.config import OnnxModelConfig
@@ -132,13 +133,12 @@ def _open_session(
     if not path.is_file():
         raise InvalidModelConfig(f"expected an ONNX model at {path}: no such file")
     try:
-        session = open_session(path, options, providers)
+        return open_session(path, options, providers)
+    except GpuUnavailable as exc:
+        raise InvalidModelConfig(f"{path.name} is KIND_GPU: {exc}; or set KIND_CPU") from exc
     except Exception as exc:  # ONNX Runtime's errors have no common base
-        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(exc)}") from exc
-    best = providers[0][0]
-    if best not in session.get_providers():  # ONNX Runtime itself only warns and runs on the CPU
-        raise InvalidModelConfig(f"{best} did not start for {path.name}; check the CUDA libraries or use KIND_CPU")
-    return session
+        hint = "; a bf16 release runs on a GPU only: set KIND_GPU" if "NOT_IMPLEMENTED" in str(exc) else ""
+        raise InvalidModelConfig(f"ONNX Runtime cannot load {path.name}: {_one_line(exc)}{hint}") from exc
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnxruntime
 
+from verdictree.runtime import cuda
 from verdictree_serving.errors import InvalidModelConfig
 from verdictree_serving.waiting_line import SECONDS, SIZE
 
@@ -46,7 +47,8 @@ _SESSION_ATTRIBUTES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "enable_mem_arena": ("enable_cpu_mem_arena", _boolean),
     "enable_mem_pattern": ("enable_mem_pattern", _boolean),
 }
-# The C++ backend passes only the first on; the others change how threads wait, never a result.
+# The C++ backend passes only the first on, and that of release 24.10, the embedded server's age, not even that.
+# The others change how threads wait, never a result.
 _SESSION_ENTRIES = (
     "session.use_device_allocator_for_initializers",
     "session.intra_op.allow_spinning",
@@ -121,15 +123,14 @@ def execution_providers(config: Mapping[str, Any], gpu: int | None) -> list[tupl
     cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
     if gpu is None:
         return [cpu]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if cuda.PROVIDER not in onnxruntime.get_available_providers():
         raise InvalidModelConfig(
             "the instance is KIND_GPU, but this ONNX Runtime has no CUDAExecutionProvider;"
-            " set instance_group { kind: KIND_CPU }, or install the one for CUDA in its place:"
-            " pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'verdictree[serve-gpu]'"
+            f" set instance_group {{ kind: KIND_CPU }}, or install the one for CUDA in its place: {cuda.INSTALL}"
         )
     parameters = read_parameters(config)
-    cuda = {key: _parse(key, parameters[key], parse) for key, parse in _CUDA_OPTIONS.items() if key in parameters}
-    return [("CUDAExecutionProvider", {"device_id": str(gpu), **cuda}), cpu]
+    own = {key: _parse(key, parameters[key], parse) for key, parse in _CUDA_OPTIONS.items() if key in parameters}
+    return [(cuda.PROVIDER, {"device_id": str(gpu), **own}), cpu]
 
 
 def _graph_level(optimization: Mapping[str, Any]) -> Any:
