@@ -43,9 +43,13 @@ MAY_USE = {
     "verdictree_export.onnx_file": (*ALL_OF_THE_CORE, "verdictree_export.graph"),
     "verdictree_export.embedded_guard": CORE,
     "verdictree_export.int8": (*ALL_OF_THE_CORE, "verdictree_export.graph", "verdictree_export.onnx_file"),
+    "verdictree_export.early_exit": (*ALL_OF_THE_CORE, "verdictree_export.graph", "verdictree_export.onnx_file"),
     "verdictree_export": (
         *ALL_OF_THE_CORE,
-        *(f"verdictree_export.{room}" for room in ("checkpoints", "prompts", "graph", "onnx_file", "int8")),
+        *(
+            f"verdictree_export.{room}"
+            for room in ("checkpoints", "prompts", "graph", "onnx_file", "int8", "early_exit")
+        ),
     ),
     "verdictree_serving.onnxruntime_backend": ALL_OF_THE_CORE,
     "verdictree_serving.triton_steps": ALL_OF_THE_CORE,

@@ -17,7 +17,7 @@ from verdictree.releases import repository as repositories
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import Calibration, Calibrator, Outcome
 from verdictree.releases.journal import Journal
-from verdictree.releases.release import FORMAT, Release
+from verdictree.releases.release import FORMAT_WITHOUT_EXIT, Release
 
 TEMPLATE = Path(__file__).parents[2] / "model_repository"
 MANIFEST = Release.load(Path(__file__).parents[1] / "old_releases" / "format_1" / "guard_lm" / "1")
@@ -71,7 +71,7 @@ def test_a_release_is_whole_pinned_and_in_the_journal(tmp_path):
     """A first release that nothing serves, and one that nobody can account for."""
     repository = tmp_path / "models"
     first, second = write(repository), write(repository, reason="better")
-    assert Release.load_verified(repository, 2) == second and (second.format, second.number) == (FORMAT, 2)
+    assert Release.load_verified(repository, 2) == second and (second.format, second.number) == (FORMAT_WITHOUT_EXIT, 2)
     assert repositories.pinned(repository) == 1 == first.number and repositories.versions(repository) == (1,)
     lines = [(one.action, one.release, one.stable, one.reason) for one in Journal(repository).entries()]
     assert lines == [("export", 1, 1, ""), ("export", 2, 1, "better")]

@@ -14,11 +14,10 @@ from test_emergency import OLD, releases_that_answer
 
 from verdictree.conversation import Conversation, Message
 from verdictree.errors import InvalidRelease
-from verdictree.releases import adapters, startup
+from verdictree.releases import VERSION, adapters, startup
 from verdictree.releases import repository as repositories
-from verdictree.releases.release import COMPOSING_MODELS, FORMAT, MANIFEST, Release
+from verdictree.releases.release import COMPOSING_MODELS, FORMAT, FORMAT_WITHOUT_EXIT, MANIFEST, Release
 from verdictree.releases.repository import ADAPTER
-from verdictree.releases.software import VERSION
 from verdictree.runtime.local_guard import LocalGuard
 from verdictree_client import GuardClient, GuardError, Overloaded
 from verdictree_client.rollout import Rollout
@@ -145,7 +144,7 @@ def rewrite(repository, **changes):
         ),
         (
             {"format": FORMAT + 1, "software": "9.9", "tree": None},
-            "formats up to 2: install that version",
+            f"formats up to {FORMAT}: install that version",
         ),
         (
             {"tree": {}},
@@ -172,7 +171,7 @@ def test_the_writer_names_itself(old):
     """A release of which nobody knows what can read it."""
     with Rollout(old, "127.0.0.1:1") as rollout:
         derived = rollout.derive(1, thresholds={None: 0.2})
-    assert (derived.format, derived.software, derived.shares) == (FORMAT, VERSION, 1)
+    assert (derived.format, derived.software, derived.shares) == (FORMAT_WITHOUT_EXIT, VERSION, 1)
     assert derived.guard_sha256 == Release.load(old / "guard_lm/1").guard_sha256
-    assert msgspec.json.decode(derived.to_json())["format"] == FORMAT
+    assert msgspec.json.decode(derived.to_json())["format"] == FORMAT_WITHOUT_EXIT
     assert re.fullmatch(r"\d+\.\d+.*", VERSION) and repositories.steps(old, 2)["guard_lm"] == 1

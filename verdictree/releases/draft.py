@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from verdictree.errors import InvalidRelease, NotWritable, ReleaseTaken
+from verdictree.releases import VERSION
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import repository as repositories
 from verdictree.releases.adapters import write_adapter
@@ -27,7 +28,6 @@ from verdictree.releases.release import (
     sha256,
 )
 from verdictree.releases.repository import ENSEMBLE
-from verdictree.releases.software import VERSION
 
 PREFIX = ".release-"  # of a draft's folder, before its number
 

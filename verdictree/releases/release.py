@@ -13,10 +13,10 @@ from verdictree.conversation import Role
 from verdictree.errors import InvalidConversation, InvalidRelease
 from verdictree.families.guard_family import ConversationFormat
 from verdictree.policy import Policy
+from verdictree.releases import VERSION
 from verdictree.releases.early_exit import EarlyExit
 from verdictree.releases.prompt import Prompt
 from verdictree.releases.proofs import Golden, Parity, QuantizationQuality
-from verdictree.releases.software import VERSION
 from verdictree.text.visible import quoted
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree.verdict_tree.tree import VerdictTree
