@@ -141,7 +141,8 @@ def export(
     from verdictree_cli.terminal import say
     from verdictree_export import embedded_guard
     from verdictree_export.checkpoints.source import EMBEDDED
-    from verdictree_export.exporter import ExitRequest, export_release
+    from verdictree_export.early_exit.request import ExitRequest
+    from verdictree_export.exporter import export_release
     from verdictree_export.int8.conversion import Example
 
     if exit_layer is not None and not exit_conversations:

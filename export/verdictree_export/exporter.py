@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,13 @@ import msgspec
 from tokenizers import Tokenizer
 
 from verdictree import families
-from verdictree.conversation import Conversation
 from verdictree.errors import UnsupportedGuard
 from verdictree.policy import Policy, check_distinct
 from verdictree.releases import calibration as calibrations
 from verdictree.releases import writer as release_writer
 from verdictree.releases.calibration import Calibration
 from verdictree.releases.draft import Draft
-from verdictree.releases.early_exit import MAX_MISSED, EarlyExit
+from verdictree.releases.early_exit import EarlyExit
 from verdictree.releases.proofs import Parity
 from verdictree.releases.release import (
     GRAPH_MODEL,
@@ -32,9 +30,9 @@ from verdictree.releases.release import (
 )
 from verdictree.verdict_tree.exploration import Exploration
 from verdictree_export import golden, half, inspection, parity
-from verdictree_export.defaults import EXIT_CONFIDENCE, FAMILY, MAX_TOKENS, PRECISION
-from verdictree_export.early_exit import fitting, layer_choice
-from verdictree_export.early_exit.observations import observe
+from verdictree_export.defaults import FAMILY, MAX_TOKENS, PRECISION
+from verdictree_export.early_exit.layer_choice import NUM_CONVERSATIONS
+from verdictree_export.early_exit.request import ExitRequest
 from verdictree_export.graph.compiled_policies import CompiledPolicies
 from verdictree_export.graph.exit_probe import ExitProbe
 from verdictree_export.graph.guard_graph import GuardGraph
@@ -48,19 +46,6 @@ from verdictree_export.prompts.checkpoint import Checkpoint
 from verdictree_export.tolerances import PARITY, PRECISIONS
 
 _TEMPLATE = Path(__file__).parent / "model_repository"
-
-
-@dataclass(frozen=True)
-class ExitRequest:
-    """Let plainly safe conversations leave the graph early, by what `conversations` show; see `early_exit.fitting`.
-
-    `layer` is after how many layers; None: where it saves most, measured on the checkpoint.
-    """
-
-    conversations: Sequence[Conversation]
-    layer: int | None = None
-    max_missed: float = MAX_MISSED
-    confidence: float = EXIT_CONFIDENCE
 
 
 _NOT_MEASURED = Parity(0.0, 0.0, 0, 0)
@@ -132,6 +117,8 @@ def export_release(
         files={},
         max_off_grammar=max_off_grammar,
     )
+    if early_exit is not None:
+        early_exit.check(release, len(guard.model.get_decoder().layers))
     fitted = calibrations.read_for(calibration, release) if calibration else {}
     with release_writer.new(model_repository, "export", number, template=_TEMPLATE) as draft:
         release = msgspec.structs.replace(release, number=draft.number)
@@ -170,9 +157,10 @@ def _write(
     compiled = partial(CompiledPolicies, release.prompts, release.tree, release.exploration, key_values)
     policies = compiled()
     if early_exit is not None:
-        layer = _exit_layer(GuardGraph(guard.model, policies), release, tokenizer, fitted, early_exit, progress)
+        done = progress("choose the layer to leave after", NUM_CONVERSATIONS)
+        layer = early_exit.layer_of(GuardGraph(guard.model, policies), release, tokenizer, fitted, done)
         release = msgspec.structs.replace(release, early_exit=EarlyExit(layer))
-        policies = compiled(ExitProbe.blank(len(release.prompts), guard.model.config.hidden_size))
+        policies = compiled(ExitProbe.blank(len(release.prompts), guard.model.get_input_embeddings().weight.shape[1]))
     graph_done = progress("write the ONNX graph", 1)
     graph = onnx_model.write(GuardGraph(guard.model, policies, layer), draft.folder(GRAPH_MODEL))
     graph_done(1)
@@ -188,28 +176,10 @@ def _write(
     onnx_model.finish(graph)
     if early_exit is not None and layer is not None:
         done = progress("fit the early exit", len(early_exit.conversations))
-        observed = observe(graph, release, tokenizer, fitted, early_exit.conversations, done)
-        found = fitting.fit(observed, release, layer, early_exit.max_missed, early_exit.confidence)
+        found = early_exit.fitted(graph, release, layer, tokenizer, fitted, done)
         onnx_model.set_policies(graph, compiled(found.probe))
         release = msgspec.structs.replace(release, early_exit=found.early_exit)
     return golden.with_golden(release, graph, tokenizer, guard)
-
-
-def _exit_layer(
-    graph: GuardGraph,
-    release: Release,
-    tokenizer: Tokenizer,
-    fitted: Mapping[str, Calibration],
-    asked: ExitRequest,
-    progress: Progress,
-) -> int:
-    last = len(graph.model.get_decoder().layers) - 2  # the last layer is computed at the tokens that are read alone
-    if asked.layer is None:
-        done = progress("choose the layer to leave after", layer_choice.NUM_CONVERSATIONS)
-        return layer_choice.choose(graph, release, tokenizer, fitted, asked.conversations, asked.max_missed, done)
-    if not 1 <= asked.layer <= last:
-        raise UnsupportedGuard(f"expected an exit layer from 1 to {last} for this guard, got {asked.layer}")
-    return asked.layer
 
 
 def _named(adapter: Path) -> str:

@@ -12,7 +12,8 @@ from exit_guard import LAYER, MAX_MISSED, Pair, conversations
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Pair:
     from verdictree.runtime.local_guard import LocalGuard
-    from verdictree_export.exporter import ExitRequest, export_release
+    from verdictree_export.early_exit.request import ExitRequest
+    from verdictree_export.exporter import export_release
 
     checkpoint = tmp_path_factory.mktemp("checkpoint")
     tiny_guard.write_checkpoint(checkpoint, seed=0, num_hidden_layers=5, **tiny_guard.FLUENT)

@@ -17,6 +17,7 @@ from verdictree.verdict_tree.exploration import LEFT
 from verdictree_client.rollout.errors import Refused
 from verdictree_client.rollout.releases import derive
 from verdictree_export.early_exit.new_release import fit_release
+from verdictree_export.early_exit.request import ExitRequest
 from verdictree_export.policy_addition import add_policies
 
 pytestmark = pytest.mark.slow
@@ -124,6 +125,20 @@ def test_an_exit_is_fitted_anew_for_a_release(pair, early):
 def test_too_few_conversations_are_refused_with_the_number(pair):
     with pytest.raises(UnsupportedGuard, match=r"expected at least 598 conversations .* about 1196 in all"):
         fit_release(pair.path, 1, conversations(300, 12))
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (ExitRequest(conversations(1195, 0)), r"at least 1196 conversations .* got 1195"),
+        (ExitRequest(conversations(1196, 0), layer=4), "exit layer from 1 to 3 .* got 4"),
+        (ExitRequest(conversations(1196, 0), layer=0), "exit layer from 1 to 3 .* got 0"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_export(early, request_, said):
+    """Minutes later it would cost as much to read."""
+    with pytest.raises(UnsupportedGuard, match=said):
+        request_.check(early.release, num_layers=5)
 
 
 def test_a_release_without_an_exit_is_refused(pair):

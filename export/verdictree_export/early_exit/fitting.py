@@ -49,10 +49,7 @@ def fit(
     simply allow. A policy that says `exact` has no rule.
     Raises UnsupportedGuard where no policy gets a rule, for a want of conversations or of a probe that is good enough.
     """
-    if release.num_questions > 1:
-        raise UnsupportedGuard(
-            "expected a guard that answers once for an early exit, got one that is asked about one category at a time"
-        )
+    check(release)
     rules, probes, without_rule = list[ExitRule](), dict[Key, Probe](), dict[Key, str]()
     for policy in release.policies:
         for role in policy.roles:
@@ -74,6 +71,14 @@ def fit(
     early_exit = EarlyExit(layer, tuple(rules))
     size = len(next(iter(probes.values())).weight) // 2
     return Fit(early_exit, _buffers(release, early_exit, probes, size), without_rule)
+
+
+def check(release: Release) -> None:
+    """Raise UnsupportedGuard for a guard that can have no early exit: limits of several answers make no verdict."""
+    if release.tree.grammar.per_category:
+        raise UnsupportedGuard(
+            "expected a guard that answers once for an early exit, got one that is asked about one category at a time"
+        )
 
 
 def _rule(

@@ -27,9 +27,15 @@ _NUM_CANDIDATES = 6
 
 
 def candidates(num_layers: int) -> list[int]:
-    """Layers from a sixth to half of the way: before, guards know little; after, little is saved."""
+    """Layers from a sixth to half of the way: before, guards know little; after, little is saved.
+
+    Raises UnsupportedGuard for a model of fewer than three layers.
+    """
     found = {round(at) for at in np.linspace(num_layers / 6, num_layers / 2, _NUM_CANDIDATES)}
-    return sorted(layer for layer in found if 1 <= layer <= num_layers - 2)
+    layers = sorted(layer for layer in found if 1 <= layer <= num_layers - 2)
+    if not layers:
+        raise UnsupportedGuard(f"expected a guard of three layers or more for an early exit, got {num_layers}")
+    return layers
 
 
 def choose(
@@ -49,8 +55,6 @@ def choose(
     Raises UnsupportedGuard for a model of fewer than three layers, and for conversations that are all alike.
     """
     layers = candidates(len(graph.model.get_decoder().layers))
-    if not layers:
-        raise UnsupportedGuard("expected a guard of three layers or more for an early exit, got a smaller one")
     sample = conversations[:: max(1, len(conversations) // NUM_CONVERSATIONS)][:NUM_CONVERSATIONS]
     features: dict[int, list[Floats]] = {layer: [] for layer in layers}
     asked, verdicts = list[Conversation](), list[Verdict]()
