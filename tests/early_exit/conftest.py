@@ -11,6 +11,7 @@ from exit_guard import LAYER, MAX_MISSED, Pair, conversations
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Pair:
+    from verdictree.releases import repository
     from verdictree.runtime.local_guard import LocalGuard
     from verdictree_export.early_exit.request import ExitRequest
     from verdictree_export.exporter import export_release
@@ -25,4 +26,6 @@ def pair(tmp_path_factory) -> Pair:
     policy = msgspec.structs.replace(tiny_guard.POLICY, threshold=float(np.quantile(scores, 0.7)))
     request = ExitRequest(shown, LAYER, MAX_MISSED)
     export_release(str(checkpoint), "llama-guard-3", [policy], models, number=1, early_exit=request)
+    repository.pin(models, 1)
+    repository.keep_only_pinned(models)
     return Pair(models, shown)

@@ -30,7 +30,7 @@ def run(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    folder = tiny_guard.write_checkpoint(tmp_path_factory.mktemp("cli-checkpoint"))
     policy = folder / "policy.yaml"
     policy.write_text(yaml.safe_dump(msgspec.to_builtins(tiny_guard.POLICY)))
     repository = tmp_path_factory.mktemp("cli") / "models"
@@ -53,7 +53,7 @@ def models(tmp_path_factory):
 
 def test_inspect_recognizes_the_family(models):
     """A newcomer who does not know what a checkpoint is would otherwise export it as something else."""
-    folder = models.parent.parent / "checkpoint0"
+    folder = next(path for path in models.parent.parent.glob("cli-checkpoint*") if (path / "policy.yaml").exists())
     done = run("inspect", folder, "--policy", folder / "policy.yaml")
     assert done.returncode == 0, done.stderr
     assert "family      llama-guard-3" in done.stdout and "→ S10" in done.stdout

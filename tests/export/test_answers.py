@@ -54,7 +54,7 @@ def test_quality_gate_of_numbers_that_are_none_is_a_failure(number):
     scores = (msgspec.structs.replace(verdict().categories[0], marginal=number), verdict().categories[1])
     for wrong in (verdict(p_unsafe=number), verdict(categories=scores)):
         for pair in ([verdict(), wrong], [verdict()] * 2), ([verdict()] * 2, [wrong, verdict()]):
-            with pytest.raises(UnsupportedGuard, match=r"finite numbers from the (quantized|floating-point) guard"):
+            with pytest.raises(UnsupportedGuard, match=r"finite numbers from the (converted|floating-point) guard"):
                 quality_gate.measure(*pair, labels=[("S1",), ()])
 
 

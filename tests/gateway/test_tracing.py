@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from verdicts import caller, verdict
 
 from verdictree import Conversation, Message
 from verdictree_gateway.front import Front
+from verdictree_gateway.observing.exits import Exits
 from verdictree_gateway.observing.tracing import Tracing
 from verdictree_gateway.observing.watch import Watch
 from verdictree_gateway.refused import Reason, Refused
@@ -49,7 +51,8 @@ def asked(answer, *traceparents, tracing: Tracing | None = None):
     exporter, triton = InMemorySpanExporter(), FakeTriton(answer)
     tracing = tracing or Tracing(None, exporter)
     settings = Settings(triton=())
-    front = Front(settings, triton, Watch(settings), tracing)
+    watch = Watch(settings)
+    front = Front(settings, triton, watch, Exits(settings, triton.ask, watch.registry, Path("exits-off")), tracing)
 
     async def all_of_them():
         conversation = Conversation((Message("user", SECRET),))

@@ -143,6 +143,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
         return self.prompts[number % len(self.prompts)]
 
     @property
+    def num_prefix_ids(self) -> int:
+        """How many numbers of prompts the graph knows: with an early exit each prompt has one more, for the full pass."""
+        return len(self.prompts) * (1 if self.early_exit is None else 2)
+
+    @property
     def num_questions(self) -> int:
         """How many prompts a request is asked with: 1, or as many as the longest policy has categories."""
         return max(len(policy.categories) for policy in self.policies) if self.tree.grammar.per_category else 1

@@ -126,9 +126,8 @@ class Scorer:
         for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 return f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}"
-        numbers = len(release.prompts) * (1 if release.early_exit is None else 2)
-        if not ((prefix_id >= 0) & (prefix_id < numbers)).all():
-            return f"expected prefix_id from 0 to {numbers - 1}, got another"
+        if not ((prefix_id >= 0) & (prefix_id < release.num_prefix_ids)).all():
+            return f"expected prefix_id from 0 to {release.num_prefix_ids - 1}, got another"
         has_left = release.early_exit is not None and (expansions == LEFT).all()
         if len(expansions) != 1 or not (has_left or ((expansions >= 0) & (expansions <= tree.unused)).all()):
             return f"expected expansions from 0 to {tree.unused} of one request, got others"

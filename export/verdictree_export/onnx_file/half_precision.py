@@ -50,7 +50,7 @@ def to_half(model: ir.Model, kind: ir.DataType) -> int:
     nodes = 0
     for node in list(model.graph):
         reads = [at for at, value in enumerate(node.inputs) if value in half]
-        if not reads or node.op_type == "Shape":
+        if node.op_type == "Shape" or not (reads or (wide_stream and _is_linear(node))):
             continue
         if wide_stream and is_embedding(node):
             _set_types(node, kind)
@@ -86,6 +86,12 @@ def _head_weight(node: ir.Node, vocabulary: set[int]) -> ir.Value | None:
     """The weight of the head's product, with which a scale that follows may be fused; None of another node."""
     weight = node.inputs[1] if node.op_type in ("MatMul", "FusedMatMul") else None
     return weight if is_weight(weight) and weight is not None and vocabulary & {*shape(weight)} else None
+
+
+def _is_linear(node: ir.Node) -> bool:
+    """Whether this is a product with one of the model's weights: it is in half precision, whatever it reads."""
+    weight = node.inputs[1] if node.op_type in ("MatMul", "FusedMatMul") else None
+    return weight is not None and is_weight(weight) and not (weight.name or "").startswith(POLICIES)
 
 
 def _is_in_stream(node: ir.Node, half: set[ir.Value]) -> bool:

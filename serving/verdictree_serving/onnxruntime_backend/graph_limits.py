@@ -19,12 +19,12 @@ class GraphLimits:
     """The shapes and ranges of a release's requests.
 
     num_questions  how often a request holds its conversation, once for each prompt that asks about it
-    num_prompts    how many prompts there are to choose from
+    num_prefix_ids  how many numbers of prompts there are to choose from
     max_tokens     of a window of the conversation, mostly all of it
     """
 
     num_questions: int
-    num_prompts: int
+    num_prefix_ids: int
     max_tokens: int
 
     @classmethod
@@ -33,7 +33,7 @@ class GraphLimits:
         if not (version_directory / MANIFEST).is_file():
             return None
         release = Release.load(version_directory)
-        return cls(release.num_questions, len(release.prompts), release.max_tokens)
+        return cls(release.num_questions, release.num_prefix_ids, release.max_tokens)
 
     def fault(self, tensors: Mapping[str, NDArray[Any]]) -> str | None:
         """What is wrong with a request, expected and got; None where nothing is."""
@@ -42,8 +42,8 @@ class GraphLimits:
         if prefix_id.shape != (1, 1) and windows_of(prefix_id, self.num_questions) is None:
             expected = f"[1, {self.num_questions}], or {self.num_questions} for each of up to {MAX_WINDOWS} windows"
             return f"expected prefix_id of shape {expected}, got {list(prefix_id.shape)}"
-        if not ((prefix_id >= 0) & (prefix_id < self.num_prompts)).all():
-            return f"expected prefix_id from 0 to {self.num_prompts - 1}, got another"
+        if not ((prefix_id >= 0) & (prefix_id < self.num_prefix_ids)).all():
+            return f"expected prefix_id from 0 to {self.num_prefix_ids - 1}, got another"
         asked = prefix_id.size
         if ids.ndim != 2 or len(ids) != 1 or not asked <= ids.size <= self.max_tokens * asked or ids.size % asked:
             return f"expected input_ids of shape [1, 1 to {self.max_tokens}], {asked} times over, got {list(ids.shape)}"
