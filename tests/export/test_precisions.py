@@ -154,8 +154,9 @@ def test_only_the_layers_are_in_half_precision(models, number):
     node = softmax
     while node.op_type != "MatMul":
         node = makers[node.input[0]]
-    casts = [makers[name] for name in node.input]
-    assert [one.op_type for one in casts] == ["Cast", "Cast"]
+    # In bf16 the head reads the residual stream, which is fp32 anyway: only its weight is widened.
+    casts = [makers[name] for name in (node.input if number == 3 else node.input[1:])]
+    assert {one.op_type for one in casts} == {"Cast"}
     assert {attribute.i for one in casts for attribute in one.attribute} == {onnx.TensorProto.FLOAT}
 
 

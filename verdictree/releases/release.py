@@ -144,7 +144,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename={"quantization_q
 
     @property
     def num_prefix_ids(self) -> int:
-        """How many numbers of prompts the graph knows: with an early exit each prompt has one more, for the full pass."""
+        """How many numbers of prompts the graph knows: with an early exit each has one more, for the full pass."""
         return len(self.prompts) * (1 if self.early_exit is None else 2)
 
     @property
