@@ -157,8 +157,10 @@ def _write(
     compiled = partial(CompiledPolicies, release.prompts, release.tree, release.exploration, key_values)
     policies = compiled()
     if early_exit is not None:
-        done = progress("choose the layer to leave after", NUM_CONVERSATIONS)
-        layer = early_exit.layer_of(GuardGraph(guard.model, policies), release, tokenizer, fitted, done)
+        layer = early_exit.layer
+        if layer is None:
+            done = progress("choose the layer to leave after", NUM_CONVERSATIONS)
+            layer = early_exit.best_layer(GuardGraph(guard.model, policies), release, tokenizer, fitted, done)
         release = msgspec.structs.replace(release, early_exit=EarlyExit(layer))
         policies = compiled(ExitProbe.blank(len(release.prompts), guard.model.get_input_embeddings().weight.shape[1]))
     graph_done = progress("write the ONNX graph", 1)

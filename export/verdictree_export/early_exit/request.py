@@ -50,7 +50,7 @@ class ExitRequest:
         elif not 1 <= self.layer <= last:
             raise UnsupportedGuard(f"expected an exit layer from 1 to {last} for this guard, got {self.layer}")
 
-    def layer_of(
+    def best_layer(
         self,
         graph: GuardGraph,
         release: Release,
@@ -58,9 +58,7 @@ class ExitRequest:
         calibrations: Mapping[str, Calibration],
         advance: Advance,
     ) -> int:
-        """The layer that was asked for, or the one that saves most."""
-        if self.layer is not None:
-            return self.layer
+        """After how many layers leaving saves most; see `layer_choice.choose`."""
         return layer_choice.choose(
             graph, release, tokenizer, calibrations, self.conversations, self.max_missed, advance
         )

@@ -84,14 +84,20 @@ def in_precision(values: npt.NDArray[Any], like: ir.Value) -> ir.TensorProtocol:
 
 def _head_weight(node: ir.Node, vocabulary: set[int]) -> ir.Value | None:
     """The weight of the head's product, with which a scale that follows may be fused; None of another node."""
+    weight = _product_weight(node)
+    return weight if weight is not None and vocabulary & {*shape(weight)} else None
+
+
+def _product_weight(node: ir.Node) -> ir.Value | None:
+    """The weight that a product multiplies with; None of another node, and of a product of activations."""
     weight = node.inputs[1] if node.op_type in ("MatMul", "FusedMatMul") else None
-    return weight if is_weight(weight) and weight is not None and vocabulary & {*shape(weight)} else None
+    return weight if is_weight(weight) else None
 
 
 def _is_linear(node: ir.Node) -> bool:
     """Whether this is a product with one of the model's weights: it is in half precision, whatever it reads."""
-    weight = node.inputs[1] if node.op_type in ("MatMul", "FusedMatMul") else None
-    return weight is not None and is_weight(weight) and not (weight.name or "").startswith(POLICIES)
+    weight = _product_weight(node)
+    return weight is not None and not (weight.name or "").startswith(POLICIES)
 
 
 def _is_in_stream(node: ir.Node, half: set[ir.Value]) -> bool:
